@@ -1,0 +1,155 @@
+"""Class tables: which ids there are, what they are called, how they are drawn, and how label files write them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from vidseg_core.errors import ClassTableError, DatasetError
+from vidseg_core.resources import resource
+
+VOID = 255
+MAX_CLASSES = 255
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """The classes of a network or of a data set; the class id is the position in the table, 0..254.
+
+    Attributes:
+        name: of the table.
+        names: one per class.
+        palette: one RGB triple of 0..255 per class.
+        void_color: RGB of pixels without a class.
+        file_ids: for each class the ids that label files use for it.
+        void_ids: ids in label files that mean "no class".
+    """
+
+    name: str
+    names: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    void_color: tuple[int, int, int] = (0, 0, 0)
+    file_ids: tuple[tuple[int, ...], ...] = ()
+    void_ids: tuple[int, ...] = (VOID,)
+
+    def __post_init__(self):
+        def fail(message):
+            raise ClassTableError(f"class table {self.name!r}: {message}")
+
+        if not 1 <= len(self.names) <= MAX_CLASSES:
+            fail(f"expected 1 to {MAX_CLASSES} classes, got {len(self.names)}")
+        if len(set(self.names)) != len(self.names):
+            fail("class names must differ")
+        if len(self.palette) != len(self.names):
+            fail(f"expected {len(self.names)} colours, got {len(self.palette)}")
+        for color in (*self.palette, self.void_color):
+            if len(color) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in color):
+                fail(f"expected colours as three integers 0..255, got {list(color)}")
+        if not self.file_ids:
+            object.__setattr__(self, "file_ids", tuple((i,) for i in range(len(self.names))))
+        used = [i for ids in self.file_ids for i in ids] + list(self.void_ids)
+        if len(self.file_ids) != len(self.names) or not all(isinstance(i, int) and 0 <= i <= 255 for i in used):
+            fail("expected, for every class, label file ids in 0..255")
+        if len(set(used)) != len(used):
+            fail(f"label file ids {sorted({i for i in used if used.count(i) > 1})} are used twice")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @cached_property
+    def colors(self) -> np.ndarray:
+        """n x 3, uint8, RGB."""
+        return np.array(self.palette, dtype=np.uint8).reshape(-1, 3)
+
+    @cached_property
+    def lut(self) -> np.ndarray:
+        """256 x 3, uint8, RGB: the colour of every id, void's for ids without a class."""
+        table = np.tile(np.array(self.void_color, dtype=np.uint8), (256, 1))
+        table[: len(self)] = self.colors
+        return table
+
+    @cached_property
+    def from_file(self) -> np.ndarray:
+        """256, int16: label file id -> class id; 255 for void; -1 for ids that the table does not know."""
+        table = np.full(256, -1, dtype=np.int16)
+        table[list(self.void_ids)] = VOID
+        for class_id, ids in enumerate(self.file_ids):
+            table[list(ids)] = class_id
+        return table
+
+    def read_ids(self, ids: np.ndarray, where: str | Path) -> np.ndarray:
+        """Class ids (H x W, uint8, 255 = void) for the ids of a label file.
+
+        Raises:
+            DatasetError: `ids` is not H x W of uint8, or holds an id that the table does not know.
+        """
+        if ids.ndim != 2 or ids.dtype != np.uint8:
+            raise DatasetError(f"{where}: expected labels of one channel and 8 bits, got {ids.dtype} {ids.shape}")
+        labels = self.from_file[ids]
+        if labels.min() < 0:
+            unknown = np.unique(ids[labels < 0])
+            raise DatasetError(
+                f"{where}: label ids {unknown[:8].tolist()} are not in class table {self.name!r} "
+                f"(known: {np.flatnonzero(self.from_file >= 0).tolist()})"
+            )
+        return labels.astype(np.uint8)
+
+    def to_dict(self) -> dict:
+        """What `from_dict` takes; JSON-safe."""
+        return {
+            "name": self.name,
+            "classes": [
+                {"name": name, "color": list(color), "ids": list(ids)}
+                for name, color, ids in zip(self.names, self.palette, self.file_ids, strict=True)
+            ],
+            "void_color": list(self.void_color),
+            "void_ids": list(self.void_ids),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict, where: str | Path = "class table") -> ClassTable:
+        """The table that a YAML file or a weight file's metadata describes.
+
+        Raises:
+            ClassTableError: a key is missing or unknown, or a value is not of the right kind.
+        """
+        try:
+            unknown = set(data) - {"name", "classes", "void_color", "void_ids"}
+            if unknown:
+                raise ClassTableError(f"{where}: unknown keys {sorted(unknown)}")
+            classes = data["classes"]
+            return cls(
+                name=str(data["name"]),
+                names=tuple(str(entry["name"]) for entry in classes),
+                palette=tuple(tuple(entry["color"]) for entry in classes),
+                void_color=tuple(data.get("void_color", (0, 0, 0))),
+                file_ids=tuple(tuple(entry.get("ids", (i,))) for i, entry in enumerate(classes)),
+                void_ids=tuple(data.get("void_ids", (VOID,))),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ClassTableError(
+                f"{where}: expected `name`, and `classes` as a list of name and color; {type(error).__name__}: {error}"
+            ) from error
+
+
+def load_classes(name_or_path: str | Path) -> ClassTable:
+    """Read a class table: a name in `config/classes/`, or the path of a YAML file.
+
+    Raises:
+        ClassTableError: no such table, or it is malformed.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = resource(f"config/classes/{name_or_path}.yaml")
+    if not path.is_file():
+        known = sorted(p.stem for p in resource("config/classes").glob("*.yaml"))
+        raise ClassTableError(f"no class table {str(name_or_path)!r}: expected one of {known} or the path of a YAML file")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ClassTableError(f"{path}: not a YAML file: {error}") from error
+    return ClassTable.from_dict(data, path)

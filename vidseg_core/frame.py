@@ -1,0 +1,72 @@
+"""What goes into a stream and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+MIN_SIDE = 64
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One camera image.
+
+    Attributes:
+        image: H x W x 3, uint8, RGB. Rows may be padded (any strides along y).
+        stamp_ns: time of exposure in nanoseconds.
+        stream: which camera it came from; one `Stream` processes frames of one camera only.
+        name: what to call the frame in file names and messages.
+        labels: H x W, uint8, ground truth where the source knows it (255 = void). No network sees it.
+        flow: H x W x 2, float32, exact flow in pixels from this frame to the one before, where the source knows it.
+    """
+
+    image: np.ndarray
+    stamp_ns: int
+    stream: str = ""
+    name: str = ""
+    labels: np.ndarray | None = None
+    flow: np.ndarray | None = None
+
+    def __post_init__(self):
+        image = self.image
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            came = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise ValueError(f"frame {self.name!r}: expected an H x W x 3 uint8 image, got {came}")
+        if min(image.shape[:2]) < MIN_SIDE:
+            raise ValueError(
+                f"frame {self.name!r}: expected an image of at least {MIN_SIDE} x {MIN_SIDE} pixels, "
+                f"got {image.shape[1]} x {image.shape[0]}"
+            )
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.image.shape[0], self.image.shape[1]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The labels of one frame. Its arrays are its own: no later frame overwrites them.
+
+    Attributes:
+        labels: H x W, uint8, class ids 0..254; 255 where the ego mask says void.
+        stamp_ns: the stamp of the frame, unchanged.
+        is_key: whether the segmentation network saw this frame.
+        age: number of frames since the key frame that the labels come from; 0 for a key frame.
+        reason: why this was a key frame, or "propagated".
+        reset: why the stream forgot its past before this frame; None if it did not.
+        timings: milliseconds per stage.
+        confidence: h x w, float32 in 0..1, the largest softmax probability on the grid; None unless asked for.
+    """
+
+    labels: np.ndarray
+    stamp_ns: int
+    is_key: bool
+    age: int
+    reason: str
+    reset: str | None = None
+    timings: Mapping[str, float] = field(default_factory=dict)
+    confidence: np.ndarray | None = None

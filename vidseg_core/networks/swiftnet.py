@@ -1,0 +1,150 @@
+"""SwiftNet-R18, single scale (Orsic et al., CVPR 2019): ResNet-18 encoder, pyramid pooling, ladder decoder with lateral skips.
+
+State-dict keys are those of the public checkpoint. Every bilinear resize in here uses `align_corners=False`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
+
+ENCODER_WIDTHS = (64, 128, 256, 512)
+DECODER_WIDTH = 128
+PYRAMID_WIDTH = 42
+PYRAMID_GRIDS = (8, 4, 2)
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions around an identity or 1x1 shortcut (He et al., CVPR 2016)."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample = None
+        if stride != 1 or channels_in != channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        x = self.relu(self.bn1(self.conv1(x)))
+        return self.relu(self.bn2(self.conv2(x)) + shortcut)
+
+
+class BNReluConv(nn.Module):
+    """The decoder's unit: normalise, rectify, convolve; padded to keep the size."""
+
+    def __init__(self, channels_in: int, channels: int, kernel: int, bias: bool = False):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels_in)
+        self.conv = nn.Conv2d(channels_in, channels, kernel, padding=kernel // 2, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.relu(self.norm(x)))
+
+
+class PyramidPooling(nn.Module):
+    """Context from pooling the coarsest map to grids of 8, 4 and 2 rows, as wide as the picture's shape asks."""
+
+    def __init__(self, channels_in: int):
+        super().__init__()
+        width = DECODER_WIDTH + len(PYRAMID_GRIDS) * PYRAMID_WIDTH
+        self.spp = nn.Module()
+        self.spp.spp_bn = BNReluConv(channels_in, DECODER_WIDTH, 1)
+        for level in range(len(PYRAMID_GRIDS)):
+            self.spp.add_module(f"spp{level}", BNReluConv(DECODER_WIDTH, PYRAMID_WIDTH, 1))
+        self.spp.spp_fuse = BNReluConv(width, DECODER_WIDTH, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h, w = x.shape[2:]
+        x = self.spp.spp_bn(x)  # B x 128 x h x w
+        levels = [x]
+        for level, rows in enumerate(PYRAMID_GRIDS):
+            pooled = F.adaptive_avg_pool2d(x, (rows, max(1, round(rows * w / h))))
+            levels.append(resize(self.spp.get_submodule(f"spp{level}")(pooled), (h, w)))  # B x 42 x h x w
+        return self.spp.spp_fuse(torch.cat(levels, 1))  # B x 128 x h x w
+
+
+class Upsample(nn.Module):
+    """One step up the ladder: enlarge, add the encoder's skip, blend."""
+
+    def __init__(self, skip_channels: int):
+        super().__init__()
+        self.bottleneck = BNReluConv(skip_channels, DECODER_WIDTH, 1)
+        self.blend_conv = BNReluConv(DECODER_WIDTH, DECODER_WIDTH, 3)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return self.blend_conv(resize(x, skip.shape[2:]) + self.bottleneck(skip))
+
+
+class Backbone(nn.Module):
+    """Image to features at stride 4."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        channels_in = 64
+        for number, channels in enumerate(ENCODER_WIDTHS, start=1):
+            stride = 1 if number == 1 else 2
+            layer = nn.Sequential(BasicBlock(channels_in, channels, stride), BasicBlock(channels, channels, 1))
+            self.add_module(f"layer{number}", layer)
+            channels_in = channels
+        self.spp = PyramidPooling(channels_in)
+        self.upsample = nn.ModuleList(Upsample(channels) for channels in reversed(ENCODER_WIDTHS[:-1]))
+        # The public checkpoint stores them; the forward pass takes an image that is already normalised.
+        self.register_buffer("img_mean", torch.tensor(MEAN_RGB).view(1, 3, 1, 1))
+        self.register_buffer("img_std", torch.tensor(STD_RGB).view(1, 3, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))  # B x 64 x H/4 x W/4
+        skips = []
+        for layer in (self.layer1, self.layer2, self.layer3):
+            x = layer(x)
+            skips.append(x)  # after the layer's last ReLU: the public weights were trained with that
+        x = self.spp(self.layer4(x))  # B x 128 x H/32 x W/32
+        for step, skip in zip(self.upsample, reversed(skips), strict=True):
+            x = step(x, skip)
+        return x  # B x 128 x H/4 x W/4
+
+
+class SwiftNet(nn.Module):
+    """Image to class scores.
+
+    Args:
+        num_classes: 1 to 255.
+    """
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.backbone = Backbone()
+        self.logits = BNReluConv(DECODER_WIDTH, num_classes, 1, bias=True)
+
+    @property
+    def num_classes(self) -> int:
+        return self.logits.conv.out_channels
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        """Class scores at stride 4.
+
+        Args:
+            rgb: B x 3 x H x W, RGB, normalised with `normalisation.MEAN_RGB` and `STD_RGB`.
+
+        Returns:
+            B x C x ceil(H/4) x ceil(W/4), logits.
+        """
+        return self.logits(self.backbone(rgb))
