@@ -1,0 +1,52 @@
+"""Cityscapes' video: snippets of `leftImg8bit_sequence`, one frame of each labelled in `gtFine` (Cordts et al. 2016)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vidseg_core.classes import load_classes
+from vidseg_core.data.images import list_images
+from vidseg_core.data.labelled import LabelledSet, Sample, existing_folder, predecessors
+from vidseg_core.errors import DatasetError
+
+SPLITS = ("train", "val", "test")
+_IMAGE = "_leftImg8bit"
+_LABELS = "_gtFine_labelIds"
+
+
+def cityscapes(root: str | Path, split: str) -> LabelledSet:
+    """The labelled frames of `split`, each with the frames of its snippet before it; 19 classes.
+
+    Files: `leftImg8bit_sequence/SPLIT/CITY/CITY_SNIPPET_FRAME_leftImg8bit.png` and
+    `gtFine/SPLIT/CITY/CITY_SNIPPET_FRAME_gtFine_labelIds.png`.
+
+    Raises:
+        DatasetError: no such split, a folder is missing or empty, or a labelled frame has no image.
+    """
+    if split not in SPLITS:
+        raise DatasetError(f"Cityscapes: expected a split of {list(SPLITS)}, got {split!r}")
+    image_root = existing_folder(Path(root) / "leftImg8bit_sequence" / split, "a folder of frames for each city")
+    label_root = existing_folder(Path(root) / "gtFine" / split, "a folder of labels for each city")
+    samples = []
+    for city in sorted(path for path in label_root.iterdir() if path.is_dir()):
+        samples += _city_samples(city, image_root / city.name)
+    if not samples:
+        raise DatasetError(f"{label_root}: expected CITY/*{_LABELS}.png, there are none")
+    return LabelledSet(f"cityscapes-{split}", load_classes("cityscapes"), tuple(samples))
+
+
+def _city_samples(label_folder: Path, image_folder: Path) -> list[Sample]:
+    label_files = [path for path in list_images(label_folder, (".png",)) if path.stem.endswith(_LABELS)]
+    if not label_files:
+        return []
+    existing_folder(image_folder, f"the frames of {label_folder}")
+    frames = [path for path in list_images(image_folder, (".png",)) if path.stem.endswith(_IMAGE)]
+    before = predecessors(frames, step=1, suffix=_IMAGE)
+    samples = []
+    for labels in label_files:
+        name = labels.stem.removesuffix(_LABELS)
+        image = image_folder / f"{name}{_IMAGE}.png"
+        if image not in before:
+            raise DatasetError(f"{image}: missing, but there are labels for it: {labels}")
+        samples.append(Sample(image, labels, name, before[image]))
+    return samples

@@ -1,0 +1,174 @@
+"""Labelled images, with the video frames before them where there are any."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from vidseg_core.classes import ClassTable
+from vidseg_core.data.images import list_images, read_rgb, read_unchanged
+from vidseg_core.errors import DatasetError
+
+MAX_PREDECESSORS = 30
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One labelled image.
+
+    Attributes:
+        image: its file.
+        labels: the file of its labels, as large as the image.
+        name: unique in its set.
+        predecessors: the video frames before it, consecutive, the nearest last (..., t-2, t-1); at most
+            `MAX_PREDECESSORS`, none where the set has stills.
+    """
+
+    image: Path
+    labels: Path
+    name: str
+    predecessors: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """A data set: its class table and its samples in order. Files are read when asked for, and nothing is kept."""
+
+    name: str
+    classes: ClassTable
+    samples: tuple[Sample, ...]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def read_image(self, index: int) -> np.ndarray:
+        """H x W x 3, uint8, RGB.
+
+        Raises:
+            DatasetError: the file is missing, cut short or not an image.
+        """
+        return read_rgb(self.samples[index].image, DatasetError)
+
+    def read_predecessors(self, index: int, count: int) -> list[np.ndarray]:
+        """The `count` images before sample `index`, each H x W x 3 uint8 RGB, the nearest last.
+
+        Raises:
+            DatasetError: there are fewer, or a file is missing, cut short or not an image.
+        """
+        sample = self.samples[index]
+        if not 0 <= count <= len(sample.predecessors):
+            raise DatasetError(
+                f"{sample.image}: expected {count} frames before it, the set has {len(sample.predecessors)}"
+            )
+        return [read_rgb(path, DatasetError) for path in sample.predecessors[len(sample.predecessors) - count :]]
+
+    def read_labels(self, index: int) -> np.ndarray:
+        """H x W, uint8: class ids, 255 = void.
+
+        Raises:
+            DatasetError: the file is missing or broken, or holds an id that the class table does not know.
+        """
+        path = self.samples[index].labels
+        return self.classes.read_ids(read_unchanged(path, DatasetError), path)
+
+    def check(self, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> None:
+        """Read every image and its labels once, so that nothing can fail an hour into a training.
+
+        Args:
+            progress: wraps the iteration over the samples' indices, for instance `tqdm`.
+
+        Raises:
+            DatasetError: a file is missing or broken, sizes differ, or an id is not in the class table.
+        """
+        for index in progress(range(len(self))):
+            image, labels = self.read_image(index), self.read_labels(index)
+            if image.shape[:2] != labels.shape:
+                sample = self.samples[index]
+                raise DatasetError(
+                    f"{sample.labels}: expected labels as large as {sample.image} "
+                    f"({image.shape[1]} x {image.shape[0]}), got {labels.shape[1]} x {labels.shape[0]}"
+                )
+
+
+def folder_pair(root: str | Path, name: str, classes: ClassTable, video: bool = False) -> LabelledSet:
+    """Images in `root/name/` and their labels in `root/nameannot/`, PNG or JPEG (labels: PNG), matched by stem.
+
+    Args:
+        root: the folder that holds both.
+        name: of the folder with the images.
+        classes: which ids the label files use.
+        video: whether the images are frames of video, so that they are each other's predecessors. Stills that were
+            taken seconds apart look the same to a reader of file names, so this must be said.
+
+    Raises:
+        DatasetError: a folder is missing or empty, or images and labels do not pair up.
+    """
+    image_folder, label_folder = Path(root) / name, Path(root) / f"{name}annot"
+    images = _by_stem(image_folder, (".png", ".jpg", ".jpeg"))
+    labels = _by_stem(label_folder, (".png",))
+    _check_pairs(image_folder, images, label_folder, labels)
+    before = predecessors(list(images.values())) if video else {}
+    samples = tuple(Sample(path, labels[stem], stem, before.get(path, ())) for stem, path in images.items())
+    return LabelledSet(name, classes, samples)
+
+
+def predecessors(frames: Iterable[Path], step: int | None = None, suffix: str = "") -> dict[Path, tuple[Path, ...]]:
+    """For each frame of video the consecutive frames before it, the nearest last.
+
+    The last number of a file's stem is the frame's number; what stands around it names the clip. Frames of a clip
+    are consecutive if their numbers differ by `step`, or by the smallest difference in the clip if that is None.
+    `suffix`, at the end of every stem, counts as neither.
+    """
+    clips: dict[tuple, dict[int, Path]] = defaultdict(dict)
+    for path in frames:
+        number = re.fullmatch(r"(.*?)(\d+)(\D*)", path.stem.removesuffix(suffix))
+        if number:
+            clips[path.parent, number[1], number[3]][int(number[2])] = path
+    found: dict[Path, tuple[Path, ...]] = {}
+    for clip in clips.values():
+        numbers = sorted(clip)
+        stride = step or min((b - a for a, b in zip(numbers, numbers[1:], strict=False)), default=1)
+        for number in numbers:
+            previous = clip.get(number - stride)
+            chain = (*found[previous], previous) if previous else ()
+            found[clip[number]] = chain[-MAX_PREDECESSORS:]
+    return found
+
+
+def existing_folder(path: Path, what: str) -> Path:
+    """`path`, which must be a folder.
+
+    Raises:
+        DatasetError: it is not; the message says what was looked for in it.
+    """
+    if not path.is_dir():
+        raise DatasetError(f"{path}: expected a folder with {what}, there is {'a file' if path.exists() else 'nothing'}")
+    return path
+
+
+def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in list_images(existing_folder(folder, f"{', '.join(suffixes)} files"), suffixes):
+        if path.stem in files:
+            raise DatasetError(f"{path}: expected one file of each name, got {files[path.stem].name} as well")
+        files[path.stem] = path
+    return files
+
+
+def _check_pairs(image_folder: Path, images: dict[str, Path], label_folder: Path, labels: dict[str, Path]) -> None:
+    if not images:
+        raise DatasetError(f"{image_folder}: expected images (.png, .jpg), there are none")
+    for folder, have, lack in ((label_folder, images, labels), (image_folder, labels, images)):
+        missing = [stem for stem in have if stem not in lack]
+        if missing:
+            shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
+            raise DatasetError(
+                f"{folder}: expected a file for each of {len(have)}, {len(missing)} are missing: {shown} "
+                f"({len(images)} images in {image_folder}, {len(labels)} label files in {label_folder})"
+            )
