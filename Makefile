@@ -1,0 +1,66 @@
+# Everything happens in .venv; `make` alone says what there is.
+
+CONSTRAINTS ?= constraints.txt
+SOURCE ?= street:seed=0,size=640x360,rate=30,frames=$(shell expr $(DURATION) \* 30)
+DURATION ?= 20
+OUT ?= demo_output
+
+SUPPORTED := 3.10 3.11 3.12 3.13
+# The first interpreter of a supported version; `make PYTHON=... .venv` takes another.
+PYTHON ?= $(firstword $(foreach name,python3 $(addprefix python,3.12 3.11 3.13 3.10),\
+	$(if $(filter $(SUPPORTED),$(shell $(name) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)),$(name))))
+
+.DEFAULT_GOAL := help
+.PHONY: help .venv .venv-ros demo test test-ros-constraints lint clean
+
+help:
+	@echo 'make .venv   install everything into .venv (about 3 GB; needs Python $(firstword $(SUPPORTED)) to $(lastword $(SUPPORTED)))'
+	@echo '               PYTHON=/path/to/python3   use this interpreter'
+	@echo '               TORCH_INDEX_URL=URL       take PyTorch from this index, for another build of it (CPU only, CUDA version)'
+	@echo 'make demo    label $(DURATION) s of video, write it to $(OUT)/'
+	@echo '               SOURCE=...                a folder of images, a video, a bag, or street:seed=1 (what it takes now)'
+	@echo '               DURATION=20               seconds'
+	@echo 'make test    run the tests'
+	@echo 'make test-ros-constraints   run them with the versions that a ROS distribution has, in .venv-ros'
+	@echo 'make lint    check the style'
+	@echo 'make clean   remove what builds and runs have written; the environments stay'
+
+# The stamp is written last: an environment without it is not finished, and the next `make` goes on with it.
+.venv: .venv/installed
+.venv-ros: .venv-ros/installed
+
+.venv-ros/installed: CONSTRAINTS = constraints-ros.txt
+.venv-ros/installed: constraints-ros.txt
+.venv/installed: constraints.txt
+
+.venv/installed .venv-ros/installed: setup.py setup.cfg pyproject.toml
+	@test -n '$(PYTHON)' || { echo 'No Python $(firstword $(SUPPORTED)) to $(lastword $(SUPPORTED)) found. \
+	Install one (Debian, Ubuntu: apt install python3 python3-venv) or name one: make PYTHON=/path/to/python3 .venv' >&2; exit 1; }
+	@'$(PYTHON)' -c 'import sys; v = "%d.%d" % sys.version_info[:2]; v in "$(SUPPORTED)".split() or sys.exit( \
+	"$(PYTHON) is Python " + v + ", expected one of $(SUPPORTED): name another one with PYTHON=/path/to/python3")'
+	@'$(PYTHON)' -c 'import ensurepip, venv' 2>/dev/null || { echo '$(PYTHON) cannot make virtual environments. \
+	Install its venv module (Debian, Ubuntu: apt install python3-venv) and try again.' >&2; exit 1; }
+	@rm -f $@
+	@$(@D)/bin/python -m pip --version >/dev/null 2>&1 || '$(PYTHON)' -m venv --clear $(@D)
+ifdef TORCH_INDEX_URL
+	$(@D)/bin/python -m pip install --no-deps --index-url '$(TORCH_INDEX_URL)' -c $(CONSTRAINTS) torch
+endif
+	$(@D)/bin/python -m pip install $(if $(TORCH_INDEX_URL),--extra-index-url '$(TORCH_INDEX_URL)') \
+	  -c $(CONSTRAINTS) -e '.[ros,cpu,train,dev]'
+	@touch $@
+
+demo: .venv
+	.venv/bin/vidseg run '$(SOURCE)' --out '$(OUT)'
+
+test: .venv
+	.venv/bin/python -m pytest
+
+test-ros-constraints: .venv-ros
+	.venv-ros/bin/python -m pytest
+
+lint: .venv
+	.venv/bin/python -m ruff check .
+
+clean:
+	rm -rf build install log logs $(OUT) .pytest_cache .ruff_cache *.egg-info
+	find . -path './.venv*' -prune -o -name __pycache__ -type d -exec rm -rf {} +

@@ -1,0 +1,61 @@
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PACKAGE = "vidseg_ros"
+SHARE = f"share/{PACKAGE}"
+
+
+def shared_files():
+    """(directory below the prefix, files) for everything that the package reads at run time."""
+    yield "share/ament_index/resource_index/packages", [f"resource/{PACKAGE}"]
+    yield SHARE, ["package.xml"]
+    yield f"{SHARE}/weights", ["weights/registry.yaml", *map(str, sorted(Path("weights").glob("*.safetensors")))]
+    for top in ("config", "launch"):
+        for directory in sorted({path.parent for path in Path(top).rglob("*") if path.is_file()}):
+            files = sorted(str(path) for path in directory.iterdir() if path.is_file())
+            yield f"{SHARE}/{directory}", files
+
+
+setup(
+    name=PACKAGE,
+    version="0.1.0",
+    description="Video semantic segmentation at camera rate: a network on key frames, optical flow between them",
+    author="vidseg maintainers",
+    maintainer="vidseg maintainers",
+    maintainer_email="maintainers@vidseg.dev",
+    license="Apache-2.0",
+    packages=find_packages(include=["vidseg_core", "vidseg_core.*", "vidseg_ros", "vidseg_ros.*"]),
+    data_files=list(shared_files()),
+    zip_safe=False,
+    python_requires=">=3.10",
+    # Only what a ROS distribution's own packages satisfy under these names: an executable of a colcon workspace refuses
+    # to start where one is missing, and python3-opencv is no distribution called opencv-python-headless.
+    install_requires=["numpy", "PyYAML"],
+    extras_require={
+        "cpu": [
+            "torch>=2.1",
+            "opencv-python-headless",
+            "numba",
+            "safetensors",
+            "openvino",
+            "av",
+            "rosbags",
+            "rosbags-image",
+            "tqdm",
+        ],
+        "ros": [
+            "ros-rclpy[fastrtps]",
+            "ros-sensor-msgs",
+            "ros-std-msgs",
+            "ros-std-srvs",
+            "ros-diagnostic-msgs",
+            "ros-geometry-msgs",
+        ],
+        "train": ["tensorboard", "matplotlib"],
+        "dev": ["pytest", "ruff", "colcon-common-extensions", "setuptools<80"],
+        # `colcon test` looks for this name to decide that pytest runs the tests.
+        "test": ["pytest"],
+    },
+    entry_points={"console_scripts": ["vidseg = vidseg_core.cli:main"]},
+)
