@@ -31,7 +31,7 @@ from vidseg_core.networks.swiftnet import SwiftNet
 
 FORMAT = "vidseg-1"
 SWIFTNET, SWNET_SEQ, REFINE = "swiftnet-r18", "swnet-seq", "guided-refine"
-FLOW_LIGHT, FLOWNET_S, FLOWNET2_S = "flow-light", "flownet-s", "flownet2-s"
+FLOW_LIGHT, FLOWNET_S, FLOWNET2_S = "light", "flownet_s", "flownet2_s"  # as in `EngineConfig.flow`
 RESNET18 = "resnet18-imagenet"
 FLOW_NETWORKS = {FLOW_LIGHT: FlowLight, FLOWNET_S: UpstreamFlowNetS, FLOWNET2_S: FlowNet2S}
 

@@ -1,0 +1,170 @@
+"""From a configuration to networks, and from networks to streams."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from vidseg_core.classes import ClassTable, load_classes
+from vidseg_core.engine.config import EngineConfig
+from vidseg_core.engine.flow import DIS, FlowEstimator, NetworkFlow, NoFlow
+from vidseg_core.engine.segmenter import NetworkSegmenter, Segmenter
+from vidseg_core.engine.stream import Networks, Stream
+from vidseg_core.errors import CheckpointError, ConfigError
+from vidseg_core.networks import checkpoint
+from vidseg_core.networks.flow_light import FlowLight
+from vidseg_core.networks.registry import find_weights, record_of
+from vidseg_core.threads import set_num_threads
+
+
+class Engine:
+    """Networks that are loaded once, and as many streams over them as there are cameras.
+
+    Attributes:
+        config: what it was built from.
+        classes: the class table of its labels.
+        networks: shared by its streams.
+        weight_files: which file each network came from.
+    """
+
+    def __init__(
+        self, config: EngineConfig, classes: ClassTable, networks: Networks, weight_files: dict[str, Path], num_threads: int
+    ):
+        self.config = config
+        self.classes = classes
+        self.networks = networks
+        self.weight_files = weight_files
+        self._num_threads = num_threads
+        self._ego_mask = None if config.ego_mask is None else read_ego_mask(config.ego_mask)
+
+    def stream(self, ego_mask: str | Path | None = None) -> Stream:
+        """A stream for one camera.
+
+        Args:
+            ego_mask: PNG of this camera; None takes the configuration's.
+
+        Raises:
+            ConfigError: the mask cannot be read.
+        """
+        mask = self._ego_mask if ego_mask is None else read_ego_mask(ego_mask)
+        return Stream(self.config, self.networks, mask)
+
+    def describe(self) -> dict:
+        """What computes the labels, JSON-safe: configuration, classes, weight files with checksum, device, threads."""
+        return {
+            "config": self.config.to_dict(),
+            "classes": list(self.classes.names),
+            "weights": {
+                role: {"file": path.name, "sha256": checkpoint.sha256(path)} for role, path in self.weight_files.items()
+            },
+            "input_scale": getattr(self.networks.segmenter, "input_scale", None),
+            "device": str(self.networks.device),
+            "num_threads": self._num_threads,
+            "torch": torch.__version__,
+        }
+
+
+def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, classes: ClassTable | None = None) -> Engine:
+    """Load what `config` names and put it together. Sets the process's thread budget.
+
+    Args:
+        segmenter: takes the place of the network in `config.weights`; then `classes` must be given, too.
+
+    Raises:
+        ConfigError: device not there, or unreadable ego mask.
+        CheckpointError: weights missing, damaged, of another network or with other classes.
+        ClassTableError: unknown or malformed class table.
+    """
+    num_threads = set_num_threads(config.num_threads)
+    device = _device(config.device)
+    files: dict[str, Path] = {}
+    if segmenter is None:
+        files["segmenter"] = find_weights(config.weights)
+        network = checkpoint.load_swiftnet(files["segmenter"])
+        classes = _classes(config, files["segmenter"], network.num_classes)
+        scale = config.input_scale or checkpoint.read_metadata(files["segmenter"]).get("input_scale") or 1.0
+        segmenter = NetworkSegmenter(_place(network, device), scale, device)
+    light, refine = None, None
+    if config.refine_weights is not None:
+        files["refine"] = find_weights(config.refine_weights)
+        light, refine = checkpoint.load_swnet_seq(files["refine"])
+        _check_table(files["refine"], refine.num_classes, classes)
+    flow = _flow(config, light, files, device)
+    networks = Networks(segmenter, flow, _place(refine, device) if config.refine else None, device)
+    return Engine(config, classes, networks, files, num_threads)
+
+
+def read_ego_mask(path: str | Path) -> np.ndarray:
+    """H x W, bool: where the picture is not 0.
+
+    Raises:
+        ConfigError: no such file, or not a picture.
+    """
+    if not Path(path).is_file():
+        raise ConfigError(f"ego_mask: {path}: no such file")
+    mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if mask is None:
+        raise ConfigError(f"ego_mask: {path}: expected a picture, it cannot be read as one")
+    return mask != 0
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device: expected a device that is there, got {name!r}; CUDA devices: {torch.cuda.device_count()}")
+    return device
+
+
+def _place(network: nn.Module, device: torch.device) -> nn.Module:
+    return network.eval().requires_grad_(False).to(device=device, memory_format=torch.channels_last)
+
+
+def _classes(config: EngineConfig, path: Path, num_classes: int) -> ClassTable:
+    """The class table of the segmenter: the file's own, or the configured one where the file does not tell."""
+    stored = _stored_classes(path)
+    if config.classes is None and stored is None:
+        raise CheckpointError(f"{path}: does not tell its {num_classes} classes; name a class table (`classes`)")
+    table = stored if config.classes is None else load_classes(config.classes)
+    _check_table(path, num_classes, table)
+    return table
+
+
+def _stored_classes(path: Path) -> ClassTable | None:
+    stored = checkpoint.read_classes(path)
+    if stored is None and (record := record_of(path)) is not None and record.classes:
+        stored = load_classes(record.classes)
+    return stored
+
+
+def _check_table(path: Path, num_classes: int, table: ClassTable) -> None:
+    checkpoint.check_classes(path, num_classes, table)
+    stored = _stored_classes(path)
+    if stored is not None and stored.names != table.names:
+        raise CheckpointError(
+            f"{path}: expected the classes of table {table.name!r} ({', '.join(table.names)}), "
+            f"found those of {stored.name!r} ({', '.join(stored.names)})"
+        )
+
+
+def _flow(config: EngineConfig, light: FlowLight | None, files: dict[str, Path], device: torch.device) -> FlowEstimator:
+    if config.flow == "none":
+        return NoFlow()
+    if config.flow == "dis":
+        return DIS(config.dis_preset, config.flow_scale)
+    if config.flow_weights is not None:
+        path = files["flow"] = find_weights(config.flow_weights)
+        network = checkpoint.load_flow_light(path) if config.flow == "light" else checkpoint.load_flownet(path)
+        expected = checkpoint.FLOW_NETWORKS[config.flow]
+        if not isinstance(network, expected):
+            raise CheckpointError(f"{path}: expected weights of {expected.__name__}, found {type(network).__name__}")
+    elif light is None:
+        raise CheckpointError(f"{files['refine']}: brings no flow network, and flow 'light' needs one (`flow_weights`)")
+    else:
+        network = light
+    return NetworkFlow(_place(network, device))

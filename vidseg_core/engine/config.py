@@ -1,0 +1,119 @@
+"""Everything that can be chosen about the engine, documented once."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from vidseg_core.engine.warp import PADDINGS
+from vidseg_core.errors import ConfigError
+
+FLOWS = ("dis", "light", "flownet_s", "flownet2_s", "none")
+DIS_PRESETS = ("ultrafast", "fast", "medium")
+GRID_STRIDES = (4, 8)
+DEFAULT_WEIGHTS = "camvid-swiftnet-r18"
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """A choice of networks and of how they are used. Values are checked when it is made.
+
+    Attributes:
+        weights: segmentation network: a name in `weights/registry.yaml` or the path of a file.
+        refine_weights: guided refinement (and its flow network, if the file has one); None for none.
+        flow_weights: flow network for `flow` light, flownet_s, flownet2_s; None takes the one in `refine_weights`.
+        classes: class table, a name in `config/classes/` or a path; None takes the one in the weights.
+        interval: number of propagated frames between two key frames, 0 or more; 0 makes every frame a key frame.
+        input_scale: size of the segmentation network's input in units of the image's, 0.25 to 2; None takes the scale
+            that the weights were trained for, or 1.
+        grid_stride: 8 (as published) or 4 (better on small images): image pixels per pixel of the carried logits.
+        flow: how motion is found: dis (OpenCV's DIS), light, flownet_s, flownet2_s, or none (labels are copied).
+        flow_scale: size of the image that `dis` works on, 0.05 to 1; None chooses by the image's size.
+        dis_preset: ultrafast, fast or medium.
+        refine: whether guided refinement repairs propagated logits; needs `refine_weights`.
+        warp_align_corners: False reproduces the published SwNet-seq, which samples half a pixel beside its flow.
+        warp_padding: what moves in from outside the image, zeros or border; None is zeros with refinement (which was
+            trained to fill them) and border without.
+        confidence: whether to compute `Segmentation.confidence`.
+        ego_mask: PNG of the image's size; where it is not 0, the vehicle sees itself and labels are void. None for none.
+        max_gap_s: a longer pause between two frames makes the stream start afresh; above 0.
+        device: auto (CUDA where there is one), cpu, cuda or cuda:N.
+        num_threads: thread budget on the CPU, shared by all libraries; 0 takes every processor.
+    """
+
+    weights: str = DEFAULT_WEIGHTS
+    refine_weights: str | None = None
+    flow_weights: str | None = None
+    classes: str | None = None
+    interval: int = 4
+    input_scale: float | None = None
+    grid_stride: int = 4
+    flow: str = "dis"
+    flow_scale: float | None = None
+    dis_preset: str = "ultrafast"
+    refine: bool = False
+    warp_align_corners: bool = True
+    warp_padding: str | None = None
+    confidence: bool = False
+    ego_mask: str | None = None
+    max_gap_s: float = 1.0
+    device: str = "auto"
+    num_threads: int = 0
+
+    def __post_init__(self):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Path):
+                object.__setattr__(self, field.name, str(value))
+        self._check_type("interval", int)
+        self._check_type("num_threads", int)
+        for name in ("refine", "warp_align_corners", "confidence"):
+            self._check_type(name, bool)
+        self._check(self.interval >= 0, "interval", "0 or more")
+        self._check(self.num_threads >= 0, "num_threads", "0 (all processors) or more")
+        self._check_range("input_scale", 0.25, 2.0)
+        self._check_range("flow_scale", 0.05, 1.0)
+        self._check(self._is_number("max_gap_s") and self.max_gap_s > 0, "max_gap_s", "a number of seconds above 0")
+        self._check_choice("grid_stride", GRID_STRIDES)
+        self._check_choice("flow", FLOWS)
+        self._check_choice("dis_preset", DIS_PRESETS)
+        if self.warp_padding is not None:
+            self._check_choice("warp_padding", PADDINGS)
+        kind, _, number = str(self.device).partition(":")
+        known = self.device in ("auto", "cpu", "cuda") or (kind == "cuda" and number.isdigit())
+        self._check(known, "device", "auto, cpu, cuda or cuda:N")
+        if self.refine and self.refine_weights is None:
+            raise ConfigError("refine: refinement needs refine_weights, none are given")
+        if self.flow in ("flownet_s", "flownet2_s") and self.flow_weights is None:
+            raise ConfigError(f"flow: {self.flow!r} needs flow_weights, none are given")
+        if self.flow == "light" and self.flow_weights is None and self.refine_weights is None:
+            raise ConfigError("flow: 'light' needs flow_weights, or refine_weights that bring a flow network; none are given")
+
+    @property
+    def padding(self) -> str:
+        """`warp_padding` with its default filled in."""
+        return self.warp_padding or ("zeros" if self.refine else "border")
+
+    def to_dict(self) -> dict:
+        """JSON-safe."""
+        return asdict(self)
+
+    def _is_number(self, name: str) -> bool:
+        value = getattr(self, name)
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+    def _check(self, good: bool, name: str, expected: str) -> None:
+        if not good:
+            raise ConfigError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
+
+    def _check_type(self, name: str, kind: type) -> None:
+        value = getattr(self, name)
+        self._check(type(value) is kind, name, f"a value of type {kind.__name__}")
+
+    def _check_range(self, name: str, low: float, high: float) -> None:
+        if getattr(self, name) is not None:
+            good = self._is_number(name) and low <= getattr(self, name) <= high
+            self._check(good, name, f"a number in {low:g}..{high:g}")
+
+    def _check_choice(self, name: str, choices: tuple) -> None:
+        self._check(getattr(self, name) in choices, name, f"one of {', '.join(map(str, choices))}")

@@ -1,0 +1,133 @@
+"""Logits on a coarse grid to labels at full size: what bilinear upsampling and argmax give, without upsampling.
+
+An interpolated logit is a convex combination of its four corners. So where all four have the same argmax, every pixel
+between them has it too; and where they differ, a class that some other class exceeds at all four corners cannot win.
+Only the few classes that are left in the few cells that are left need arithmetic, in the order of operations that
+`torch.nn.functional.interpolate` uses (along x, then along y), so that results differ for exact ties only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from vidseg_core.engine.geometry import positions, resize
+from vidseg_core.threads import over_rows
+
+
+@njit(nogil=True, cache=True)
+def _argmax_rows(begin, end, logits, top):
+    height, width, classes = logits.shape
+    for y in range(begin, end):
+        for x in range(width):
+            best, value = 0, logits[y, x, 0]
+            for c in range(1, classes):
+                if logits[y, x, c] > value:
+                    best, value = c, logits[y, x, c]
+            top[y, x] = best
+
+
+@njit(nogil=True, cache=True)
+def _candidates(v00, v01, v10, v11, winners, found):
+    """Ids of the classes that can win somewhere between four corners, ascending, into `found`; returns how many."""
+    count = 0
+    for c in range(v00.shape[0]):
+        beaten = False
+        for k in range(4):
+            w = winners[k]
+            if w != c and v00[w] >= v00[c] and v01[w] >= v01[c] and v10[w] >= v10[c] and v11[w] >= v11[c]:
+                # Of classes that are equal everywhere the first one stays.
+                equal = v00[w] == v00[c] and v01[w] == v01[c] and v10[w] == v10[c] and v11[w] == v11[c]
+                if not equal or w < c:
+                    beaten = True
+                    break
+        if not beaten:
+            found[count] = c
+            count += 1
+    return count
+
+
+@njit(nogil=True, cache=True)
+def _decode_rows(begin, end, logits, top, row_start, fy, column_start, fx, out):
+    height, width, classes = logits.shape
+    found = np.empty(classes, dtype=np.int64)
+    winners = np.empty(4, dtype=np.int64)
+    best = np.empty(out.shape[1], dtype=np.float32)
+    for gy in range(begin, end):
+        first, last = row_start[gy], row_start[gy + 1]
+        if first == last:
+            continue
+        below = min(gy + 1, height - 1)
+        run_start = 0  # pixels from here on have one class that is not written yet
+        run_class = -1
+        for gx in range(width):
+            left, right = column_start[gx], column_start[gx + 1]
+            if left == right:
+                continue
+            beside = min(gx + 1, width - 1)
+            a = top[gy, gx]
+            same = a == top[gy, beside] and a == top[below, gx] and a == top[below, beside]
+            if same and a == run_class:
+                continue
+            if run_class >= 0:
+                for y in range(first, last):
+                    out[y, run_start:left] = run_class
+            run_start, run_class = left, -1
+            if same:
+                run_class = a
+                continue
+            v00, v01, v10, v11 = logits[gy, gx], logits[gy, beside], logits[below, gx], logits[below, beside]
+            winners[0], winners[1], winners[2], winners[3] = a, top[gy, beside], top[below, gx], top[below, beside]
+            count = _candidates(v00, v01, v10, v11, winners, found)
+            for y in range(first, last):
+                wy = fy[y]
+                for x in range(left, right):
+                    best[x] = -np.inf
+                    out[y, x] = a
+                for k in range(count):
+                    c = found[k]
+                    a00, a01, a10, a11 = v00[c], v01[c], v10[c], v11[c]
+                    for x in range(left, right):
+                        wx = fx[x]
+                        upper = a00 * (np.float32(1) - wx) + a01 * wx
+                        lower = a10 * (np.float32(1) - wx) + a11 * wx
+                        value = upper * (np.float32(1) - wy) + lower * wy
+                        if value > best[x]:
+                            best[x] = value
+                            out[y, x] = c
+            run_start = right
+        if run_class >= 0:
+            for y in range(first, last):
+                out[y, run_start:] = run_class
+
+
+def decode(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """Labels at full size.
+
+    Args:
+        logits: 1 x C x h x w, C in 1..255, finite. Fastest in float32 and channels last on the CPU.
+        size: (H, W) wanted.
+
+    Returns:
+        H x W, uint8, class ids, newly allocated: the argmax of `logits` upsampled bilinearly (`align_corners=True`).
+
+    Raises:
+        ValueError: `logits` has another shape.
+    """
+    if logits.ndim != 4 or logits.shape[0] != 1 or not 1 <= logits.shape[1] <= 255:
+        raise ValueError(f"expected logits of 1 x C x h x w with C in 1..255, got {tuple(logits.shape)}")
+    if logits.device.type != "cpu":
+        return resize(logits, size).argmax(1)[0].to(torch.uint8).cpu().numpy()
+    values = logits.float().permute(0, 2, 3, 1).contiguous()[0].numpy()  # h x w x C
+    height, width, _ = values.shape
+    top = np.empty((height, width), dtype=np.uint8)
+    over_rows(_argmax_rows, height, values, top)
+    y0, fy = positions(height, size[0])
+    x0, fx = positions(width, size[1])
+    row_start = np.searchsorted(y0, np.arange(height + 1))
+    column_start = np.searchsorted(x0, np.arange(width + 1))
+    out = np.empty(size, dtype=np.uint8)
+    over_rows(_decode_rows, height, values, top, row_start, fy, column_start, fx, out)
+    return out

@@ -1,0 +1,94 @@
+"""Optical flow on the grid, by several methods behind one convention (see `warp.py`)."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vidseg_core.engine.geometry import View, resize
+from vidseg_core.networks import flow_light
+from vidseg_core.networks.flow_light import FlowLight
+from vidseg_core.networks.flownet_s import FlowNet2S, UpstreamFlowNetS
+
+# Without a `flow_scale`, DIS works on the largest of 1, 1/2, 1/4, ... of the image that has at most so many pixels.
+DIS_PIXELS = 200_000
+
+
+class FlowEstimator(Protocol):
+    """Finds where things were.
+
+    `prepare` makes of a frame what the estimator needs of it, owning its memory; the stream keeps that of the previous
+    frame, so nothing is computed twice. `flow` returns 1 x 2 x h x w in pixels of the grid, from the current frame to the
+    previous one, or None for "nothing moved".
+    """
+
+    def prepare(self, view: View) -> object: ...
+
+    def flow(self, current: object, previous: object) -> Tensor | None: ...
+
+
+class NoFlow:
+    """Nothing moves: labels are copied."""
+
+    def prepare(self, view: View) -> None:
+        return None
+
+    def flow(self, current: None, previous: None) -> None:
+        return None
+
+
+class DIS:
+    """Dense inverse search (Kroeger et al., ECCV 2016) as in OpenCV, on the grey image. One thread.
+
+    Args:
+        preset: ultrafast, fast or medium.
+        scale: of the image it works on, 0..1; None chooses by the image's size.
+    """
+
+    def __init__(self, preset: str = "ultrafast", scale: float | None = None):
+        self._dis = cv2.DISOpticalFlow_create(getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{preset.upper()}"))
+        self._scale = scale
+
+    def prepare(self, view: View) -> tuple[np.ndarray, tuple[int, int], torch.device]:
+        height, width = view.image.shape[:2]
+        scale = self._scale
+        if scale is None:
+            scale = 1.0
+            while height * width * scale**2 > DIS_PIXELS:
+                scale /= 2
+        grey = cv2.cvtColor(view.image, cv2.COLOR_RGB2GRAY)
+        if scale != 1.0:
+            # DIS needs a few pixels for its coarsest patches.
+            size = max(16, round(width * scale)), max(16, round(height * scale))
+            grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+        return grey, view.grid, view.device
+
+    def flow(self, current, previous) -> Tensor:
+        grey, (h, w), device = current
+        flow = self._dis.calc(grey, previous[0], None)  # pixels of the grey image
+        scale = np.array([w / grey.shape[1], h / grey.shape[0]], dtype=np.float32)
+        on_grid = cv2.resize(flow, (w, h), interpolation=cv2.INTER_AREA) * scale
+        return torch.from_numpy(on_grid).permute(2, 0, 1)[None].to(device)
+
+
+class NetworkFlow:
+    """A flow network on the grid.
+
+    Args:
+        network: FlowLight, UpstreamFlowNetS or FlowNet2S.
+    """
+
+    def __init__(self, network: FlowLight | UpstreamFlowNetS | FlowNet2S):
+        self.network: nn.Module = network
+        self._raw_rgb = isinstance(network, FlowNet2S)
+        self._unit = 1.0 if self._raw_rgb else flow_light.FLOW_UNIT
+
+    def prepare(self, view: View) -> Tensor:
+        return view.grid_rgb if self._raw_rgb else view.grid_bgr
+
+    def flow(self, current: Tensor, previous: Tensor) -> Tensor:
+        return resize(self.network(current, previous), current.shape[2:]) / self._unit

@@ -1,0 +1,62 @@
+"""What looks at a key frame: a segmentation network, or the ground truth in its place."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vidseg_core.engine.geometry import network_input, scaled_size
+from vidseg_core.frame import Frame
+
+TRUTH_LOGIT = 10.0
+
+
+class Segmenter(Protocol):
+    """Frame to class scores, 1 x C x any size, on the engine's device."""
+
+    num_classes: int
+
+    def __call__(self, frame: Frame) -> Tensor: ...
+
+
+class NetworkSegmenter:
+    """A per-frame network.
+
+    Args:
+        network: B x 3 x h x w, normalised RGB, to logits B x C x any smaller size; has `num_classes`.
+        input_scale: size of its input in units of the image's.
+        device: where it is.
+    """
+
+    def __init__(self, network: nn.Module, input_scale: float, device: torch.device):
+        self.network = network
+        self.num_classes: int = network.num_classes
+        self.input_scale = input_scale
+        self._device = device
+
+    def __call__(self, frame: Frame) -> Tensor:
+        image = network_input(frame.image, scaled_size(frame.size, self.input_scale))
+        return self.network(image.to(self._device))
+
+
+class TruthSegmenter:
+    """The frame's own labels as if a network had been sure of them: what is lost afterwards, propagation has lost.
+
+    Args:
+        num_classes: of the class table.
+    """
+
+    def __init__(self, num_classes: int, device: torch.device = torch.device("cpu")):
+        self.num_classes = num_classes
+        self._device = device
+
+    def __call__(self, frame: Frame) -> Tensor:
+        """Raises ValueError for a frame without labels."""
+        if frame.labels is None:
+            raise ValueError(f"frame {frame.name!r}: expected ground truth labels, it has none")
+        ids = np.arange(self.num_classes, dtype=np.uint8)[:, None, None]
+        one_hot = (frame.labels[None] == ids).astype(np.float32)
+        return torch.from_numpy(one_hot * TRUTH_LOGIT)[None].to(self._device)

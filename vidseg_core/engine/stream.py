@@ -1,0 +1,185 @@
+"""One camera: key frames are segmented, the others get the past carried along and repaired."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidseg_core.classes import VOID
+from vidseg_core.engine.config import EngineConfig
+from vidseg_core.engine.decode import decode
+from vidseg_core.engine.flow import FlowEstimator
+from vidseg_core.engine.geometry import View, grid_size, resize
+from vidseg_core.engine.schedule import Decision, FixedInterval
+from vidseg_core.engine.segmenter import Segmenter
+from vidseg_core.engine.warp import warp
+from vidseg_core.errors import ConfigError
+from vidseg_core.frame import Frame, Segmentation
+from vidseg_core.networks.guided_refine import GuidedRefine, Refined
+
+
+@dataclass(frozen=True)
+class Networks:
+    """What all streams of an engine share; none of it has state."""
+
+    segmenter: Segmenter
+    flow: FlowEstimator
+    refine: GuidedRefine | None
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a stream knows of its past.
+
+    Attributes:
+        size: (H, W) of the last frame.
+        stamp_ns: of the last frame.
+        age: frames since the last key frame.
+        logits: 1 x C x h x w on the grid, of the last frame.
+        flow_input: what the flow estimator keeps of the last frame.
+    """
+
+    size: tuple[int, int]
+    stamp_ns: int
+    age: int
+    logits: Tensor
+    flow_input: object
+
+
+class Timings(dict):
+    """Milliseconds per stage of one frame."""
+
+    @contextmanager
+    def stage(self, name: str):
+        begin = time.perf_counter()
+        yield
+        self[name] = (time.perf_counter() - begin) * 1e3
+
+
+class Stream:
+    """The engine for the frames of one camera, in order. Not for use by two threads at once.
+
+    Args:
+        config: see `EngineConfig`.
+        networks: shared between streams.
+        ego_mask: H x W, bool, True where the vehicle sees itself; None for none.
+    """
+
+    def __init__(self, config: EngineConfig, networks: Networks, ego_mask: np.ndarray | None = None):
+        self._config = config
+        self._networks = networks
+        self._ego_mask = ego_mask
+        self._schedule = FixedInterval(config.interval)
+        self._state: State | None = None
+        self._reset_reason: str | None = None
+        self._key_wanted = False
+        self.refined: Refined | None = None
+        """What guided refinement made of the last frame (for figures); None on key frames and without refinement."""
+
+    def reset(self, reason: str = "requested") -> None:
+        """Forget the past; the next frame is a key frame."""
+        self._state = None
+        self._reset_reason = reason
+
+    def request_key_frame(self) -> None:
+        """Make the next frame a key frame without forgetting the past."""
+        self._key_wanted = True
+
+    def set_interval(self, interval: int) -> None:
+        """Change `EngineConfig.interval` from the next frame on.
+
+        Raises:
+            ConfigError
+        """
+        self._config = replace(self._config, interval=interval)
+        self._schedule = FixedInterval(interval)
+
+    @torch.inference_mode()
+    def step(self, frame: Frame) -> Segmentation:
+        """Labels of the next frame.
+
+        Raises:
+            ConfigError: the ego mask has another size than the frame.
+        """
+        self._check_ego_mask(frame)
+        if reason := self._outdated_by(frame):
+            self.reset(reason)
+        decision = self._decide()
+        timings = Timings()
+        view = View(frame.image, grid_size(frame.size, self._config.grid_stride), self._networks.device)
+        with timings.stage("prepare"):
+            flow_input = self._networks.flow.prepare(view)
+        if decision.is_key:
+            scores, logits, age = *self._segment(frame, view, timings), 0
+        else:
+            logits, age = self._propagate(view, flow_input, timings), self._state.age + 1
+            scores = logits
+        with timings.stage("decode"):
+            labels = decode(scores, frame.size)
+            if self._ego_mask is not None:
+                labels[self._ego_mask] = VOID
+        self._state = State(frame.size, frame.stamp_ns, age, logits, flow_input)
+        reset, self._reset_reason = self._reset_reason, None
+        confidence = self._confidence(logits) if self._config.confidence else None
+        return Segmentation(
+            labels, frame.stamp_ns, decision.is_key, age, decision.reason, reset, dict(timings), confidence
+        )
+
+    def _outdated_by(self, frame: Frame) -> str | None:
+        """Why the past says nothing about this frame; None if it does."""
+        if self._state is None:
+            return None
+        if frame.size != self._state.size:
+            (h, w), (new_h, new_w) = self._state.size, frame.size
+            return f"image size changed from {w} x {h} to {new_w} x {new_h}"
+        gap_s = (frame.stamp_ns - self._state.stamp_ns) / 1e9
+        if gap_s < 0:
+            return f"time ran back by {-gap_s:.3f} s"
+        if gap_s > self._config.max_gap_s:
+            return f"no frame for {gap_s:.3f} s"
+        return None
+
+    def _decide(self) -> Decision:
+        decision = self._schedule.decide(None if self._state is None else self._state.age)
+        if self._key_wanted and not decision.is_key:
+            decision = Decision(True, "requested")
+        if decision.is_key:
+            self._key_wanted = False
+        return decision
+
+    def _segment(self, frame: Frame, view: View, timings: Timings) -> tuple[Tensor, Tensor]:
+        """Scores as fine as the segmenter gives them, and on the grid."""
+        self.refined = None
+        with timings.stage("segment"):
+            scores = self._networks.segmenter(frame)  # 1 x C x any size
+            logits = resize(scores, view.grid)  # 1 x C x h x w
+        return scores, logits
+
+    def _propagate(self, view: View, flow_input: object, timings: Timings) -> Tensor:
+        """The last frame's logits, moved and repaired: 1 x C x h x w."""
+        with timings.stage("flow"):
+            flow = self._networks.flow.flow(flow_input, self._state.flow_input)  # 1 x 2 x h x w
+        logits = self._state.logits
+        if flow is not None:
+            with timings.stage("warp"):
+                logits = warp(logits, flow, self._config.warp_align_corners, self._config.padding)
+        if self._networks.refine is not None:
+            with timings.stage("refine"):
+                self.refined = self._networks.refine(logits, view.grid_bgr)
+                logits = self.refined.logits
+        return logits
+
+    @staticmethod
+    def _confidence(logits: Tensor) -> np.ndarray:
+        return logits.float().softmax(1).amax(1)[0].cpu().numpy()
+
+    def _check_ego_mask(self, frame: Frame) -> None:
+        if self._ego_mask is not None and self._ego_mask.shape != frame.size:
+            (mask_h, mask_w), (h, w) = self._ego_mask.shape, frame.size
+            raise ConfigError(f"ego_mask: expected the image's size {w} x {h}, got {mask_w} x {mask_h}")
