@@ -1,4 +1,7 @@
-"""Cityscapes' video: snippets of `leftImg8bit_sequence`, one frame of each labelled in `gtFine` (Cordts et al. 2016)."""
+"""Cityscapes: snippets of video in `leftImg8bit_sequence`, one frame of each labelled in `gtFine`.
+
+Cordts et al.: The Cityscapes dataset for semantic urban scene understanding, 2016.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading image files: RGB for the camera's, ids for labels. A file that is only half there is an error, not grey rows."""
+"""Reading image files: RGB of cameras, ids of labels. A file that is only half there is an error, not grey rows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def read_rgb(path: Path, error: type[VidsegError]) -> np.ndarray:
     Raises:
         error: the file is missing, cut short or not an image.
     """
-    return cv2.cvtColor(_decode(path, cv2.IMREAD_COLOR, error), cv2.COLOR_BGR2RGB)
+    return decode_rgb(_read_bytes(path, error), path, error)
 
 
 def read_unchanged(path: Path, error: type[VidsegError]) -> np.ndarray:
@@ -43,27 +43,39 @@ def read_unchanged(path: Path, error: type[VidsegError]) -> np.ndarray:
     Raises:
         error: the file is missing, cut short or not an image.
     """
-    return _decode(path, cv2.IMREAD_UNCHANGED, error)
+    return _decode(_read_bytes(path, error), cv2.IMREAD_UNCHANGED, path, error)
 
 
-def _decode(path: Path, flags: int, error: type[VidsegError]) -> np.ndarray:
+def decode_rgb(data: bytes | memoryview | np.ndarray, where: str | Path, error: type[VidsegError]) -> np.ndarray:
+    """H x W x 3, uint8, RGB: the image in the bytes of a PNG, JPEG, BMP or WebP file. `where` names it in messages.
+
+    Raises:
+        error: it is cut short or not an image.
+    """
+    return cv2.cvtColor(_decode(bytes(data), cv2.IMREAD_COLOR, where, error), cv2.COLOR_BGR2RGB)
+
+
+def _read_bytes(path: Path, error: type[VidsegError]) -> bytes:
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except OSError as cause:
         raise error(f"{path}: cannot be read: {cause.strerror}") from cause
+
+
+def _decode(data: bytes, flags: int, where: str | Path, error: type[VidsegError]) -> np.ndarray:
     if _is_cut_short(data):
-        raise error(f"{path}: the image file is cut short ({len(data)} bytes)")
+        raise error(f"{where}: the image is cut short ({len(data)} bytes)")
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as cause:
-        raise error(f"{path}: not an image that can be decoded ({len(data)} bytes)") from cause
+        raise error(f"{where}: not an image that can be decoded ({len(data)} bytes)") from cause
     if image is None:
-        raise error(f"{path}: not an image that can be decoded ({len(data)} bytes)")
+        raise error(f"{where}: not an image that can be decoded ({len(data)} bytes)")
     return image
 
 
 def _is_cut_short(data: bytes) -> bool:
-    """The decoders fill what is missing at the end of a file with grey or black and call that success."""
+    """Decoders (OpenCV 4's for JPEG) may fill the missing end of an image with grey and call that success."""
     if data.startswith(_PNG_START):
         return _PNG_END not in data[-4096:]
     if data.startswith(_JPEG_START):  # an embedded preview has an end of its own, before the last scan

@@ -148,7 +148,7 @@ def existing_folder(path: Path, what: str) -> Path:
         DatasetError: it is not; the message says what was looked for in it.
     """
     if not path.is_dir():
-        raise DatasetError(f"{path}: expected a folder with {what}, there is {'a file' if path.exists() else 'nothing'}")
+        raise DatasetError(f"{path}: expected a folder with {what}, got {'a file' if path.exists() else 'nothing'}")
     return path
 
 

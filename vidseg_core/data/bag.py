@@ -1,0 +1,159 @@
+"""Camera images from rosbag2 recordings (SQLite and MCAP storage), read without ROS through `rosbags`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.image import ImageError, image_to_cvimage
+from rosbags.typesys import Stores, get_typestore
+
+from vidseg_core.data.images import decode_rgb
+from vidseg_core.data.sources import DEFAULT_RATE_HZ, Source, checked_size
+from vidseg_core.errors import SourceError
+from vidseg_core.frame import Frame
+
+IMAGE = "sensor_msgs/msg/Image"
+COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
+
+# Bytes per pixel and OpenCV's conversion to RGB (None: it is RGB). 8UCn names no order; in ROS it is OpenCV's.
+_COMMON = {
+    "rgb8": (3, None),
+    "bgr8": (3, cv2.COLOR_BGR2RGB),
+    "8UC3": (3, cv2.COLOR_BGR2RGB),
+    "mono8": (1, cv2.COLOR_GRAY2RGB),
+    "8UC1": (1, cv2.COLOR_GRAY2RGB),
+    "rgba8": (4, cv2.COLOR_RGBA2RGB),
+    "bgra8": (4, cv2.COLOR_BGRA2RGB),
+    "8UC4": (4, cv2.COLOR_BGRA2RGB),
+}
+# What `rosbags-image` converts rightly once rows are packed; depth (16UC1, 32FC1) and planar YUV are not among it.
+_OTHER = ("bayer_", "yuv422", "uyvy", "yuyv", "mono16", "rgb16", "bgr16", "rgba16", "bgra16")
+
+
+class BagSource(Source):
+    """The images of one topic, in the order in which they were recorded, with the stamps of their headers."""
+
+    def __init__(self, path: Path, *, topic: str | None = None, skip_bad: bool = False):
+        self._path = path
+        with _reader(path) as reader:
+            self.topic = _image_topic(reader, topic, path)
+            num_frames = sum(c.msgcount for c in reader.connections if c.topic == self.topic)
+            duration_s = reader.duration / 1e9
+        rate_hz = (num_frames - 1) / duration_s if num_frames > 1 and duration_s > 0 else DEFAULT_RATE_HZ
+        super().__init__(self.topic, rate_hz, num_frames, skip_bad)
+
+    def _read(self) -> Iterator[tuple[str, Frame | SourceError]]:
+        with _reader(self._path) as reader:
+            for index, message in enumerate(_messages(reader, self.topic, self._path)):
+                name = f"{index:06d}"
+                yield name, message if isinstance(message, SourceError) else self._frame(message, name)
+
+    def _frame(self, message: Any, name: str) -> Frame | SourceError:
+        where = f"{self._path}: {self.topic}: message {name}"
+        try:
+            image = checked_size(message_to_rgb(message, where), where)
+        except SourceError as error:
+            return error
+        stamp = message.header.stamp
+        return Frame(image, stamp.sec * 10**9 + stamp.nanosec, stream=self.name, name=name)
+
+
+def message_to_rgb(message: Any, where: str) -> np.ndarray:
+    """H x W x 3, uint8, RGB: the picture in a sensor_msgs Image or CompressedImage as `rosbags` deserializes it.
+
+    Args:
+        message: has `encoding`, `height`, `width`, `step`, `is_bigendian`, `data`; or `format`, `data`.
+        where: names the message in error messages.
+
+    Raises:
+        SourceError: the data do not fit the description, or the encoding is not one of a colour or grey image.
+    """
+    if hasattr(message, "format"):
+        if "compressedDepth" in message.format:
+            raise SourceError(f"{where}: expected a camera image, got format {message.format!r}")
+        return decode_rgb(message.data, where, SourceError)
+    if message.encoding in _COMMON:
+        channels, conversion = _COMMON[message.encoding]
+        image = _rows(message, message.width * channels, where).reshape(message.height, message.width, channels)
+        return np.ascontiguousarray(image) if conversion is None else cv2.cvtColor(image, conversion)
+    if message.encoding.startswith(_OTHER):
+        return _other_encoding(message, where)
+    raise SourceError(f"{where}: encoding {message.encoding!r} is not a camera's, or cannot be converted to RGB")
+
+
+def _rows(message: Any, row_bytes: int, where: str) -> np.ndarray:
+    """H x row_bytes, uint8: the data without the padding at the end of the rows."""
+    height, step, size = message.height, message.step, len(message.data)
+    if min(height, message.width) == 0 or step < row_bytes or size < height * step:
+        raise SourceError(
+            f"{where}: expected {message.width} x {height} {message.encoding} in rows of at least {row_bytes} bytes, "
+            f"got {size} bytes in rows of {step}"
+        )
+    return np.frombuffer(message.data, np.uint8, height * step).reshape(height, step)[:, :row_bytes]
+
+
+def _other_encoding(message: Any, where: str) -> np.ndarray:
+    """Bayer, YUV 4:2:2 and 16 bit encodings."""
+    try:
+        pixel_bytes = image_to_cvimage(_one_pixel(message)).nbytes
+        rows = _rows(message, message.width * pixel_bytes, where)
+        packed = replace(message, step=rows.shape[1], data=np.ascontiguousarray(rows).reshape(-1))
+        return np.ascontiguousarray(image_to_cvimage(packed, "rgb8"))
+    except (ImageError, cv2.error) as error:
+        raise SourceError(f"{where}: encoding {message.encoding!r} cannot be converted to RGB: {error}") from error
+
+
+def _one_pixel(message: Any) -> Any:
+    return replace(message, width=1, height=1, data=np.zeros(64, np.uint8))
+
+
+@contextmanager
+def _reader(path: Path) -> Iterator[AnyReader]:
+    try:
+        reader = AnyReader([path], default_typestore=get_typestore(Stores.LATEST))
+        reader.open()
+    except Exception as error:  # what a broken file raises depends on its storage: parser, database, decompressor
+        raise SourceError(f"{path}: not a recording that can be opened: {error}") from error
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def _messages(reader: AnyReader, topic: str, path: Path) -> Iterator[Any]:
+    """The topic's messages, deserialized; in the place of one that cannot be read, a SourceError."""
+    stored = reader.messages([c for c in reader.connections if c.topic == topic])
+    while True:
+        try:
+            connection, _, data = next(stored)
+        except StopIteration:
+            return
+        except Exception as error:  # as above; nothing can be read after it
+            yield SourceError(f"{path}: the recording is damaged: {error}")
+            return
+        try:
+            yield reader.deserialize(data, connection.msgtype)
+        except (AnyReaderError, ValueError) as error:
+            yield SourceError(f"{path}: {topic}: a message cannot be deserialized: {error}")
+
+
+def _image_topic(reader: AnyReader, wanted: str | None, path: Path) -> str:
+    topics = sorted({c.topic for c in reader.connections if c.msgtype in (IMAGE, COMPRESSED_IMAGE) and c.msgcount})
+    if wanted is not None:
+        if wanted not in topics:
+            raise SourceError(f"{path}: no images on topic {wanted!r}; expected one of {topics}")
+        return wanted
+    candidates = [topic for topic in topics if not topic.endswith("/compressedDepth")]
+    if len(candidates) == 1:
+        return candidates[0]
+    if not candidates:
+        others = sorted({c.topic for c in reader.connections})
+        raise SourceError(f"{path}: the recording has no images; its topics are {others}")
+    raise SourceError(f"{path}: the recording has several image topics, choose one with topic: {candidates}")
