@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from vidseg_core.engine.warp import PADDINGS
 from vidseg_core.errors import ConfigError
 
 FLOWS = ("dis", "light", "flownet_s", "flownet2_s", "none")
 DIS_PRESETS = ("ultrafast", "fast", "medium")
 GRID_STRIDES = (4, 8)
+PADDINGS = ("zeros", "border")
 DEFAULT_WEIGHTS = "camvid-swiftnet-r18"
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-PADDINGS = ("zeros", "border")
+from vidseg_core.engine.config import PADDINGS
 
 
 def warp(values: Tensor, flow: Tensor, align_corners: bool = True, padding: str = "zeros") -> Tensor:
