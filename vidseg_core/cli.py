@@ -13,14 +13,25 @@ from vidseg_core.errors import VidsegError
 
 # In the order in which `vidseg --help` lists them.
 COMMANDS = {
+    "run": "vidseg_core.commands.run",
+    "evaluate": "vidseg_core.commands.evaluate",
+    "train": "vidseg_core.commands.train",
     "weights": "vidseg_core.commands.weights",
 }
 
 DESCRIPTION = "Semantic labels for every frame of a camera stream, a video, a bag or a folder of images."
 EXAMPLES = """\
 examples:
+  vidseg run street:seed=0,frames=300 --out labelled
+      label ten seconds of a synthetic street: pictures, a video and a summary in labelled/
+  vidseg run drive.mp4 --interval 2 --out labelled
+      your own video; two frames between key frames
+  vidseg evaluate --dataset camvid --data CamVid --split val
+      how good labels are, by their distance from the key frame
+  vidseg train segmenter --dataset camvid:CamVid --output runs/camvid
+      train the network for key frames
   vidseg weights
-      list the networks' weights: what is here, what can be fetched, under which licence
+      what weights there are, what can be fetched, under which licence
 
 `vidseg COMMAND --help` explains a command and its options.
 """
@@ -45,18 +56,23 @@ def command(name: str) -> ModuleType:
 
 
 def build_parser(argv: list[str]) -> Parser:
-    """The parser for `argv`. It imports the module of the command that `argv` names; all of them for the list."""
+    """The parser for `argv`. Only the command that `argv` begins with, if any, has its options in it.
+
+    A command's options may need slow imports, for their defaults for instance, and nobody asked for the others'.
+    """
     parser = Parser(prog="vidseg", description=DESCRIPTION, epilog=EXAMPLES)
     parser.add_argument("--version", action="version", version=f"vidseg {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True, dest="command")
-    wanted = [argv[0]] if argv and argv[0] in COMMANDS else COMMANDS
-    for name in wanted:
-        module = command(name)
-        subparser = subparsers.add_parser(
-            name, help=module.HELP, description=module.HELP, epilog=getattr(module, "EXAMPLES", None)
-        )
-        module.add_arguments(subparser)
-        subparser.set_defaults(main=module.main)
+    for name in COMMANDS:
+        if not argv or argv[0] not in COMMANDS:
+            subparsers.add_parser(name, help=command(name).HELP)
+        elif name == argv[0]:
+            module = command(name)
+            subparser = subparsers.add_parser(
+                name, description=module.HELP, epilog=getattr(module, "EXAMPLES", None)
+            )
+            module.add_arguments(subparser)
+            subparser.set_defaults(main=module.main)
     return parser
 
 
