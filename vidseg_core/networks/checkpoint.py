@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from zipfile import BadZipFile
@@ -35,6 +36,12 @@ FLOW_LIGHT, FLOWNET_S, FLOWNET2_S = "light", "flownet_s", "flownet2_s"  # as in 
 RESNET18 = "resnet18-imagenet"
 FLOW_NETWORKS = {FLOW_LIGHT: FlowLight, FLOWNET_S: UpstreamFlowNetS, FLOWNET2_S: FlowNet2S}
 
+# What `torch.load` raises, besides RuntimeError, for files that are damaged or no weight files at all.
+UNREADABLE = (
+    RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
+    BadZipFile, pickle.UnpicklingError, struct.error,
+)  # fmt: skip
+
 # In public SwNet-seq files these eleven shifts are stored as kernels; ours are written out in `guided_sum`.
 SHIFT_KERNELS = "grm.ideal_dk.filter_copy_s"
 
@@ -55,7 +62,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, BadZipFile, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{path}: expected a PyTorch weight file; it is truncated or of another kind ({reason})") from error
     if not isinstance(content, Mapping):
