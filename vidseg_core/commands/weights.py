@@ -12,7 +12,7 @@ HELP = "list, verify, fetch, convert and inspect weight files"
 EXAMPLES = """\
 examples:
   vidseg weights                                 what there is, and where
-  vidseg weights get swnet-seq-cityscapes        fetch it, check it, keep it
+  vidseg weights get cityscapes-swnet-seq        fetch it, check it, keep it
   vidseg weights verify                          checksums of everything that is here
   vidseg weights show best.safetensors           which network, which classes, how trained
   vidseg weights convert public.pth.tar our.safetensors --classes cityscapes
@@ -151,13 +151,13 @@ def get_weights(args, records) -> int:
 def convert_weights(args, records) -> int:
     from vidseg_core.classes import load_classes
     from vidseg_core.networks.checkpoint import convert
-    from vidseg_core.networks.registry import find_weights, identify_file
+    from vidseg_core.networks.registry import find_weights, record_of
 
     if args.target.suffix != ".safetensors":
         raise CheckpointError(f"{args.target}: expected a file name that ends in .safetensors")
     source = find_weights(args.source, records)
     table = args.classes
-    if table is None and (record := identify_file(source, records)) is not None:
+    if table is None and (record := record_of(source, records)) is not None:
         table = record.classes
     architecture = convert(source, args.target, None if table is None else load_classes(table))
     print(f"{args.target}: {architecture}, classes: {table or 'as in the source'} ({size_of(args.target)})")
@@ -166,11 +166,11 @@ def convert_weights(args, records) -> int:
 
 def show_weights(args, records) -> int:
     from vidseg_core.networks.checkpoint import identify, read_metadata, read_tensors
-    from vidseg_core.networks.registry import checksum, find_weights, identify_file
+    from vidseg_core.networks.registry import checksum, find_weights, record_of
 
     path = find_weights(args.file, records)
     tensors = read_tensors(path)
-    record = identify_file(path, records)
+    record = record_of(path, records)
     metadata = read_metadata(path)
     found = {
         "file": str(path),

@@ -152,7 +152,7 @@ def find_record(name: str, records: tuple[WeightRecord, ...] | None = None) -> W
     raise CheckpointError(f"no weights named {name!r}: expected one of {[record.name for record in records]}")
 
 
-def identify_file(path: str | Path, records: tuple[WeightRecord, ...] | None = None) -> WeightRecord | None:
+def record_of(path: str | Path, records: tuple[WeightRecord, ...] | None = None) -> WeightRecord | None:
     """The record whose checksum a file has, whatever the file is called; None for a file that is not registered."""
     records = load_registry() if records is None else records
     found = {kind: checksum(path, kind) for kind in {record.digest[0] for record in records}}

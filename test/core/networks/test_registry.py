@@ -70,7 +70,7 @@ def test_the_packages_registry_agrees_with_the_networks_and_class_tables():
     architectures = {checkpoint.SWIFTNET, checkpoint.SWNET_SEQ, checkpoint.REFINE, checkpoint.RESNET18}
     architectures |= set(checkpoint.FLOW_NETWORKS)
     records = load_registry()
-    assert {"swiftnet-r18-cityscapes", "swnet-seq-cityscapes", "resnet18-imagenet"} <= {r.name for r in records}
+    assert {"cityscapes-swiftnet-r18", "cityscapes-swnet-seq", "imagenet-resnet18"} <= {r.name for r in records}
     for known in records:
         assert known.architecture in architectures
         assert known.classes is None or len(load_classes(known.classes)) > 1
@@ -85,13 +85,13 @@ def test_files_that_come_with_the_package_have_their_registered_checksums():
 
 
 def test_the_public_checkpoint_is_known_by_its_content(upstream_weights):
-    found = registry.identify_file(upstream_weights / "cityscapes-swnet_model_best.pth.tar")
-    assert found.name == "swnet-seq-cityscapes" and found.classes == "cityscapes"
+    found = registry.record_of(upstream_weights / "cityscapes-swnet_model_best.pth.tar")
+    assert found.name == "cityscapes-swnet-seq" and found.classes == "cityscapes"
 
 
 def test_a_file_that_is_not_registered_is_not_identified(tmp_path):
     (tmp_path / "other.pt").write_bytes(b"other")
-    assert registry.identify_file(tmp_path / "other.pt") is None
+    assert registry.record_of(tmp_path / "other.pt") is None
 
 
 def test_checksums_are_those_of_sha256sum_and_git(tmp_path):
