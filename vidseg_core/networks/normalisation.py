@@ -1,4 +1,12 @@
 """The one place where pixel values are normalised: `(x - mean) / std` of values 0..255 (Cityscapes' statistics)."""
 
+from torch import Tensor
+
 MEAN_RGB = (73.15, 82.90, 72.30)
 STD_RGB = (47.67, 48.49, 47.73)
+
+
+def normalise(rgb: Tensor) -> Tensor:
+    """B x 3 x H x W, floating point RGB of 0..255, normalised."""
+    mean, std = (rgb.new_tensor(values).view(1, 3, 1, 1) for values in (MEAN_RGB, STD_RGB))
+    return (rgb - mean) / std

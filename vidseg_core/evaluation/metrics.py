@@ -1,0 +1,80 @@
+"""How well labels agree with the truth: confusion matrix, IoU, pixel accuracy."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from vidseg_core.classes import VOID
+
+
+class ConfusionMatrix:
+    """Counts of pixels by true class (row) and predicted class (column); pixels whose truth is void count nowhere.
+
+    Args:
+        num_classes: 1 to 255.
+    """
+
+    def __init__(self, num_classes: int):
+        if not 1 <= num_classes <= VOID:
+            raise ValueError(f"expected 1 to {VOID} classes, got {num_classes}")
+        self.num_classes = num_classes
+        # The last column holds pixels of a known class that were predicted as void: wrong, but nobody's false positive.
+        self._counts = np.zeros((num_classes, num_classes + 1), dtype=np.int64)
+
+    @property
+    def counts(self) -> np.ndarray:
+        """n x n, int64: true class by predicted class."""
+        return self._counts[:, :-1]
+
+    def update(self, predicted: np.ndarray, truth: np.ndarray) -> None:
+        """Count one image.
+
+        Args:
+            predicted: H x W, uint8, class ids or 255.
+            truth: H x W, uint8, class ids or 255 = ignored.
+
+        Raises:
+            ValueError: the shapes differ, the types are not uint8, or an id is neither a class nor 255.
+        """
+        if predicted.shape != truth.shape:
+            raise ValueError(f"expected predictions of the truth's shape {truth.shape}, got {predicted.shape}")
+        n = self.num_classes
+        for what, labels in (("predicted", predicted), ("true", truth)):
+            if labels.dtype != np.uint8:
+                raise ValueError(f"expected {what} labels of uint8, got {labels.dtype}")
+        known = truth != VOID
+        rows, columns = truth[known], predicted[known]
+        columns = np.where(columns == VOID, n, columns).astype(np.int64)
+        for what, ids, limit in (("true", rows, n - 1), ("predicted", columns, n)):
+            if ids.size and ids.max() > limit:
+                raise ValueError(f"expected {what} labels of 0..{n - 1} or {VOID}, got {ids.max()}")
+        self._counts += np.bincount(rows * np.int64(n + 1) + columns, minlength=n * (n + 1)).reshape(n, n + 1)
+
+    def merge(self, other: ConfusionMatrix) -> None:
+        """Add the counts of `other`, which must have as many classes (ValueError)."""
+        if other.num_classes != self.num_classes:
+            raise ValueError(f"expected a matrix of {self.num_classes} classes, got {other.num_classes}")
+        self._counts += other._counts
+
+    @property
+    def num_pixels(self) -> int:
+        """Pixels counted, void left out."""
+        return int(self._counts.sum())
+
+    def iou(self) -> np.ndarray:
+        """n, float64 in 0..1: intersection over union of each class; nan where neither truth nor prediction has it."""
+        hits = np.diag(self.counts).astype(np.float64)
+        union = self._counts.sum(axis=1) + self.counts.sum(axis=0) - hits
+        return np.divide(hits, union, out=np.full(self.num_classes, np.nan), where=union > 0)
+
+    def mean_iou(self) -> float:
+        """Mean of the classes' IoU, 0..1; nan if nothing was counted."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # the mean of no class is nan, as said
+            return float(np.nanmean(self.iou()))
+
+    def pixel_accuracy(self) -> float:
+        """Share of counted pixels with the right class, 0..1; nan if nothing was counted."""
+        return float(np.diag(self.counts).sum() / self.num_pixels) if self.num_pixels else float("nan")

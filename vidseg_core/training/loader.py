@@ -1,0 +1,51 @@
+"""Batches prepared in the background, in a fixed order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidseg_core.training.augment import Augmentation
+from vidseg_core.training.mix import Mix
+
+
+def load_batches(
+    mix: Mix, batches: list[list[tuple[int, int]]], augmentation: Augmentation, seed: int, epoch: int, workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The augmented views of `batches` in order; `workers` threads stay a little ahead.
+
+    What a view looks like depends on (seed, epoch, its position in the epoch) only.
+
+    Yields:
+        images B x 3 x h x w, uint8, channels last in memory; labels B x h x w, int64, 255 = void.
+    """
+    ahead = workers + 1
+    pending: deque[Future] = deque()
+    numbered = enumerate(batches)
+    with ThreadPoolExecutor(workers, "augment") as pool:
+        try:
+            while True:
+                while len(pending) < ahead and (item := next(numbered, None)):
+                    pending.append(pool.submit(_load, mix, item[1], augmentation, (seed, epoch, item[0])))
+                if not pending:
+                    return
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _load(mix: Mix, batch: list[tuple[int, int]], augmentation: Augmentation, where: tuple[int, int, int]):
+    views = []
+    for position, (number, index) in enumerate(batch):
+        dataset = mix.parts[number].train
+        rng = np.random.default_rng([*where, position])
+        views.append(augmentation(dataset.read_image(index), dataset.read_labels(index), rng))
+    images = torch.from_numpy(np.stack([image for image, _ in views])).permute(0, 3, 1, 2)
+    labels = torch.from_numpy(np.stack([labels for _, labels in views])).long()
+    return images, labels
