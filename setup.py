@@ -12,9 +12,9 @@ def shared_files():
     yield SHARE, ["package.xml"]
     yield f"{SHARE}/weights", ["weights/registry.yaml", *map(str, sorted(Path("weights").glob("*.safetensors")))]
     for top in ("config", "launch"):
-        for directory in sorted({path.parent for path in Path(top).rglob("*") if path.is_file()}):
-            files = sorted(str(path) for path in directory.iterdir() if path.is_file())
-            yield f"{SHARE}/{directory}", files
+        files = sorted(path for path in Path(top).rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        for directory in sorted({path.parent for path in files}):
+            yield f"{SHARE}/{directory}", [str(path) for path in files if path.parent == directory]
 
 
 setup(
