@@ -51,9 +51,14 @@ class BagSource(Source):
 
     def _read(self) -> Iterator[tuple[str, Frame | SourceError]]:
         with _reader(self._path) as reader:
-            for index, message in enumerate(_messages(reader, self.topic, self._path)):
-                name = f"{index:06d}"
+            count = 0
+            for message in _messages(reader, self.topic, self._path):
+                name = f"{count:06d}"
                 yield name, message if isinstance(message, SourceError) else self._frame(message, name)
+                count += 1
+            if count < self.num_frames:  # a damaged MCAP chunk may read as one that ends
+                reason = f"{self._path}: {self.topic}: expected {self.num_frames} messages, got {count}"
+                yield f"{count:06d}", SourceError(reason)
 
     def _frame(self, message: Any, name: str) -> Frame | SourceError:
         where = f"{self._path}: {self.topic}: message {name}"

@@ -98,7 +98,7 @@ def open_source(
         DatasetError: `labels` is not a folder, or holds nothing for these images.
     """
     spec = str(spec)
-    if spec.split(":")[0] == "street":
+    if spec.startswith("street:"):
         _refuse(spec, "the synthetic street", rate_hz=rate_hz, topic=topic, labels=labels)
         return StreetSource(spec)
     path = Path(spec)

@@ -81,7 +81,8 @@ class VideoWriter:
         if "libx264" not in av.codecs_available:
             raise ConfigError(f"{path}: the installed PyAV has no H.264 encoder (libx264), so no video can be written")
         self._path = Path(path)
-        self._rate = Fraction(rate_hz).limit_denominator(_MAX_RATE_DENOMINATOR)
+        slowest = Fraction(1, _MAX_RATE_DENOMINATOR)
+        self._rate = max(Fraction(rate_hz).limit_denominator(_MAX_RATE_DENOMINATOR), slowest)
         self._crf = crf
         self._size: tuple[int, int] | None = None
         self._container: av.container.OutputContainer | None = None

@@ -1,0 +1,256 @@
+import cv2
+import numpy as np
+import pytest
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+
+from vidseg_core.data.bag import message_to_rgb
+from vidseg_core.data.sources import open_source
+from vidseg_core.errors import SourceError
+
+STORE = get_typestore(Stores.ROS2_HUMBLE)
+Header = STORE.types["std_msgs/msg/Header"]
+Time = STORE.types["builtin_interfaces/msg/Time"]
+Image = STORE.types["sensor_msgs/msg/Image"]
+CompressedImage = STORE.types["sensor_msgs/msg/CompressedImage"]
+String = STORE.types["std_msgs/msg/String"]
+
+SIZE = (72, 90)
+STORAGES = [StoragePlugin.SQLITE3, StoragePlugin.MCAP]
+START = 1_700_000_000
+
+
+def picture(i=0):
+    rng = np.random.default_rng(i)
+    return rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+
+
+def header(i):
+    return Header(stamp=Time(sec=START + i // 20, nanosec=(i % 20) * 50_000_000), frame_id="camera")
+
+
+def image(pixels, encoding, i=0, padding=0, bigendian=0):
+    """A message whose rows are followed by `padding` bytes of 77."""
+    rows = np.ascontiguousarray(pixels).view(np.uint8).reshape(pixels.shape[0], -1)
+    data = np.pad(rows, ((0, 0), (0, padding)), constant_values=77)
+    height, width = pixels.shape[:2]
+    return Image(
+        header=header(i), height=height, width=width, encoding=encoding, is_bigendian=bigendian, step=data.shape[1],
+        data=data.reshape(-1),
+    )  # fmt: skip
+
+
+def compressed(pixels, i=0, suffix=".png", text="rgb8; png compressed bgr8"):
+    data = cv2.imencode(suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR))[1].reshape(-1)
+    return CompressedImage(header=header(i), format=text, data=data)
+
+
+def record(path, topics, storage=StoragePlugin.SQLITE3):
+    """`topics`: name -> messages, recorded at 20 Hz, 3 ms after their stamps."""
+    with Writer(path, version=9, storage_plugin=storage) as writer:
+        for topic, messages in topics.items():
+            kind = messages[0].__msgtype__
+            connection = writer.add_connection(topic, kind, typestore=STORE)
+            for i, message in enumerate(messages):
+                recorded = START * 10**9 + i * 50_000_000 + 3_000_000
+                writer.write(connection, recorded, STORE.serialize_cdr(message, kind))
+    return path
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_images_in_order_with_the_stamps_of_their_headers(tmp_path, storage):
+    images = [image(picture(i), "rgb8", i) for i in range(5)]
+    path = record(tmp_path / "bag", {"/camera/image_raw": images, "/chatter": [String(data="hello")]}, storage)
+    source = open_source(path)
+    assert source.name == source.topic == "/camera/image_raw"
+    assert (source.size, len(source)) == ((90, 72), 5)
+    assert source.rate_hz == pytest.approx(20.0, rel=1e-6)
+    for _ in range(2):
+        frames = list(source)
+        assert [f.stamp_ns for f in frames] == [START * 10**9 + i * 50_000_000 for i in range(5)]
+        assert [f.name for f in frames] == [f"{i:06d}" for i in range(5)]
+        for i, frame in enumerate(frames):
+            np.testing.assert_array_equal(frame.image, picture(i))
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_storage_file_alone_is_a_recording(tmp_path, storage):
+    path = record(tmp_path / "bag", {"/image": [image(picture(), "bgr8")]}, storage)
+    (file,) = (p for p in path.iterdir() if p.suffix in (".db3", ".mcap"))
+    assert len(list(open_source(file))) == 1
+    (path / "metadata.yaml").unlink()
+    assert len(list(open_source(path))) == 1
+    (path / f"second{file.suffix}").touch()
+    with pytest.raises(SourceError, match="bag: a recording of 2 files without metadata.yaml"):
+        open_source(path)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_compressed_images(tmp_path, storage):
+    path = record(tmp_path / "bag", {"/image/compressed": [compressed(picture(i), i) for i in range(3)]}, storage)
+    for i, frame in enumerate(open_source(path)):
+        np.testing.assert_array_equal(frame.image, picture(i))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "conversion"),
+    [
+        ("rgb8", None),
+        ("bgr8", cv2.COLOR_RGB2BGR),
+        ("8UC3", cv2.COLOR_RGB2BGR),
+        ("rgba8", cv2.COLOR_RGB2RGBA),
+        ("bgra8", cv2.COLOR_RGB2BGRA),
+        ("8UC4", cv2.COLOR_RGB2BGRA),
+    ],
+)
+@pytest.mark.parametrize("padding", [0, 6])
+def test_colour_encodings_with_padded_rows(encoding, conversion, padding):
+    pixels = picture() if conversion is None else cv2.cvtColor(picture(), conversion)
+    got = message_to_rgb(image(pixels, encoding, padding=padding), "here")
+    assert got.flags.c_contiguous
+    np.testing.assert_array_equal(got, picture())
+
+
+@pytest.mark.parametrize("encoding", ["mono8", "8UC1"])
+def test_grey_becomes_three_channels(encoding):
+    grey = picture()[..., 0]
+    got = message_to_rgb(image(grey, encoding, padding=3), "here")
+    np.testing.assert_array_equal(got, np.repeat(grey[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("padding", [0, 4])
+def test_16_bit_in_either_byte_order(padding):
+    deep = picture().astype(np.uint16) * 257
+    little = message_to_rgb(image(deep.astype("<u2"), "rgb16", padding=padding), "here")
+    big = message_to_rgb(image(deep.astype(">u2"), "rgb16", padding=padding, bigendian=1), "here")
+    assert little.dtype == np.uint8 and np.abs(little.astype(int) - picture()).max() <= 1
+    np.testing.assert_array_equal(little, big)
+
+
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+def test_bayer_patterns(pattern):
+    color = (220, 120, 30)
+    order = ["rgb".index(channel) for channel in pattern]
+    mosaic = np.empty(SIZE, np.uint8)
+    for k, channel in enumerate(order):
+        mosaic[k // 2 :: 2, k % 2 :: 2] = color[channel]
+    got = message_to_rgb(image(mosaic, f"bayer_{pattern}8", padding=2), "here")
+    assert (got[4:-4, 4:-4] == color).all()
+
+
+def test_yuv_422():
+    flat = np.full((*SIZE, 3), (180, 90, 40), np.uint8)
+    y, v, u = cv2.cvtColor(flat, cv2.COLOR_RGB2YCrCb)[0, 0]
+    uyvy = np.tile(np.array([u, y, v, y], np.uint8), (SIZE[0], SIZE[1] // 2)).reshape(*SIZE, 2)
+    got = message_to_rgb(image(uyvy, "uyvy", padding=4), "here")
+    assert got.shape == flat.shape
+    assert (got == got[0, 0]).all() and got[0, 0].argmax() == 0 and got[0, 0].argmin() == 2
+
+
+@pytest.mark.parametrize("encoding", ["16UC1", "32FC1", "nv12", "8SC3", "something"])
+def test_encodings_that_are_no_camera_image(encoding):
+    with pytest.raises(SourceError, match=f"here: encoding '{encoding}'"):
+        message_to_rgb(image(np.zeros(SIZE, np.uint16), encoding), "here")
+
+
+def test_data_that_do_not_fit_their_description():
+    short = image(picture(), "rgb8")
+    short.data = short.data[:-1]
+    with pytest.raises(SourceError, match=r"here: expected 90 x 72 rgb8 .*, got 19439 bytes in rows of 270"):
+        message_to_rgb(short, "here")
+    narrow = image(picture(), "bgra8")
+    with pytest.raises(SourceError, match=r"here: expected .* bgra8 in rows of at least 360 bytes, .* rows of 270"):
+        message_to_rgb(narrow, "here")
+    empty = image(picture(), "rgb8")
+    empty.height = 0
+    with pytest.raises(SourceError, match="here: expected 90 x 0"):
+        message_to_rgb(empty, "here")
+    with pytest.raises(SourceError, match="here: expected a camera image, got format '16UC1; compressedDepth'"):
+        message_to_rgb(compressed(picture(), text="16UC1; compressedDepth"), "here")
+
+
+def test_the_topic_is_found_if_there_is_one(tmp_path):
+    left, right = [image(picture(), "rgb8")], [image(picture(1), "rgb8")] * 2
+    path = record(tmp_path / "bag", {"/left": left, "/right": right, "/text": [String(data="x")]})
+    with pytest.raises(SourceError, match=r"several image topics, choose one with topic: \['/left', '/right'\]"):
+        open_source(path)
+    assert len(list(open_source(path, topic="/right"))) == 2
+    with pytest.raises(SourceError, match=r"no images on topic '/text'; expected one of \['/left', '/right'\]"):
+        open_source(path, topic="/text")
+    depth = [compressed(picture(), text="16UC1; compressedDepth png")]
+    path = record(tmp_path / "depth", {"/image": left, "/image/compressedDepth": depth})
+    assert open_source(path).topic == "/image"
+
+
+def test_recordings_without_images(tmp_path):
+    path = record(tmp_path / "bag", {"/text": [String(data="x")]})
+    with pytest.raises(SourceError, match=r"the recording has no images; its topics are \['/text'\]"):
+        open_source(path)
+
+
+def test_options_for_others_are_refused(tmp_path):
+    path = record(tmp_path / "bag", {"/image": [image(picture(), "rgb8")]})
+    with pytest.raises(SourceError, match="option rate_hz does not apply to a recording"):
+        open_source(path, rate_hz=10)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_bad_message_is_an_error_or_skipped(tmp_path, storage):
+    messages = [image(picture(i), "rgb8", i) for i in range(4)]
+    messages[1].data = messages[1].data[:-5]
+    messages[2] = image(np.zeros((40, 100, 3), np.uint8), "rgb8", 2)
+    path = record(tmp_path / "bag", {"/image": messages}, storage)
+    with pytest.raises(SourceError, match=r"bag: /image: message 000001: expected 90 x 72 rgb8"):
+        list(open_source(path))
+    source = open_source(path, skip_bad=True)
+    assert [f.name for f in source] == ["000000", "000003"]
+    assert [name for name, _ in source.skipped] == ["000001", "000002"]
+    assert source.skipped[1][1].endswith("expected at least 64 x 64 pixels, got 100 x 40")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.6, 0.999])
+def test_a_truncated_mcap_file(tmp_path, share):
+    path = record(tmp_path / "bag", {"/image": [image(picture(i), "rgb8", i) for i in range(20)]}, StoragePlugin.MCAP)
+    (file,) = path.glob("*.mcap")
+    data = file.read_bytes()
+    file.write_bytes(data[: int(share * len(data))])
+    for spec in (path, file):
+        with pytest.raises(SourceError, match=f"{spec.name}: not a recording that can be opened: "):
+            open_source(spec)
+
+
+@pytest.mark.parametrize("where", [0.5, 0.75])
+def test_damage_inside_an_mcap_file_gives_what_it_has_and_one_error(tmp_path, where):
+    path = record(tmp_path / "bag", {"/image": [image(picture(i), "rgb8", i) for i in range(120)]}, StoragePlugin.MCAP)
+    (file,) = path.glob("*.mcap")
+    data = bytearray(file.read_bytes())
+    middle = int(where * len(data))
+    data[middle : middle + 60_000] = bytes(60_000)
+    file.write_bytes(data)
+    source, seen = open_source(path), []
+    with pytest.raises(SourceError, match="bag: .*(the recording is damaged|expected 120 messages, got)"):
+        for frame in source:
+            seen.append(frame)
+    assert 0 < len(seen) < 120
+    for i, frame in enumerate(seen[:50]):
+        np.testing.assert_array_equal(frame.image, picture(i))
+    source = open_source(path, skip_bad=True)
+    assert len(list(source)) == len(seen) and len(source.skipped) >= 1
+
+
+def test_a_damaged_database_is_an_error(tmp_path):
+    path = record(tmp_path / "bag", {"/image": [image(picture(i), "rgb8", i) for i in range(20)]})
+    (file,) = path.glob("*.db3")
+    data = file.read_bytes()
+    file.write_bytes(data[: int(0.6 * len(data))])
+    with pytest.raises(SourceError, match="bag: (not a recording that can be opened|the recording is damaged)"):
+        list(open_source(path))
+    file.write_text("not a database")
+    with pytest.raises(SourceError, match="bag: not a recording that can be opened"):
+        open_source(path)
+
+
+def test_a_recording_that_does_not_read(tmp_path):
+    (tmp_path / "metadata.yaml").write_text("nothing: here")
+    with pytest.raises(SourceError, match="not a recording that can be opened"):
+        open_source(tmp_path)

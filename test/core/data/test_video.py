@@ -1,0 +1,147 @@
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from vidseg_core.data.sources import open_source
+from vidseg_core.data.writers import VideoWriter
+from vidseg_core.errors import SourceError
+
+SIZE = (96, 128)
+NUM_FRAMES = 40
+
+
+def picture(i):
+    """A textured image that differs from frame to frame and is bright by 4 * i on average in its left half."""
+    rng = np.random.default_rng(i)
+    image = rng.integers(0, 60, (*SIZE, 3), dtype=np.uint8)
+    image[:, : SIZE[1] // 2] = 4 * i
+    return image
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    path = tmp_path_factory.mktemp("video") / "drive.mp4"
+    with VideoWriter(path, rate_hz=25) as writer:
+        for i in range(NUM_FRAMES):
+            writer.write(picture(i))
+    return path
+
+
+def encode(path, pts, codec="libx264", rotation=0, image=picture, **options):
+    """A file with frames at the given times in units of 1/1000 s."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = SIZE[1], SIZE[0], "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for i, time in enumerate(pts):
+            frame = av.VideoFrame.from_ndarray(image(i), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def test_what_was_written_is_read_back(video):
+    source = open_source(video)
+    frames = list(source)
+    assert (source.name, source.rate_hz, source.size) == ("drive", 25.0, (128, 96))
+    assert len(source) == len(frames) == NUM_FRAMES
+    assert [f.name for f in frames[:2]] == ["000000", "000001"]
+    assert [f.stamp_ns for f in frames] == [i * 40_000_000 for i in range(NUM_FRAMES)]
+    left = [float(f.image[:, 8:56].mean()) for f in frames]
+    np.testing.assert_allclose(left, [4 * i for i in range(NUM_FRAMES)], atol=2)
+
+
+def test_stamps_are_the_files_own_unless_a_rate_replaces_them(tmp_path):
+    times = [0, 40, 80, 200, 210, 500]
+    encode(tmp_path / "v.mkv", times)
+    assert [f.stamp_ns for f in open_source(tmp_path / "v.mkv")] == [t * 10**6 for t in times]
+    assert [f.stamp_ns for f in open_source(tmp_path / "v.mkv", rate_hz=10)] == [i * 10**8 for i in range(6)]
+
+
+def test_formats_without_stamps_take_the_nominal_rate(tmp_path):
+    encode(tmp_path / "v.h264", [40 * i for i in range(10)])
+    source = open_source(tmp_path / "v.h264")
+    assert source.num_frames is None
+    assert [f.stamp_ns for f in source] == [40_000_000 * i for i in range(10)]
+
+
+@pytest.mark.skipif(not hasattr(av.VideoStream, "set_display_rotation"), reason="this PyAV cannot write rotated video")
+@pytest.mark.parametrize("rotation", [90, 180, -90])
+def test_rotation_in_the_file_is_applied(tmp_path, rotation):
+    def upright(i):
+        image = np.zeros((*SIZE, 3), np.uint8)
+        image[: SIZE[0] // 2, : SIZE[1] // 2] = 200  # upper left
+        return image
+
+    encode(tmp_path / "v.mp4", [0, 40], rotation=rotation, image=upright)
+    frame = next(iter(open_source(tmp_path / "v.mp4")))
+    expected = np.rot90(upright(0), rotation // 90)
+    assert frame.image.shape == expected.shape
+    assert np.abs(frame.image.astype(int) - expected).mean() < 5
+
+
+@pytest.mark.parametrize("share", [0.4, 0.97])
+def test_a_truncated_file_gives_what_it_has_and_one_error(video, tmp_path, share):
+    data = video.read_bytes()
+    path = tmp_path / "half.mp4"
+    path.write_bytes(data[: int(share * len(data))])
+    seen = []
+    with pytest.raises(SourceError, match=r"half.mp4: (ends early, [\d.]+ s are missing|frame \d+ is damaged)"):
+        for frame in open_source(path):
+            seen.append(frame)
+    assert 0 < len(seen) < NUM_FRAMES
+    left = [float(f.image[:, 8:56].mean()) for f in seen]
+    np.testing.assert_allclose(left, [4 * i for i in range(len(seen))], atol=2)
+
+    source = open_source(path, skip_bad=True)
+    assert len(list(source)) >= len(seen)
+    assert "half.mp4" in source.skipped[-1][1]
+
+
+def test_a_matroska_file_says_how_long_it_should_be(tmp_path):
+    encode(tmp_path / "v.mkv", [40 * i for i in range(NUM_FRAMES)])
+    data = (tmp_path / "v.mkv").read_bytes()
+    (tmp_path / "v.mkv").write_bytes(data[: len(data) // 2])
+    with pytest.raises(SourceError, match="v.mkv: ends early"):
+        list(open_source(tmp_path / "v.mkv"))
+
+
+def test_damage_inside_is_an_error_or_skipped(tmp_path):
+    encode(tmp_path / "v.ts", [40 * i for i in range(NUM_FRAMES)], bf="0", g="5")
+    data = bytearray((tmp_path / "v.ts").read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 1500] = bytes(1500)
+    (tmp_path / "v.ts").write_bytes(data)
+    with pytest.raises(SourceError, match=r"v.ts: frame \d+"):
+        list(open_source(tmp_path / "v.ts"))
+    source = open_source(tmp_path / "v.ts", skip_bad=True)
+    assert NUM_FRAMES // 2 < len(list(source)) < NUM_FRAMES
+    assert source.skipped
+
+
+def test_what_is_not_a_video(tmp_path, video):
+    (tmp_path / "text.mp4").write_text("not a video")
+    with pytest.raises(SourceError, match="text.mp4: not a video file that can be opened"):
+        open_source(tmp_path / "text.mp4")
+    (tmp_path / "empty.mp4").touch()
+    with pytest.raises(SourceError, match="empty.mp4: not a video file that can be opened"):
+        open_source(tmp_path / "empty.mp4")
+    with av.open(str(tmp_path / "sound.wav"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        sound.sample_rate = 8000
+        container.mux(stream.encode(sound))
+        container.mux(stream.encode(None))
+    with pytest.raises(SourceError, match="sound.wav: expected a video stream, there is none"):
+        open_source(tmp_path / "sound.wav")
+
+
+def test_a_small_video_is_refused(tmp_path):
+    with VideoWriter(tmp_path / "v.mp4", 25) as writer:
+        writer.write(np.zeros((48, 128, 3), np.uint8))
+    with pytest.raises(SourceError, match=r"frame 000000: expected at least 64 x 64 pixels, got 128 x 48"):
+        open_source(tmp_path / "v.mp4")
