@@ -147,7 +147,9 @@ def load_classes(name_or_path: str | Path) -> ClassTable:
         path = resource(f"config/classes/{name_or_path}.yaml")
     if not path.is_file():
         known = sorted(p.stem for p in resource("config/classes").glob("*.yaml"))
-        raise ClassTableError(f"no class table {str(name_or_path)!r}: expected one of {known} or the path of a YAML file")
+        raise ClassTableError(
+            f"no class table {str(name_or_path)!r}: expected one of {known} or the path of a YAML file"
+        )
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -40,7 +40,7 @@ def overlay(image: np.ndarray, labels: np.ndarray, lut: np.ndarray, opacity: flo
         raise ValueError(f"expected an image of {labels.shape} like its labels, got {image.shape}")
     alpha = round(opacity * 256)
     keep = np.full(256, 256 - alpha, dtype=np.uint32)
-    color = lut.astype(np.uint32) * alpha
+    color = lut.astype(np.uint32) * alpha + 128  # so that the shift by 8 rounds
     keep[VOID], color[VOID] = 256, 0
     return _run(image, labels, keep, color)
 

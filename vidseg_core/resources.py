@@ -22,7 +22,9 @@ def share_directory() -> Path:
         for candidate in (parent, parent / "share" / PACKAGE):
             if (candidate / "package.xml").is_file() and (candidate / "config" / "classes").is_dir():
                 return candidate
-    raise FileNotFoundError(f"no directory above {here} holds vidseg's package.xml and config/classes: reinstall the package")
+    raise FileNotFoundError(
+        f"no directory above {here} holds vidseg's package.xml and config/classes: reinstall the package"
+    )
 
 
 def resource(relative: str) -> Path:

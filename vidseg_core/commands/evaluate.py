@@ -20,18 +20,27 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     data = parser.add_argument_group("data")
-    data.add_argument("--dataset", choices=("camvid", "cityscapes", "folder"), required=True, help="layout of the data set")
+    data.add_argument(
+        "--dataset", choices=("camvid", "cityscapes", "folder"), required=True, help="layout of the data set"
+    )
     data.add_argument("--data", metavar="DIR", required=True, help="its folder")
-    data.add_argument("--split", default="val", metavar="NAME", help="for folders: NAME/ and NAMEannot/ (default: %(default)s)")
+    data.add_argument(
+        "--split", default="val", metavar="NAME", help="for folders: NAME/ and NAMEannot/ (default: %(default)s)"
+    )
     data.add_argument("--classes", metavar="TABLE", help="class table: a name in config/classes or a YAML file")
     data.add_argument("--size", type=parse_size, metavar="WxH", help="resize frames and labels to this size first")
     engine = parser.add_argument_group("engine")
-    engine.add_argument("--interval", type=int, default=4, metavar="N", help="frames to propagate a key frame (default: %(default)s)")
     engine.add_argument(
-        "--key-frames", choices=("network", "truth"), default="network", help="what labels key frames (default: %(default)s)"
+        "--interval", type=int, default=4, metavar="N", help="frames to propagate a key frame (default: %(default)s)"
+    )
+    engine.add_argument(
+        "--key-frames",
+        choices=("network", "truth"),
+        default="network",
+        help="what labels key frames (default: %(default)s)",
     )
     engine.add_argument("--flow", nargs="+", default=["dis"], metavar="FLOW",
-                        help="dis, light, flownet_s, flownet2_s, none; several are compared (default: dis)")  # fmt: skip
+                        help="dis, light, flownet_s, flownet2_s, none; several are compared")  # fmt: skip
     engine.add_argument("--flow-scale", type=float, metavar="S", help="size of DIS's image in units of the frame's")
     engine.add_argument("--dis-preset", default="ultrafast", help="ultrafast, fast or medium (default: %(default)s)")
     engine.add_argument("--grid-stride", type=int, default=4, help="4 or 8 (default: %(default)s)")
@@ -42,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     engine.add_argument("--refine", action=argparse.BooleanOptionalAction, default=None,
                         help="repair propagated labels (default: if --refine-weights are given and fit)")  # fmt: skip
     engine.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N (default: %(default)s)")
-    engine.add_argument("--threads", type=int, default=0, metavar="N", help="CPU threads; 0 takes all (default: %(default)s)")
+    engine.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="CPU threads; 0 takes all (default: %(default)s)"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures here, too")
 
 
@@ -90,7 +101,8 @@ def main(args: argparse.Namespace) -> int:
             engine = build_engine(config)
         if engine.classes.names != dataset.classes.names:
             raise ConfigError(
-                f"weights know the classes of {engine.classes.name!r}, the data set has those of {dataset.classes.name!r}"
+                f"weights know the classes of {engine.classes.name!r}, "
+                f"the data set has those of {dataset.classes.name!r}"
             )
 
         def progress(items, flow=flow):

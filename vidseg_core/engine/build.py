@@ -32,7 +32,12 @@ class Engine:
     """
 
     def __init__(
-        self, config: EngineConfig, classes: ClassTable, networks: Networks, weight_files: dict[str, Path], num_threads: int
+        self,
+        config: EngineConfig,
+        classes: ClassTable,
+        networks: Networks,
+        weight_files: dict[str, Path],
+        num_threads: int,
     ):
         self.config = config
         self.classes = classes
@@ -117,7 +122,9 @@ def _device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"device: expected a device that is there, got {name!r}; CUDA devices: {torch.cuda.device_count()}")
+        raise ConfigError(
+            f"device: expected a device that is there, got {name!r}; CUDA devices: {torch.cuda.device_count()}"
+        )
     return device
 
 

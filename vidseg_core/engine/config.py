@@ -35,7 +35,7 @@ class EngineConfig:
         warp_padding: what moves in from outside the image, zeros or border; None is zeros with refinement (which was
             trained to fill them) and border without.
         confidence: whether to compute `Segmentation.confidence`.
-        ego_mask: PNG of the image's size; where it is not 0, the vehicle sees itself and labels are void. None for none.
+        ego_mask: PNG of the image's size; where it is not 0, the vehicle sees itself and labels are void. Or None.
         max_gap_s: a longer pause between two frames makes the stream start afresh; above 0.
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
         num_threads: thread budget on the CPU, shared by all libraries; 0 takes every processor.
@@ -87,7 +87,9 @@ class EngineConfig:
         if self.flow in ("flownet_s", "flownet2_s") and self.flow_weights is None:
             raise ConfigError(f"flow: {self.flow!r} needs flow_weights, none are given")
         if self.flow == "light" and self.flow_weights is None and self.refine_weights is None:
-            raise ConfigError("flow: 'light' needs flow_weights, or refine_weights that bring a flow network; none are given")
+            raise ConfigError(
+                "flow: 'light' needs flow_weights, or refine_weights that bring a flow network; none are given"
+            )
 
     @property
     def padding(self) -> str:

@@ -21,9 +21,9 @@ DIS_PIXELS = 200_000
 class FlowEstimator(Protocol):
     """Finds where things were.
 
-    `prepare` makes of a frame what the estimator needs of it, owning its memory; the stream keeps that of the previous
-    frame, so nothing is computed twice. `flow` returns 1 x 2 x h x w in pixels of the grid, from the current frame to the
-    previous one, or None for "nothing moved".
+    `prepare` makes of a frame what the estimator needs of it, owning its memory; the stream keeps that of the
+    previous frame, so nothing is computed twice. `flow` returns 1 x 2 x h x w in pixels of the grid, from the
+    current frame to the previous one, or None for "nothing moved".
     """
 
     def prepare(self, view: View) -> object: ...

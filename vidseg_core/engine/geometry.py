@@ -1,7 +1,7 @@
 """Between the camera image, a network's input and the grid on which logits are carried.
 
-Convention: sizes are (height, width). Resizing is bilinear with `align_corners=True` and without anti-aliasing, so pixel
-x of n falls on pixel x (m - 1) / (n - 1) of m. The grid of a stream has stride 8 or 4: `H // stride x W // stride`.
+Convention: sizes are (height, width). Resizing is bilinear with `align_corners=True` and without anti-aliasing, so
+pixel x of n falls on pixel x (m - 1) / (n - 1) of m. A stream's grid has stride 8 or 4: `H // stride x W // stride`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def positions(inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each of `outputs` pixels: the input pixel before it (int32), and how far it lies behind that (float32, 0..1)."""
+    """For each output pixel the input pixel before it (int32) and how far it lies behind that (float32, 0..1)."""
     step = np.float32(inputs - 1) / np.float32(max(outputs - 1, 1))
     at = np.arange(outputs, dtype=np.float32) * step
     before = np.minimum(at.astype(np.int32), inputs - 1)
@@ -59,9 +59,7 @@ def _sample(begin, end, image, y0, fy, x0, fx, gain, offset, first, out):
                 out[y, x, abs(first - c)] = value * gain[c] + offset[c]
 
 
-def network_input(
-    image: np.ndarray, size: tuple[int, int], *, bgr: bool = False, normalised: bool = True
-) -> Tensor:
+def network_input(image: np.ndarray, size: tuple[int, int], *, bgr: bool = False, normalised: bool = True) -> Tensor:
     """The image as a network wants it, resized and normalised in one pass.
 
     Args:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vidseg_core.engine.geometry import network_input, scaled_size
 from vidseg_core.frame import Frame
 
+CPU = torch.device("cpu")
 TRUTH_LOGIT = 10.0
 
 
@@ -49,7 +50,7 @@ class TruthSegmenter:
         num_classes: of the class table.
     """
 
-    def __init__(self, num_classes: int, device: torch.device = torch.device("cpu")):
+    def __init__(self, num_classes: int, device: torch.device = CPU):
         self.num_classes = num_classes
         self._device = device
 

@@ -56,7 +56,8 @@ def clips(dataset: LabelledSet, distance: int) -> list[Clip]:
     if not starts:
         longest = max((len(sample.predecessors) for sample in dataset.samples), default=0)
         raise DatasetError(
-            f"{dataset.name}: expected labelled frames with {distance} frames before them, the most that one has is {longest}"
+            f"{dataset.name}: expected labelled frames with {distance} frames before them, "
+            f"the most that one has is {longest}"
         )
     return [Clip(chains[start], tuple(sorted(scored.items()))) for start, scored in starts.items()]
 

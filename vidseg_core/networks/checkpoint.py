@@ -64,7 +64,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: expected a PyTorch weight file; it is truncated or of another kind ({reason})") from error
+        raise CheckpointError(
+            f"{path}: expected a PyTorch weight file; it is truncated or of another kind ({reason})"
+        ) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: expected a dictionary of tensors, found {type(content).__name__}")
     if "state_dict_of" in content:
@@ -85,7 +87,9 @@ def _open_safetensors(path: Path):
     try:
         return safe_open(path, framework="pt", device="cpu")
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: expected a safetensors file; it is truncated or of another kind ({error})") from error
+        raise CheckpointError(
+            f"{path}: expected a safetensors file; it is truncated or of another kind ({error})"
+        ) from error
 
 
 def _public_refine_keys(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -195,13 +199,12 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     missing, unexpected = sorted(set(own) - set(tensors)), sorted(set(tensors) - set(own))
     if missing or unexpected:
         raise CheckpointError(
-            f"{path}: keys do not fit {type(module).__name__}: missing {missing or 'none'}, unexpected {unexpected or 'none'}"
+            f"{path}: keys do not fit {type(module).__name__}: "
+            f"missing {missing or 'none'}, unexpected {unexpected or 'none'}"
         )
     for key, value in tensors.items():
         if value.shape != own[key].shape:
-            raise CheckpointError(
-                f"{path}: {key}: expected shape {tuple(own[key].shape)}, found {tuple(value.shape)}"
-            )
+            raise CheckpointError(f"{path}: {key}: expected shape {tuple(own[key].shape)}, found {tuple(value.shape)}")
         if not torch.isfinite(value).all():
             raise CheckpointError(f"{path}: {key}: expected finite values, found NaN or infinity")
     module.load_state_dict(tensors)
@@ -212,7 +215,9 @@ def _classes_of(path: Path, tensors: Mapping[str, Tensor], key: str) -> int:
     value = tensors.get(key)
     if value is None or value.ndim != 1 or not 1 <= len(value) <= MAX_CLASSES:
         found = "nothing" if value is None else f"shape {tuple(value.shape)}"
-        raise CheckpointError(f"{path}: {key}: expected one value for each of 1 to {MAX_CLASSES} classes, found {found}")
+        raise CheckpointError(
+            f"{path}: {key}: expected one value for each of 1 to {MAX_CLASSES} classes, found {found}"
+        )
     return len(value)
 
 
@@ -295,7 +300,9 @@ def load_resnet18_encoder(path: str | Path, swiftnet: SwiftNet) -> None:
     _expect(path, tensors, RESNET18)
     given = {key: value for key, value in tensors.items() if not key.startswith("fc.")}
     backbone = swiftnet.backbone
-    stem = nn.ModuleDict({name: getattr(backbone, name) for name in ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")})
+    stem = nn.ModuleDict(
+        {name: getattr(backbone, name) for name in ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")}
+    )
     counters = {key: value for key, value in stem.state_dict().items() if key.endswith("num_batches_tracked")}
     mode = swiftnet.training
     _fill(stem, counters | given, path)  # old torchvision files have no counters
@@ -319,7 +326,9 @@ def convert(source: str | Path, target: str | Path, classes: ClassTable | None =
         parts = {"": _load_flow(source, architecture)}
     else:
         known = ", ".join((SWIFTNET, SWNET_SEQ, REFINE, *FLOW_NETWORKS))
-        raise CheckpointError(f"{source}: expected weights of one of {known}, found {architecture or 'an unknown network'}")
+        raise CheckpointError(
+            f"{source}: expected weights of one of {known}, found {architecture or 'an unknown network'}"
+        )
     metadata = read_metadata(source) | {"architecture": architecture}
     if classes is not None:
         for net in parts.values():

@@ -1,4 +1,4 @@
-"""FlowNetS (Dosovitskiy et al., ICCV 2015) in the two layouts that public weights come in (see also FlowNet 2.0, CVPR 2017).
+"""FlowNetS (Dosovitskiy et al., ICCV 2015; FlowNet 2.0, CVPR 2017) in the two layouts that public weights come in.
 
 The layers are the same; what goes in, how maps are enlarged and what comes out are not. `UpstreamFlowNetS` is the one
 that SwNet-seq was published with, `FlowNet2S` is NVIDIA's. Their state dicts differ in the four `upsampled_flow*.bias`.
@@ -14,9 +14,7 @@ STRIDE = 64
 
 
 def conv(channels_in: int, channels: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels, kernel, stride, kernel // 2), nn.LeakyReLU(0.1, inplace=True)
-    )
+    return nn.Sequential(nn.Conv2d(channels_in, channels, kernel, stride, kernel // 2), nn.LeakyReLU(0.1, inplace=True))
 
 
 def predict_flow(channels_in: int) -> nn.Conv2d:
@@ -124,7 +122,9 @@ class FlowNet2S(FlowNetSLayers):
         h, w = current.shape[2:]
         inner = (-h // STRIDE * -STRIDE, -w // STRIDE * -STRIDE)
         if inner != (h, w):
-            current, previous = (F.interpolate(x, inner, mode="bilinear", align_corners=True) for x in (current, previous))
+            current, previous = (
+                F.interpolate(x, inner, mode="bilinear", align_corners=True) for x in (current, previous)
+            )
         mean = torch.stack((current, previous), 2).mean((2, 3, 4)).view(-1, 3, 1, 1)
         pair = torch.cat((current - mean, previous - mean), 1) / 255.0
         flow = self.predict_flow2(self.features(pair)) * 20.0  # B x 2 x H/4 x W/4

@@ -1,4 +1,6 @@
-"""SwiftNet-R18, single scale (Orsic et al., CVPR 2019): ResNet-18 encoder, pyramid pooling, ladder decoder with lateral skips.
+"""SwiftNet-R18, single scale (Orsic et al., CVPR 2019).
+
+A ResNet-18 encoder, spatial pyramid pooling, and a ladder decoder with lateral skips.
 
 State-dict keys are those of the public checkpoint. Every bilinear resize in here uses `align_corners=False`.
 """

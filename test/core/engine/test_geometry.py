@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from vidseg_core.engine.geometry import View, grid_size, network_input, resize, scaled_size
+from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(0, 256, (97, 131, 3), dtype=np.uint8)
+
+
+def reference(image, size):
+    x = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    return F.interpolate(x, size, mode="bilinear", align_corners=True)
+
+
+@pytest.mark.parametrize("size", [(12, 16), (97, 131), (130, 200), (24, 32)])
+def test_network_input_resizes_and_normalises(image, size):
+    expected = reference(image, size)
+    torch.testing.assert_close(network_input(image, size, normalised=False), expected, rtol=0, atol=2e-3)
+    mean, std = torch.tensor(MEAN_RGB).view(1, 3, 1, 1), torch.tensor(STD_RGB).view(1, 3, 1, 1)
+    rgb = network_input(image, size)
+    torch.testing.assert_close(rgb, (expected - mean) / std, rtol=0, atol=1e-4)
+    assert torch.equal(network_input(image, size, bgr=True), rgb.flip(1))
+    assert rgb.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_padded_rows_are_read_right(image):
+    padded = np.zeros((97, 140, 3), dtype=np.uint8)
+    padded[:, :131] = image
+    assert torch.equal(network_input(padded[:, :131], (24, 32)), network_input(image, (24, 32)))
+
+
+def test_view_makes_a_form_once(image):
+    view = View(image, (12, 16), torch.device("cpu"))
+    assert view.grid_bgr is view.grid_bgr and view.grid_bgr.shape == (1, 3, 12, 16)
+    assert view.grid_rgb.max() > 100
+
+
+def test_sizes():
+    assert grid_size((360, 480), 8) == (45, 60) and grid_size((363, 487), 4) == (90, 121)
+    assert scaled_size((1024, 2048), 0.75) == (768, 1536) and scaled_size((361, 479), 0.25) == (90, 120)
+
+
+def test_resize_leaves_what_fits():
+    x = torch.zeros(1, 2, 5, 6)
+    assert resize(x, (5, 6)) is x

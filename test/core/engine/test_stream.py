@@ -1,0 +1,186 @@
+import numpy as np
+import pytest
+import torch
+
+from vidseg_core.engine.config import EngineConfig
+from vidseg_core.engine.flow import DIS, NoFlow
+from vidseg_core.engine.segmenter import TruthSegmenter
+from vidseg_core.engine.stream import Networks, Stream
+from vidseg_core.errors import ConfigError
+from vidseg_core.frame import Frame
+from vidseg_core.networks.guided_refine import GuidedRefine
+
+CPU = torch.device("cpu")
+STEP_NS = 33_333_333
+
+
+class CountingSegmenter(TruthSegmenter):
+    def __init__(self, num_classes):
+        super().__init__(num_classes)
+        self.seen = []
+
+    def __call__(self, frame):
+        self.seen.append(frame.name)
+        return super().__call__(frame)
+
+
+def make_stream(classes=4, network=None, ego_mask=None, flow=None, **config):
+    segmenter = CountingSegmenter(classes)
+    stream = Stream(EngineConfig(**config), Networks(segmenter, flow or NoFlow(), network, CPU), ego_mask)
+    return stream, segmenter
+
+
+def frame(index, size=(96, 128), classes=4, stamp_ns=None, seed=None):
+    rng = np.random.default_rng(index if seed is None else seed)
+    coarse = rng.integers(0, classes, (size[0] // 16 + 1, size[1] // 16 + 1), dtype=np.uint8)
+    labels = np.kron(coarse, np.ones((16, 16), dtype=np.uint8))[: size[0], : size[1]]
+    image = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+    stamp_ns = index * STEP_NS if stamp_ns is None else stamp_ns
+    return Frame(image, stamp_ns, name=str(index), labels=np.ascontiguousarray(labels))
+
+
+def test_key_frames_come_every_interval_plus_one():
+    stream, segmenter = make_stream(interval=2)
+    results = [stream.step(frame(i)) for i in range(7)]
+    assert [r.is_key for r in results] == [True, False, False, True, False, False, True]
+    assert [r.age for r in results] == [0, 1, 2, 0, 1, 2, 0]
+    assert [r.reason for r in results[:4]] == ["first frame", "propagated", "propagated", "interval"]
+    assert segmenter.seen == ["0", "3", "6"]
+    assert [r.stamp_ns for r in results] == [i * STEP_NS for i in range(7)]
+
+
+def test_a_key_frame_is_decoded_from_the_segmenter_s_own_scores():
+    stream, _ = make_stream(interval=1)
+    first, second = frame(0), frame(1)
+    np.testing.assert_array_equal(stream.step(first).labels, first.labels)
+    copied = stream.step(second).labels
+    assert (copied == first.labels).mean() > 0.85 and (copied != first.labels).any()
+
+
+@pytest.mark.parametrize("size", [(64, 64), (67, 91), (97, 130)])
+@pytest.mark.parametrize("stride", [4, 8])
+@pytest.mark.parametrize("classes", [1, 255])
+def test_any_size_and_number_of_classes(size, stride, classes):
+    torch.manual_seed(0)
+    stream, _ = make_stream(classes, GuidedRefine(classes).eval(), flow=DIS(), interval=3, grid_stride=stride,
+                            refine=True, refine_weights="given", confidence=True)  # fmt: skip
+    for i in range(3):
+        result = stream.step(frame(i, size, classes))
+        assert result.labels.shape == size and result.labels.dtype == np.uint8 and result.labels.max() < classes
+        assert result.confidence.shape == (size[0] // stride, size[1] // stride)
+        assert 0 <= result.confidence.min() and result.confidence.max() <= 1
+    assert set(result.timings) == {"prepare", "flow", "warp", "refine", "decode"}
+
+
+@pytest.mark.parametrize(
+    ("second", "reason"),
+    [
+        (frame(1, (64, 64)), "image size changed from 128 x 96 to 64 x 64"),
+        (frame(1, stamp_ns=-1_000_000_000), "time ran back by 1.000 s"),
+        (frame(1, stamp_ns=2_500_000_000), "no frame for 2.500 s"),
+    ],
+)
+def test_resets(second, reason):
+    stream, _ = make_stream(interval=9)
+    assert stream.step(frame(0)).reset is None
+    result = stream.step(second)
+    assert result.is_key and result.reset == reason and result.reason == "first frame"
+    np.testing.assert_array_equal(result.labels, second.labels)
+    after = stream.step(frame(2, second.size, stamp_ns=second.stamp_ns + STEP_NS))
+    assert not after.is_key and after.reset is None
+
+
+def test_equal_stamps_do_not_reset():
+    stream, _ = make_stream(interval=9)
+    assert [stream.step(frame(i, stamp_ns=0)).is_key for i in range(3)] == [True, False, False]
+
+
+def test_after_a_reset_nothing_of_the_past_is_left():
+    fresh, _ = make_stream(interval=3, flow=DIS())
+    used, _ = make_stream(interval=3, flow=DIS())
+    for i in range(6):
+        used.step(frame(i + 20))
+    used.reset()
+    for i in range(5):
+        a, b = fresh.step(frame(i)), used.step(frame(i))
+        np.testing.assert_array_equal(a.labels, b.labels)
+        assert (a.is_key, a.age) == (b.is_key, b.age)
+
+
+def test_a_key_frame_can_be_asked_for_and_the_interval_changed():
+    stream, _ = make_stream(interval=4)
+    stream.step(frame(0))
+    stream.request_key_frame()
+    result = stream.step(frame(1))
+    assert result.is_key and result.reason == "requested" and result.reset is None
+    stream.set_interval(0)
+    assert stream.step(frame(2)).is_key
+    with pytest.raises(ConfigError, match="interval: expected 0 or more"):
+        stream.set_interval(-1)
+
+
+def test_two_streams_over_the_same_networks_do_not_meet():
+    networks = Networks(CountingSegmenter(4), DIS(), None, CPU)
+    config = EngineConfig(interval=3)
+    a, b = Stream(config, networks), Stream(config, networks)
+    alone = Stream(config, Networks(CountingSegmenter(4), DIS(), None, CPU))
+    for i in range(6):
+        b.step(frame(i + 50))
+        np.testing.assert_array_equal(a.step(frame(i)).labels, alone.step(frame(i)).labels)
+
+
+def test_results_never_change_afterwards():
+    stream, _ = make_stream(interval=2, flow=DIS(), confidence=True)
+    results = [stream.step(frame(i)) for i in range(3)]
+    kept = [(r.labels.copy(), r.confidence.copy()) for r in results]
+    for i in range(3, 9):
+        stream.step(frame(i))
+    for result, (labels, confidence) in zip(results, kept, strict=True):
+        np.testing.assert_array_equal(result.labels, labels)
+        np.testing.assert_array_equal(result.confidence, confidence)
+
+
+def test_the_caller_may_reuse_its_image_buffer():
+    reusing, _ = make_stream(interval=3, flow=DIS(scale=1.0))
+    owning, _ = make_stream(interval=3, flow=DIS(scale=1.0))
+    buffer = np.empty((96, 128, 3), dtype=np.uint8)
+    for i in range(4):
+        given = frame(i)
+        buffer[:] = given.image
+        a = reusing.step(Frame(buffer, given.stamp_ns, labels=given.labels))
+        buffer[:] = 0
+        np.testing.assert_array_equal(a.labels, owning.step(given).labels)
+
+
+def test_ego_mask_is_void():
+    mask = np.zeros((96, 128), dtype=bool)
+    mask[80:] = True
+    stream, _ = make_stream(interval=1, ego_mask=mask)
+    for i in range(2):
+        labels = stream.step(frame(i)).labels
+        assert (labels[80:] == 255).all() and (labels[:80] != 255).all()
+    with pytest.raises(ConfigError, match="ego_mask: expected the image's size 64 x 64, got 128 x 96"):
+        stream.step(frame(2, (64, 64)))
+
+
+def test_an_error_in_a_frame_leaves_the_stream_usable():
+    stream, _ = make_stream(interval=2)
+    good = frame(0)
+    with pytest.raises(ValueError, match="expected ground truth labels"):
+        stream.step(Frame(good.image, 0, name="0"))
+    assert stream.step(good).is_key
+    assert not stream.step(frame(1)).is_key
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((96, 128), np.uint8),
+        np.zeros((96, 128, 4), np.uint8),
+        np.zeros((96, 128, 3), np.float32),
+        np.zeros((63, 128, 3), np.uint8),
+    ],
+)
+def test_bad_images(image):
+    with pytest.raises(ValueError, match="expected an"):
+        Frame(image, 0, name="x")

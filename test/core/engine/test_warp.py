@@ -1,0 +1,50 @@
+import pytest
+import torch
+
+from vidseg_core.engine.warp import warp
+
+
+@pytest.fixture
+def values():
+    return torch.randn(1, 3, 9, 12, generator=torch.Generator().manual_seed(0))
+
+
+def constant_flow(u, v):
+    return torch.tensor([float(u), float(v)]).view(1, 2, 1, 1).expand(1, 2, 9, 12)
+
+
+def test_zero_flow_is_the_identity(values):
+    torch.testing.assert_close(warp(values, constant_flow(0, 0)), values, atol=1e-5, rtol=0)
+
+
+def test_zero_flow_is_not_the_identity_the_published_way(values):
+    assert (warp(values, constant_flow(0, 0), align_corners=False) - values).abs().max() > 0.1
+
+
+def test_flow_points_to_the_previous_frame(values):
+    warped = warp(values, constant_flow(2, 1))
+    torch.testing.assert_close(warped[:, :, :8, :10], values[:, :, 1:, 2:], atol=1e-5, rtol=0)
+    assert warped[:, :, 8].abs().max() < 1e-5 and warped[:, :, :, 10:].abs().max() < 1e-5
+
+
+def test_half_pixels_are_averages(values):
+    warped = warp(values, constant_flow(0.5, 0))
+    torch.testing.assert_close(warped[..., :-1], (values[..., :-1] + values[..., 1:]) / 2, atol=1e-5, rtol=0)
+
+
+def test_border_repeats_the_last_pixel(values):
+    warped = warp(values, constant_flow(5, 0), padding="border")
+    torch.testing.assert_close(warped[..., 7:], values[..., -1:].expand(-1, -1, -1, 5), atol=1e-5, rtol=0)
+
+
+def test_gradients_flow(values):
+    flow = constant_flow(0.3, 0.2).clone().requires_grad_()
+    warp(values.requires_grad_(), flow).sum().backward()
+    assert values.grad is not None and flow.grad is not None
+
+
+def test_bad_arguments(values):
+    with pytest.raises(ValueError, match="padding: expected one of"):
+        warp(values, constant_flow(0, 0), padding="mirror")
+    with pytest.raises(ValueError, match="B x 2 x h x w"):
+        warp(values, torch.zeros(1, 2, 9, 11))

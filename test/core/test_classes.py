@@ -1,0 +1,71 @@
+import numpy as np
+import pytest
+
+from vidseg_core.classes import VOID, ClassTable, load_classes
+from vidseg_core.errors import ClassTableError, DatasetError
+
+
+def test_shipped_tables():
+    camvid, cityscapes = load_classes("camvid"), load_classes("cityscapes")
+    assert (len(camvid), camvid.names[3], camvid.names[10]) == (11, "road", "bicyclist")
+    assert (len(cityscapes), cityscapes.names[0], cityscapes.names[18]) == (19, "road", "bicycle")
+    assert cityscapes.from_file[[7, 8, 33, 0, 34, 255]].tolist() == [0, 1, 18, VOID, -1, VOID]
+    assert camvid.from_file[[0, 10, 11, 12]].tolist() == [0, 10, VOID, -1]
+    assert sorted(np.flatnonzero(cityscapes.from_file >= 0).tolist()) == [*range(34), 255]
+
+
+def test_lut_has_void_for_everything_else():
+    table = load_classes("camvid")
+    assert table.lut.shape == (256, 3) and table.lut.dtype == np.uint8
+    assert table.lut[3].tolist() == [128, 64, 128]
+    assert (table.lut[11:] == 0).all()
+
+
+def test_read_ids_names_file_and_id():
+    table = load_classes("camvid")
+    labels = table.read_ids(np.array([[0, 11], [255, 4]], dtype=np.uint8), "a.png")
+    assert labels.tolist() == [[0, VOID], [VOID, 4]] and labels.dtype == np.uint8
+    with pytest.raises(DatasetError, match=r"a\.png: label ids \[12, 40\] are not in class table 'camvid'"):
+        table.read_ids(np.array([[0, 40], [12, 4]], dtype=np.uint8), "a.png")
+    with pytest.raises(DatasetError, match=r"one channel and 8 bits, got uint8 \(2, 2, 3\)"):
+        table.read_ids(np.zeros((2, 2, 3), dtype=np.uint8), "a.png")
+
+
+def test_dictionary_round_trip():
+    for name in ("camvid", "cityscapes"):
+        table = load_classes(name)
+        assert ClassTable.from_dict(table.to_dict()) == table
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: x\n", "expected `name`, and `classes`"),
+        ("- 1\n", "expected `name`, and `classes`|unknown keys"),
+        ("name: x\nclasses: []\n", "expected 1 to 255 classes, got 0"),
+        ("name: x\nclasses: [{name: a, color: [1, 2]}]\n", "three integers 0..255"),
+        ("name: x\nclasses: [{name: a, color: [1, 2, 256]}]\n", "three integers 0..255"),
+        ("name: x\nclasses: [{name: a, color: [1, 2, 3]}, {name: a, color: [1, 2, 3]}]\n", "names must differ"),
+        ("name: x\nclasses: [{name: a, color: [1, 2, 3], ids: [255]}]\n", "used twice"),
+        ("name: x\ncolour: 3\nclasses: []\n", "unknown keys"),
+        ("name: [x\n", "not a YAML file"),
+    ],
+)
+def test_malformed_tables(tmp_path, text, message):
+    path = tmp_path / "table.yaml"
+    path.write_text(text)
+    with pytest.raises(ClassTableError, match=message):
+        load_classes(path)
+
+
+def test_unknown_table_lists_the_known_ones():
+    with pytest.raises(ClassTableError, match=r"no class table 'nope'.*'camvid', 'cityscapes'"):
+        load_classes("nope")
+
+
+def test_largest_table_has_255_classes():
+    names = tuple(str(i) for i in range(255))
+    table = ClassTable("big", names, ((0, 0, 0),) * 255)
+    assert table.from_file[254] == 254 and table.from_file[255] == VOID
+    with pytest.raises(ClassTableError, match="1 to 255 classes, got 256"):
+        ClassTable("big", (*names, "x"), ((0, 0, 0),) * 256)

@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from vidseg_core.overlay import colorize, overlay
+from vidseg_core.threads import set_num_threads
+
+
+@pytest.fixture
+def picture():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (67, 91, 3), dtype=np.uint8)
+    labels = rng.integers(0, 5, (67, 91), dtype=np.uint8)
+    labels[10:20, 30:40] = 255
+    lut = rng.integers(0, 256, (256, 3), dtype=np.uint8)
+    return image, labels, lut
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("opacity", [0.0, 0.3, 0.5, 1.0])
+def test_overlay_is_the_blend_and_leaves_void_alone(picture, opacity, threads):
+    image, labels, lut = picture
+    set_num_threads(threads)
+    result = overlay(image, labels, lut, opacity)
+    expected = image * (1 - opacity) + lut[labels] * opacity
+    known = labels != 255
+    assert np.abs(result.astype(float) - expected)[known].max() <= 0.5 + 255 / 512
+    np.testing.assert_array_equal(result[~known], image[~known])
+    if opacity == 0:
+        np.testing.assert_array_equal(result, image)
+    if opacity == 1:
+        np.testing.assert_array_equal(result[known], lut[labels][known])
+
+
+def test_overlay_reads_padded_rows_and_owns_its_result(picture):
+    image, labels, lut = picture
+    padded = np.zeros((67, 100, 3), dtype=np.uint8)
+    padded[:, :91] = image
+    result = overlay(padded[:, :91], labels, lut, 0.5)
+    np.testing.assert_array_equal(result, overlay(image, labels, lut, 0.5))
+    assert not np.shares_memory(result, padded)
+
+
+def test_colorize_colours_void_too(picture):
+    _, labels, lut = picture
+    np.testing.assert_array_equal(colorize(labels, lut), lut[labels])
+
+
+def test_bad_arguments(picture):
+    image, labels, lut = picture
+    with pytest.raises(ValueError, match=r"opacity: expected 0\.\.1, got 1\.5"):
+        overlay(image, labels, lut, 1.5)
+    with pytest.raises(ValueError, match="expected an image of"):
+        overlay(image[1:], labels, lut, 0.5)
