@@ -44,12 +44,11 @@ class ConfusionMatrix:
         for what, labels in (("predicted", predicted), ("true", truth)):
             if labels.dtype != np.uint8:
                 raise ValueError(f"expected {what} labels of uint8, got {labels.dtype}")
+            strange = (labels >= n) & (labels != VOID)
+            if strange.any():
+                raise ValueError(f"expected {what} labels of 0..{n - 1} or {VOID}, got {labels[strange].max()}")
         known = truth != VOID
-        rows, columns = truth[known], predicted[known]
-        columns = np.where(columns == VOID, n, columns).astype(np.int64)
-        for what, ids, limit in (("true", rows, n - 1), ("predicted", columns, n)):
-            if ids.size and ids.max() > limit:
-                raise ValueError(f"expected {what} labels of 0..{n - 1} or {VOID}, got {ids.max()}")
+        rows, columns = truth[known], np.minimum(predicted[known], n)  # void, 255, falls into the last column
         self._counts += np.bincount(rows * np.int64(n + 1) + columns, minlength=n * (n + 1)).reshape(n, n + 1)
 
     def merge(self, other: ConfusionMatrix) -> None:

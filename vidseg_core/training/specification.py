@@ -53,6 +53,7 @@ def open_dataset(
     if kind not in KINDS or not colon or (not where and kind != "street"):
         raise ConfigError(f"dataset {text!r}: expected KIND:WHERE with a KIND of {', '.join(KINDS)}")
     if kind == "street":
+        # Its compiled kernels take a second to import, which `--help` need not wait for.
         from vidseg_core.training.street_set import StreetStills, street_stills
 
         return street_stills(StreetStills.parse(where), cache, progress)

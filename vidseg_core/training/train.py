@@ -162,9 +162,10 @@ def train_segmenter(
         run.average = WeightAverage(run.net, config.average)
     if run.sources and run.sources[-1]["data"] != run.data():
         report(f"from epoch {run.epoch + 1} on with other data than before")
-    run.sources.append(
-        {"from_epoch": run.epoch + 1, "epochs": config.epochs, "command": command, "init": init and init.name, "data": run.data()}
-    )
+    run.sources.append({
+        "from_epoch": run.epoch + 1, "epochs": config.epochs, "command": command,
+        "init": init.name if init and not resume else None, "data": run.data(),
+    })  # fmt: skip
     return run.loop(workers, math.inf if time_budget_min is None else time_budget_min * 60, report)
 
 
@@ -326,6 +327,7 @@ class _Run:
         }
         save_weights(self.output / STATE_FILE, tensors, metadata)
 
+    @torch.no_grad()
     def restore(self) -> None:
         """Go back to the last finished epoch.
 
@@ -348,15 +350,15 @@ class _Run:
             for prefix, net in (("net.", self.net), ("average.", self.average.net)):
                 net.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
             for name, parameter in self.net.named_parameters():
-                self.optimizer.state[parameter] = {
-                    key: tensors[f"optimizer.{key}.{name}"].to(self.device if key != "step" else "cpu")
-                    for key in ("step", "exp_avg", "exp_avg_sq")
+                # The fused optimiser walks through memory, so its moments must lie as the parameter does.
+                moments = {
+                    key: torch.empty_like(parameter).copy_(tensors[f"optimizer.{key}.{name}"])
+                    for key in ("exp_avg", "exp_avg_sq")
                 }
+                step = tensors[f"optimizer.step.{name}"].to(self.device)
+                self.optimizer.state[parameter] = {"step": step, **moments}
         except (RuntimeError, KeyError) as error:
             raise CheckpointError(f"{path}: expected the state of a {SWIFTNET} training: {error}") from error
-        if self.device.type == "cuda":  # where the fused optimiser keeps its counters
-            for state in self.optimizer.state.values():
-                state["step"] = state["step"].to(self.device)
         self.average.updates = metadata["updates"]
         self.history, self.sources = metadata["history"], metadata["sources"]
 
