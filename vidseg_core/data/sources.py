@@ -113,7 +113,8 @@ def open_source(
     if path.is_dir():
         _refuse(spec, "a folder of images", topic=topic)
         truth = _Truth(Path(labels), classes) if labels is not None else None
-        return FolderSource(path, rate_hz=rate_hz or DEFAULT_RATE_HZ, skip_bad=skip_bad, truth=truth)
+        rate_hz = DEFAULT_RATE_HZ if rate_hz is None else rate_hz
+        return FolderSource(path, rate_hz=rate_hz, skip_bad=skip_bad, truth=truth)
     from vidseg_core.data.video import VideoSource
 
     _refuse(spec, "a video file", topic=topic, labels=labels)

@@ -32,7 +32,8 @@ class VideoSource(Source):
             stream = _video_stream(container, path)
             nominal = stream.average_rate or stream.guessed_rate or stream.base_rate
             num_frames = stream.frames or None
-        super().__init__(path.stem, rate_hz or float(nominal or DEFAULT_RATE_HZ), num_frames, skip_bad)
+        rate_hz = float(nominal or DEFAULT_RATE_HZ) if rate_hz is None else rate_hz
+        super().__init__(path.stem, rate_hz, num_frames, skip_bad)
 
     def _read(self) -> Iterator[tuple[str, Frame | SourceError]]:
         with _open(self._path) as container:

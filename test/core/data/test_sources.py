@@ -100,7 +100,7 @@ def test_two_images_that_would_share_their_results(folder):
         open_source(folder)
 
 
-@pytest.mark.parametrize("rate_hz", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("rate_hz", [0, -1.0, float("nan"), float("inf")])
 def test_a_rate_must_be_positive(folder, rate_hz):
     with pytest.raises(SourceError, match="expected a frame rate above 0 Hz"):
         open_source(folder, rate_hz=rate_hz)

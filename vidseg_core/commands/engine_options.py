@@ -1,0 +1,53 @@
+"""Command line options that make an `EngineConfig`; the same for every command that builds an engine.
+
+An option that is not given is left to `EngineConfig`, where each default is written once.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from vidseg_core.engine.config import DIS_PRESETS, FLOWS, GRID_STRIDES, EngineConfig
+
+_FIELDS = (
+    "weights refine_weights flow_weights classes interval input_scale grid_stride flow flow_scale dis_preset refine "
+    "device num_threads ego_mask"
+).split()
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    default = EngineConfig()
+    group = parser.add_argument_group("engine")
+    group.add_argument("--weights", metavar="NAME|PATH", help=f"segmentation network (default: {default.weights})")
+    group.add_argument("--refine-weights", metavar="NAME|PATH", help="guided refinement, perhaps with a flow network")
+    group.add_argument("--flow-weights", metavar="NAME|PATH", help="flow network (default: in --refine-weights)")
+    group.add_argument("--classes", metavar="NAME|PATH", help="class table (default: the one in the weights)")
+    group.add_argument(
+        "--interval", type=int, metavar="N", help=f"frames between two key frames (default: {default.interval})"
+    )
+    group.add_argument(
+        "--scale", type=float, dest="input_scale", metavar="S", help="size of the network's input (default: as trained)"
+    )
+    group.add_argument(
+        "--grid-stride", type=int, choices=GRID_STRIDES, help=f"of the carried logits (default: {default.grid_stride})"
+    )
+    group.add_argument("--flow", choices=FLOWS, help=f"how motion is found (default: {default.flow})")
+    group.add_argument("--flow-scale", type=float, metavar="S", help="size of the image for --flow dis")
+    group.add_argument("--dis-preset", choices=DIS_PRESETS, help=f"for --flow dis (default: {default.dis_preset})")
+    group.add_argument(
+        "--refine", action=argparse.BooleanOptionalAction, help="repair propagated labels (default: with its weights)"
+    )
+    group.add_argument("--device", help=f"auto, cpu, cuda or cuda:N (default: {default.device})")
+    group.add_argument("--threads", type=int, dest="num_threads", metavar="N", help="on the CPU (default: all)")
+    group.add_argument("--ego-mask", metavar="PNG", help="where it is not 0 the vehicle sees itself: labels are void")
+
+
+def engine_config(args: argparse.Namespace) -> EngineConfig:
+    """What the options of `add_engine_arguments` say.
+
+    Raises:
+        ConfigError: a value is out of range, or two contradict each other.
+    """
+    given = {name: getattr(args, name) for name in _FIELDS if getattr(args, name) is not None}
+    given.setdefault("refine", args.refine_weights is not None)
+    return EngineConfig(**given)
