@@ -155,5 +155,9 @@ def _write_png(path: Path, array: np.ndarray) -> None:
 
 def _replace(path: Path, data: bytes | np.ndarray) -> None:
     part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data)
-    os.replace(part, path)
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    except OSError as error:  # a full disk does not say which file
+        part.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import av
 import cv2
@@ -101,6 +103,35 @@ def test_png_files_are_lossless_and_leave_nothing_beside_them(tmp_path):
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "labels.png"), cv2.IMREAD_UNCHANGED), labels)
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / "image.png"))[..., ::-1], image)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["image.png", "labels.png"]
+
+
+FULL_DISK = """
+import resource, signal, sys
+from pathlib import Path
+import numpy as np
+from vidseg_core.data.writers import VideoWriter, write_image
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
+noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+try:
+    if sys.argv[1].endswith(".png"):
+        write_image(Path(sys.argv[1]), noise)
+    else:
+        with VideoWriter(sys.argv[1], 30) as writer:
+            for _ in range(20):
+                noise = 255 - noise[::-1]
+                writer.write(noise)
+except OSError as error:
+    print(error.filename, error.strerror)
+"""
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.mp4"])
+def test_a_full_disk_is_an_error_that_names_the_file(tmp_path, checkout, name):
+    command = [sys.executable, "-c", FULL_DISK, str(tmp_path / name)]
+    result = subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=120)
+    assert result.stdout == f"{tmp_path / name} File too large\n", result.stderr
+    assert name == "a.mp4" or list(tmp_path.iterdir()) == []
 
 
 def test_json_is_replaced_as_a_whole(tmp_path):
