@@ -1,8 +1,9 @@
 # Everything happens in .venv; `make` alone says what there is.
 
 CONSTRAINTS ?= constraints.txt
-SOURCE ?= street:seed=0,size=640x360,rate=30,frames=$(shell expr $(DURATION) \* 30)
 DURATION ?= 20
+FRAMES = $(shell expr $(DURATION) \* 30)
+SOURCE ?= street:seed=0,size=640x360,rate=30,frames=$(FRAMES)
 OUT ?= demo_output
 
 SUPPORTED := 3.10 3.11 3.12 3.13
@@ -14,12 +15,12 @@ PYTHON ?= $(firstword $(foreach name,python3 $(addprefix python,3.12 3.11 3.13 3
 .PHONY: help .venv .venv-ros demo test test-ros-constraints lint clean
 
 help:
-	@echo 'make .venv   install everything into .venv (about 3 GB; needs Python $(firstword $(SUPPORTED)) to $(lastword $(SUPPORTED)))'
+	@echo 'make .venv   install everything into .venv (2 GB and PyTorch for CUDA; Python $(firstword $(SUPPORTED)) to $(lastword $(SUPPORTED)))'
 	@echo '               PYTHON=/path/to/python3   use this interpreter'
-	@echo '               TORCH_INDEX_URL=URL       take PyTorch from this index, for another build of it (CPU only, CUDA version)'
+	@echo '               TORCH_INDEX_URL=URL       take PyTorch from this index: a build for the CPU, or another CUDA'
 	@echo 'make demo    label $(DURATION) s of video, write it to $(OUT)/'
 	@echo '               SOURCE=...                a folder of images, a video, a bag, or street:seed=1 (what it takes now)'
-	@echo '               DURATION=20               seconds'
+	@echo '               DURATION=20               seconds, at 30 frames per second'
 	@echo 'make test    run the tests'
 	@echo 'make test-ros-constraints   run them with the versions that a ROS distribution has, in .venv-ros'
 	@echo 'make lint    check the style'
@@ -34,12 +35,14 @@ help:
 .venv/installed: constraints.txt
 
 .venv/installed .venv-ros/installed: setup.py setup.cfg pyproject.toml
-	@test -n '$(PYTHON)' || { echo 'No Python $(firstword $(SUPPORTED)) to $(lastword $(SUPPORTED)) found. \
-	Install one (Debian, Ubuntu: apt install python3 python3-venv) or name one: make PYTHON=/path/to/python3 .venv' >&2; exit 1; }
+	@test -n '$(PYTHON)' || { echo 'No Python $(firstword $(SUPPORTED)) to $(lastword $(SUPPORTED)) found.' \
+	  'Install one (Debian, Ubuntu: apt install python3 python3-venv)' \
+	  'or name one: make PYTHON=/path/to/python3 $(@D)' >&2; exit 1; }
+	@command -v '$(PYTHON)' >/dev/null || { echo 'PYTHON: no such program: $(PYTHON)' >&2; exit 1; }
 	@'$(PYTHON)' -c 'import sys; v = "%d.%d" % sys.version_info[:2]; v in "$(SUPPORTED)".split() or sys.exit( \
-	"$(PYTHON) is Python " + v + ", expected one of $(SUPPORTED): name another one with PYTHON=/path/to/python3")'
-	@'$(PYTHON)' -c 'import ensurepip, venv' 2>/dev/null || { echo '$(PYTHON) cannot make virtual environments. \
-	Install its venv module (Debian, Ubuntu: apt install python3-venv) and try again.' >&2; exit 1; }
+	  "$(PYTHON) is Python " + v + ", expected one of $(SUPPORTED): name another, make PYTHON=/path/to/python3 $(@D)")'
+	@'$(PYTHON)' -c 'import ensurepip, venv' 2>/dev/null || { echo '$(PYTHON) cannot make virtual environments.' \
+	  'Install its venv module (Debian, Ubuntu: apt install python3-venv) and try again.' >&2; exit 1; }
 	@rm -f $@
 	@$(@D)/bin/python -m pip --version >/dev/null 2>&1 || '$(PYTHON)' -m venv --clear $(@D)
 ifdef TORCH_INDEX_URL
@@ -50,7 +53,7 @@ endif
 	@touch $@
 
 demo: .venv
-	.venv/bin/vidseg run '$(SOURCE)' --out '$(OUT)'
+	.venv/bin/vidseg run '$(SOURCE)' --frames $(FRAMES) --out '$(OUT)' --overwrite
 
 test: .venv
 	.venv/bin/python -m pytest

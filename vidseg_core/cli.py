@@ -15,6 +15,7 @@ from vidseg_core.errors import VidsegError
 COMMANDS = {
     "run": "vidseg_core.commands.run",
     "evaluate": "vidseg_core.commands.evaluate",
+    "bench": "vidseg_core.commands.bench",
     "train": "vidseg_core.commands.train",
     "weights": "vidseg_core.commands.weights",
 }
@@ -28,6 +29,8 @@ examples:
       your own video; two frames between key frames
   vidseg evaluate --dataset camvid --data CamVid --split val
       how good labels are, by their distance from the key frame
+  vidseg bench
+      how fast it is on this computer
   vidseg train segmenter --dataset camvid:CamVid --output runs/camvid
       train the network for key frames
   vidseg weights
