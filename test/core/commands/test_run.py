@@ -122,7 +122,7 @@ def test_ctrl_c_leaves_complete_files_and_status_130(drive, tmp_path, weights):
             assert more, seen.decode()
             seen += more
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate(timeout=60)
+        output, errors = process.communicate(timeout=300)
     finally:
         process.kill()
         process.wait()
