@@ -1,0 +1,399 @@
+"""The view of serialized images against rclpy's own serialization, and against everything that is not one."""
+
+import json
+import random
+import struct
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from vidseg_ros.messages.conversions import ENCODINGS, UnsupportedEncoding, to_rgb
+from vidseg_ros.messages.image_wire import (
+    BYTES_PER_PIXEL,
+    ImageWriter,
+    WireError,
+    parse_compressed,
+    parse_header,
+    parse_image,
+)
+
+FRAME_IDS = ["", "c", "ca", "cam", "cam0", "front/left", "caméra", "前方カメラ", "камера", "x" * 255, "🚗"]
+ALL_ENCODINGS = [*ENCODINGS, "32FC1", "64FC3", "8SC2", "nv12", "nv21", "", "no such encoding"]
+HEADER_FIELDS = (7, 999_999_999, "cam")
+
+
+class CdrWriter:
+    """Plain CDR in either byte order, with garbage for padding; rclpy writes neither. Knows where its numbers are."""
+
+    def __init__(self, order: str, seed: int = 0):
+        self.bytes = bytearray(b"\x00\x00\x00\x00" if order == ">" else b"\x00\x01\x00\x00")
+        self.order = order
+        self.numbers: list[int] = []
+        self._random = random.Random(seed)
+
+    def uint32(self, value: int) -> None:
+        while len(self.bytes) % 4:
+            self.bytes.append(self._random.randrange(256))
+        self.numbers.append(len(self.bytes))
+        self.bytes += struct.pack(self.order + "I", value)
+
+    def uint8(self, value: int) -> None:
+        self.bytes.append(value)
+
+    def sequence(self, data: bytes) -> None:
+        self.uint32(len(data))
+        self.bytes += data
+
+    def header(self, sec: int, nanosec: int, frame_id: str) -> None:
+        self.uint32(sec % 2**32)
+        self.uint32(nanosec)
+        self.sequence(frame_id.encode() + b"\0")
+
+
+def write_image(order="<", header=HEADER_FIELDS, height=2, width=3, encoding="rgb8", is_bigendian=0, step=9, data=None):
+    cdr = CdrWriter(order)
+    cdr.header(*header)
+    cdr.uint32(height)
+    cdr.uint32(width)
+    cdr.sequence(encoding.encode() + b"\0")
+    cdr.uint8(is_bigendian)
+    cdr.uint32(step)
+    cdr.sequence(bytes(range(height * step)) if data is None else data)
+    return cdr
+
+
+def write_compressed(order="<", header=HEADER_FIELDS, format="jpeg", data=b"\xff\xd8 picture"):
+    cdr = CdrWriter(order)
+    cdr.header(*header)
+    cdr.sequence(format.encode() + b"\0")
+    cdr.sequence(data)
+    return cdr
+
+
+def image_fields(image) -> tuple:
+    """Of a view or of a message."""
+    stamp = image.header.stamp
+    fields = (image.height, image.width, image.encoding, image.is_bigendian, image.step, bytes(image.data))
+    return (stamp.sec, stamp.nanosec, image.header.frame_id, *fields)
+
+
+def random_fields(generator: random.Random, encoding: str) -> dict:
+    height, width = generator.randrange(5), generator.randrange(1, 6)
+    step = width * BYTES_PER_PIXEL.get(encoding, 8) + generator.choice([0, 0, 1, 3, 7])
+    return {
+        "header": (generator.randrange(-(2**31), 2**31), generator.randrange(2**32), generator.choice(FRAME_IDS)),
+        "height": height,
+        "width": width,
+        "encoding": encoding,
+        "is_bigendian": generator.randrange(2),
+        "step": step,
+        "data": generator.randbytes(height * step + generator.choice([0, 0, 1, 2])),
+    }
+
+
+def message_of(header, **fields):
+    messages = pytest.importorskip("sensor_msgs.msg", reason="needs ROS (extra `ros`)")
+    message = messages.Image(**fields)
+    message.header.stamp.sec, message.header.stamp.nanosec, message.header.frame_id = header
+    return message
+
+
+@pytest.fixture(scope="module")
+def serialization():
+    return pytest.importorskip("rclpy.serialization", reason="needs ROS (extra `ros`)")
+
+
+@pytest.fixture(scope="module")
+def messages():
+    return pytest.importorskip("sensor_msgs.msg", reason="needs ROS (extra `ros`)")
+
+
+@pytest.mark.parametrize("encoding", ALL_ENCODINGS)
+def test_an_image_reads_as_rclpy_reads_it(encoding, serialization, messages):
+    generator = random.Random(encoding)
+    for trailing in (0, 1, 2, 3) * 10:
+        message = message_of(**random_fields(generator, encoding))
+        buffer = serialization.serialize_message(message) + generator.randbytes(trailing)
+        view = parse_image(buffer)
+        assert image_fields(view) == image_fields(serialization.deserialize_message(buffer, messages.Image))
+        assert view.header == message.header
+        assert view.stamp_ns == message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        assert parse_header(buffer) == (view.stamp_ns, message.header.frame_id)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("frame_id", FRAME_IDS)
+def test_both_byte_orders_and_every_length_of_strings(order, frame_id):
+    pytest.importorskip("std_msgs.msg", reason="needs ROS (extra `ros`)")
+    generator = random.Random(frame_id)
+    for encoding in ALL_ENCODINGS:
+        fields = random_fields(generator, encoding)
+        fields["header"] = (*fields["header"][:2], frame_id)
+        for trailing in range(4):
+            view = parse_image(bytes(write_image(order, **fields).bytes) + generator.randbytes(trailing))
+            expected = [fields[k] for k in ("height", "width", "encoding", "is_bigendian", "step", "data")]
+            assert image_fields(view) == (*fields["header"], *expected)
+
+
+def test_the_writer_of_these_tests_writes_what_rclpy_reads(serialization, messages):
+    for order in "<>":
+        message = serialization.deserialize_message(bytes(write_image(order).bytes), messages.Image)
+        assert image_fields(message) == (7, 999_999_999, "cam", 2, 3, "rgb8", 0, 9, bytes(range(18)))
+
+
+@pytest.mark.parametrize("frame_id", FRAME_IDS)
+def test_a_compressed_image_reads_as_rclpy_reads_it(frame_id, serialization, messages):
+    generator = random.Random(frame_id)
+    for form in ("", "jpeg", "png", "rgb8; jpeg compressed bgr8", "16UC1; compressedDepth png"):
+        for trailing in range(4):
+            message = messages.CompressedImage(format=form, data=generator.randbytes(generator.randrange(9)))
+            message.header.frame_id = frame_id
+            message.header.stamp.sec, message.header.stamp.nanosec = generator.randrange(2**31), 5
+            view = parse_compressed(serialization.serialize_message(message) + bytes(trailing))
+            assert view.header == message.header
+            assert (view.format, bytes(view.data)) == (form, bytes(message.data))
+
+
+def test_a_compressed_image_in_either_byte_order():
+    for order in "<>":
+        view = parse_compressed(bytes(write_compressed(order).bytes))
+        assert (view.sec, view.nanosec, view.frame_id) == HEADER_FIELDS
+        assert (view.format, bytes(view.data)) == ("jpeg", b"\xff\xd8 picture")
+
+
+def test_pixels_are_the_buffer_itself():
+    buffer = bytes(write_image(height=2, width=3, step=11).bytes)
+    view = parse_image(buffer)
+    pixels = view.pixels(3)
+    assert np.shares_memory(pixels, np.frombuffer(buffer, np.uint8)) and not pixels.flags.writeable
+    assert pixels.shape == (2, 3, 3) and pixels.strides == (11, 3, 1)
+    assert pixels.tolist() == [[[0, 1, 2], [3, 4, 5], [6, 7, 8]], [[11, 12, 13], [14, 15, 16], [17, 18, 19]]]
+    assert view.pixels(1).shape == (2, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"height": 0}, "image with pixels, got 3 x 0"),
+        ({"width": 0}, "image with pixels, got 0 x 2"),
+        ({"step": 8, "data": bytes(16)}, "step of at least 9 bytes for 3 pixels of 3 bytes, got 8"),
+        ({"step": 0, "data": b""}, "step of at least 9 bytes"),
+        ({"data": bytes(17)}, "expected 18 bytes of data for 2 rows of 9 bytes, got 17"),
+        ({"data": bytes(19)}, "expected 18 bytes of data for 2 rows of 9 bytes, got 19"),
+        ({"data": b""}, "expected 18 bytes of data"),
+        ({"height": 2**32 - 1, "data": bytes(18)}, "for 4294967295 rows"),
+        ({"width": 2**32 - 1, "data": bytes(18)}, "for 4294967295 pixels"),
+        ({"height": 2**32 - 1, "width": 2**32 - 1, "step": 2**32 - 1, "data": bytes(18)}, "for 4294967295 pixels"),
+    ],
+)
+def test_a_picture_that_contradicts_its_fields(fields, said):
+    view = parse_image(bytes(write_image(**fields).bytes))
+    with pytest.raises(WireError, match=said):
+        view.pixels(3)
+
+
+def test_no_message_at_all():
+    for length in range(4):
+        with pytest.raises(WireError, match=f"at least 4 bytes, got {length}"):
+            parse_image(bytes(length))
+
+
+@pytest.mark.parametrize("representation", ["0002", "0003", "0006", "0007", "0009", "000b", "0100", "ffff"])
+def test_other_representations_are_for_rclpy(representation):
+    buffer = bytes.fromhex(representation) + bytes(write_image().bytes[2:])
+    for parse in (parse_image, parse_compressed, parse_header):
+        with pytest.raises(WireError, match=f"plain CDR .* got 0x{representation}") as caught:
+            parse(buffer)
+        assert caught.value.unsupported
+
+
+def test_every_cut_is_an_error():
+    for parse, cdr in ((parse_image, write_image()), (parse_compressed, write_compressed())):
+        for length in range(4, len(cdr.bytes)):
+            with pytest.raises(WireError, match="the message ends at") as caught:
+                parse(bytes(cdr.bytes[:length]))
+            assert not caught.value.unsupported
+
+
+def test_more_than_three_bytes_after_the_message():
+    with pytest.raises(WireError, match="at most 3 bytes after the message, got 4"):
+        parse_image(bytes(write_image().bytes) + bytes(4))
+
+
+def test_a_huge_length_is_an_error_and_takes_no_memory():
+    cdr = write_image()
+    tracemalloc.start()
+    for at in cdr.numbers[2], cdr.numbers[5], cdr.numbers[7]:
+        for length in (2**31, 2**32 - 1):
+            buffer = bytearray(cdr.bytes)
+            struct.pack_into("<I", buffer, at, length)
+            with pytest.raises(WireError, match=f"expected {length} bytes"):
+                parse_image(bytes(buffer))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**20
+
+
+def test_strings_without_length_or_nul_and_with_more_of_them_read_as_rclpy_reads_them(messages):
+    """rclpy reads them in a process of its own: they are not what the specification calls a string."""
+    strings = [b"", b"\0", b"cam", b"ca\0m\0", b"\0cam\0", b"\xe9t\xe9\0", b"\xf0\x9f\x9a\0", b"\xed\xa0\x80\0"]
+    buffers = []
+    for raw in strings:
+        cdr = CdrWriter("<")
+        cdr.uint32(1)
+        cdr.uint32(2)
+        cdr.sequence(raw)
+        cdr.sequence(b"png\0")
+        cdr.sequence(b"data")
+        buffers.append(bytes(cdr.bytes))
+    ask = """
+import json, sys
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CompressedImage
+read = (deserialize_message(bytes.fromhex(line), CompressedImage) for line in json.load(sys.stdin))
+print(json.dumps([[message.header.frame_id, message.format] for message in read]))
+"""
+    given = json.dumps([buffer.hex() for buffer in buffers])
+    said = subprocess.run([sys.executable, "-c", ask], input=given, capture_output=True, text=True, check=True).stdout
+    views = [parse_compressed(buffer) for buffer in buffers]
+    assert [[view.frame_id, view.format] for view in views] == json.loads(said)
+    assert [parse_header(buffer)[1] for buffer in buffers] == [view.frame_id for view in views]
+
+
+def test_parsing_needs_no_ros(checkout):
+    ask = """
+import sys
+from vidseg_ros.messages.image_wire import parse_image
+view = parse_image(bytes.fromhex(sys.argv[1]))
+assert view.pixels(3).shape == (2, 3, 3) and view.stamp_ns == 7_999_999_999
+print(sorted({"rclpy", "std_msgs", "sensor_msgs", "torch", "cv2"} & set(sys.modules)))
+"""
+    command = [sys.executable, "-c", ask, write_image().bytes.hex()]
+    assert subprocess.run(command, capture_output=True, text=True, check=True, cwd=checkout).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("encoding", BYTES_PER_PIXEL)
+def test_what_is_written_reads_back_through_rclpy(encoding, serialization, messages):
+    generator = np.random.default_rng(1)
+    writer = ImageWriter()
+    channels = BYTES_PER_PIXEL[encoding]
+    for frame_id in FRAME_IDS:
+        for height, width in ((1, 1), (3, 2), (5, 7), (3, 2)):
+            pixels = generator.integers(0, 256, (height, width, channels), np.uint8)
+            header = message_of((*map(int, generator.integers(2**31, size=2)), frame_id)).header
+            buffer = writer.serialise(header, encoding, pixels[..., 0] if channels == 1 else pixels)
+            message = serialization.deserialize_message(buffer, messages.Image)
+            assert message.header == header
+            expected = (height, width, encoding, 0, width * channels, pixels.tobytes())
+            assert image_fields(message)[3:] == expected
+            assert (parse_image(buffer).pixels(channels) == pixels).all()
+
+
+def test_what_is_written_is_to_the_byte_what_rclpy_writes_but_for_padding(serialization, messages):
+    message = message_of((3, 4, "cam"), height=2, width=2, encoding="8UC1", step=2, data=b"abcd")
+    theirs = serialization.serialize_message(message)
+    ours = ImageWriter().serialise(message.header, "8UC1", np.frombuffer(b"abcd", np.uint8).reshape(2, 2))
+    assert len(ours) == len(theirs)
+    assert image_fields(parse_image(theirs)) == image_fields(parse_image(ours))
+
+
+def test_outputs_carry_the_header_of_their_input():
+    pytest.importorskip("std_msgs.msg", reason="needs ROS (extra `ros`)")
+    labels = np.zeros((2, 3), np.uint8)
+    writer = ImageWriter()
+    for view in (
+        parse_image(bytes(write_image(">", header=(-1, 2**32 - 1, "前方")).bytes)),
+        parse_compressed(bytes(write_compressed(header=(5, 6, "左")).bytes)),
+    ):
+        for header_of in (view, view.header):
+            output = parse_image(writer.serialise(header_of, "mono8", labels))
+            assert output.header == view.header
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pixels", "said"),
+    [
+        ("mono16", np.zeros((2, 3), np.uint16), "expected an encoding of mono8, .*, got 'mono16'"),
+        ("rgb8", np.zeros((2, 3), np.uint8), r"H x W x 3, for rgb8, got contiguous uint8 of shape \(2, 3\)"),
+        ("mono8", np.zeros((2, 3, 3), np.uint8), r"H x W x 1, for mono8, got contiguous uint8 of shape \(2, 3, 3\)"),
+        ("mono8", np.zeros((2, 3), np.int64), "got contiguous int64"),
+        ("mono8", np.zeros((2, 6), np.uint8)[:, ::2], "got strided uint8"),
+        ("mono8", np.zeros((0, 3), np.uint8), r"of shape \(0, 3\)"),
+        ("mono8", np.zeros(3, np.uint8), r"of shape \(3,\)"),
+        ("rgb8", np.zeros((1, 2, 3, 3), np.uint8), r"of shape \(1, 2, 3, 3\)"),
+    ],
+)
+def test_what_cannot_be_written(encoding, pixels, said):
+    header = message_of(HEADER_FIELDS).header
+    with pytest.raises(ValueError, match=said):
+        ImageWriter().serialise(header, encoding, pixels)
+
+
+NUMBERS = (0, 1, 2, 3, 4, 5, 6, 9, 12, 18, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 4, 2**32 - 1)
+STRINGS = (b"", b"\0", b"rgb8\0", b"mono8\0", b"16UC1\0", b"bayer_rggb8\0", b"yuv422\0", b"\xff\xfe", b"rg\0b8\0")
+
+
+def mutate(buffer: bytearray, numbers: list[int], generator: random.Random) -> None:
+    kind = generator.randrange(8)
+    if kind == 0:
+        del buffer[generator.randrange(len(buffer) + 1) :]
+    elif kind == 1:
+        buffer += generator.randbytes(generator.randrange(1, 8))
+    elif kind in (2, 3) and len(buffer) >= numbers[-1] + 4:
+        value = generator.choice((*NUMBERS, generator.randrange(2**32)))
+        struct.pack_into(generator.choice("<>") + "I", buffer, generator.choice(numbers), value)
+    elif kind == 4:
+        at = generator.choice(numbers)
+        raw = generator.choice(STRINGS)
+        buffer[at : at + 4 + generator.randrange(8)] = struct.pack(generator.choice("<>") + "I", len(raw)) + raw
+    elif kind == 5:
+        buffer[:2] = generator.choice((b"\0\0", b"\0\1", b"\0\3", b"\1\0"))
+    elif buffer:  # anywhere, or more often in the pixels
+        low = 0 if kind == 6 else len(buffer) // 2
+        for _ in range(generator.randrange(1, 4)):
+            buffer[generator.randrange(low, len(buffer))] = generator.randrange(256)
+
+
+def outcome(parse, buffer: bytes) -> str:
+    try:
+        view = parse(buffer)
+    except WireError as error:
+        return "unsupported" if error.unsupported else "malformed"
+    if view.data.size:
+        start = np.frombuffer(buffer, np.uint8).ctypes.data
+        assert start <= view.data.ctypes.data and view.data.ctypes.data + view.data.size <= start + len(buffer)
+    if parse is parse_compressed:
+        return "compressed"
+    try:
+        image = to_rgb(view)
+    except WireError:
+        return "no picture"
+    except UnsupportedEncoding:
+        return "encoding"
+    assert image.shape == (view.height, view.width, 3) and image.dtype == np.uint8
+    return "picture"
+
+
+def test_a_hundred_thousand_damaged_messages_are_views_of_their_buffer_or_wire_errors():
+    generator = random.Random(20)
+    whole = [
+        (parse_image, write_image(order, (1, 2, frame_id), 2, 4, encoding, 0, 4 * size + pad))
+        for order in "<>"
+        for frame_id in ("", "c", "ca", "cam")
+        for encoding, size in (("rgb8", 3), ("mono8", 1), ("16UC1", 2), ("yuv422", 2), ("bayer_rggb8", 1), ("bgra8", 4))
+        for pad in (0, 2)
+    ]
+    whole += [
+        (parse_compressed, write_compressed(order, format=form)) for order in "<>" for form in ("", "jpeg", "png")
+    ]
+    counts = dict.fromkeys(("unsupported", "malformed", "compressed", "no picture", "encoding", "picture"), 0)
+    for _ in range(100_000):
+        parse, cdr = generator.choice(whole)
+        buffer = bytearray(cdr.bytes)
+        for _ in range(generator.randrange(1, 4)):
+            mutate(buffer, cdr.numbers, generator)
+        counts[outcome(parse, bytes(buffer))] += 1
+    assert min(counts.values()) > 500, counts

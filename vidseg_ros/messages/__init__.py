@@ -1,0 +1,1 @@
+"""What is on the wire: serialized messages, and the pictures in them."""

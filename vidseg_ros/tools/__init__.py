@@ -1,0 +1,1 @@
+"""Programs around the node: they measure, play and show."""
