@@ -26,7 +26,7 @@ def ros_environment(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def rclpy_context(ros_environment):
+def ros(ros_environment):
     """rclpy, initialised once for all tests in this process."""
     rclpy = pytest.importorskip("rclpy", reason="needs ROS (extra `ros`)")
     rclpy.init()

@@ -1,0 +1,118 @@
+"""Large images through real DDS, and what is said where they do not come through."""
+
+import os
+import subprocess
+import sys
+import time
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from vidseg_ros import transport
+from vidseg_ros.messages.conversions import to_rgb
+from vidseg_ros.messages.image_wire import parse_image
+
+DEADLINE_S = 60
+# Publishes the picture of `picture()` ten times a second until it is ended.
+CAMERA = """
+import sys
+import numpy as np, rclpy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from vidseg_ros.messages.image_wire import ImageWriter
+
+rclpy.init()
+node = rclpy.create_node("camera")
+quality = QoSProfile(depth=5, reliability=ReliabilityPolicy[sys.argv[1]])
+publisher = node.create_publisher(Image, "image_raw", quality)
+pixels = np.arange(1024 * 2048 * 3, dtype=np.uint32).astype(np.uint8).reshape(1024, 2048, 3)
+header, writer = Header(frame_id="front"), ImageWriter()
+
+def publish():
+    header.stamp.sec += 1
+    publisher.publish(writer.serialise(header, "rgb8", pixels))
+
+node.create_timer(0.1, publish)
+rclpy.spin(node)
+"""
+
+
+def picture() -> np.ndarray:
+    return np.arange(1024 * 2048 * 3, dtype=np.uint32).astype(np.uint8).reshape(1024, 2048, 3)
+
+
+@pytest.mark.parametrize("reliability", ["BEST_EFFORT", "RELIABLE"])
+def test_large_images_arrive(reliability, ros, checkout):
+    """Sensor data QoS on this side takes both kinds of publishers."""
+    from rclpy.qos import qos_profile_sensor_data
+    from sensor_msgs.msg import Image
+
+    received = []
+    node = ros.create_node("listener")
+    node.create_subscription(Image, "image_raw", received.append, qos_profile_sensor_data, raw=True)
+    camera = subprocess.Popen([sys.executable, "-c", CAMERA, reliability], cwd=checkout)
+    try:
+        deadline = time.monotonic() + DEADLINE_S
+        while len(received) < 10 and time.monotonic() < deadline and camera.poll() is None:
+            ros.spin_once(node, timeout_sec=0.5)
+    finally:
+        camera.kill()
+        camera.wait()
+        node.destroy_node()
+    views = [parse_image(buffer) for buffer in received]
+    assert len(views) >= 10
+    assert all(view.frame_id == "front" and (to_rgb(view) == picture()).all() for view in views)
+    seconds = [view.sec for view in views]
+    assert seconds == sorted(set(seconds))
+
+
+def test_the_profile_is_what_was_measured(checkout):
+    assert transport.profile_path() == checkout / "config/fastdds_images.xml"
+    tree = ElementTree.parse(transport.profile_path())
+    found = {element.tag.rpartition("}")[2]: element.text for element in tree.iter()}
+    assert found["segment_size"] == "67108864" and found["maxMessageSize"] == "16777216"
+    assert found["useBuiltinTransports"] == "false"
+    (participant,) = tree.iter("{http://www.eprosima.com}participant")
+    assert participant.get("is_default_profile") == "true"
+
+
+def test_the_environment_names_the_profile_unless_the_user_has():
+    path = str(transport.profile_path())
+    ours = {"FASTDDS_DEFAULT_PROFILES_FILE": path, "FASTRTPS_DEFAULT_PROFILES_FILE": path}
+    assert transport.profile_environment({}) == ours
+    assert transport.profile_environment({"HOME": "/home/driver", "FASTDDS_DEFAULT_PROFILES_FILE": ""}) == ours
+    for name in ours:
+        assert transport.profile_environment({name: "/etc/my_profile.xml"}) == {}
+
+
+def test_the_environment_of_this_process_is_what_counts_by_default(monkeypatch):
+    for name in transport.PROFILE_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    assert transport.profile_environment() == transport.profile_environment({})
+    monkeypatch.setenv("FASTRTPS_DEFAULT_PROFILES_FILE", os.devnull)
+    assert transport.profile_environment() == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "said"),
+    [
+        (
+            transport.NO_FRAMES,
+            {"seconds": 2.0},
+            "/front/image_raw: a publisher is there, but no frame has come for 2 s",
+        ),
+        (transport.LOW_RATE, {"actual": 7.04, "wanted": 30.0}, "7.0 Hz come in, 30.0 Hz are wanted"),
+        (transport.MESSAGE_LOST, {"count": 3}, "3 messages were lost"),
+    ],
+)
+def test_warnings_name_the_remedy(text, values, said):
+    message = transport.warning(text, topic="/front/image_raw", **values)
+    assert said in message and f"FASTDDS_DEFAULT_PROFILES_FILE={transport.profile_path()} " in message
+    assert "/dev/shm" in message and "{" not in message
+
+
+def test_the_remedy_for_incompatible_qos_names_the_parameters():
+    message = transport.warning(transport.INCOMPATIBLE_QOS, topic="/image_raw", policy="RELIABILITY")
+    assert "(RELIABILITY)" in message and "qos_overrides./image_raw.subscription.reliability" in message
