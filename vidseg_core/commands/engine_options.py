@@ -15,7 +15,8 @@ _FIELDS = (
 ).split()
 
 
-def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+def add_engine_arguments(parser: argparse.ArgumentParser, several_flows: bool = False) -> None:
+    """Add the options; with `several_flows`, `--flow` takes more than one."""
     default = EngineConfig()
     group = parser.add_argument_group("engine")
     group.add_argument("--weights", metavar="NAME|PATH", help=f"segmentation network (default: {default.weights})")
@@ -31,7 +32,12 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--grid-stride", type=int, choices=GRID_STRIDES, help=f"of the carried logits (default: {default.grid_stride})"
     )
-    group.add_argument("--flow", choices=FLOWS, help=f"how motion is found (default: {default.flow})")
+    group.add_argument(
+        "--flow",
+        choices=FLOWS,
+        nargs="+" if several_flows else None,
+        help=f"how motion is found (default: {default.flow})",
+    )
     group.add_argument("--flow-scale", type=float, metavar="S", help="size of the image for --flow dis")
     group.add_argument("--dis-preset", choices=DIS_PRESETS, help=f"for --flow dis (default: {default.dis_preset})")
     group.add_argument(
@@ -42,12 +48,12 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--ego-mask", metavar="PNG", help="where it is not 0 the vehicle sees itself: labels are void")
 
 
-def engine_config(args: argparse.Namespace) -> EngineConfig:
-    """What the options of `add_engine_arguments` say.
+def engine_config(args: argparse.Namespace, **fixed) -> EngineConfig:
+    """What the options of `add_engine_arguments` say; `fixed` values take the place of given ones.
 
     Raises:
         ConfigError: a value is out of range, or two contradict each other.
     """
     given = {name: getattr(args, name) for name in _FIELDS if getattr(args, name) is not None}
     given.setdefault("refine", args.refine_weights is not None)
-    return EngineConfig(**given)
+    return EngineConfig(**given | fixed)

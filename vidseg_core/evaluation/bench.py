@@ -32,7 +32,7 @@ from vidseg_core.engine.stream import Networks, Stream, Timings
 from vidseg_core.frame import Frame
 from vidseg_core.networks.flow_light import FLOW_UNIT, FlowLight
 from vidseg_core.networks.guided_refine import GuidedRefine
-from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
+from vidseg_core.networks.normalisation import normalise
 from vidseg_core.overlay import overlay
 
 OPACITY = 0.5
@@ -81,8 +81,6 @@ class PlainPipeline:
     def __init__(self, segmenter: nn.Module, flow: nn.Module, refine: nn.Module | None, case: Case, lut: np.ndarray):
         self._segmenter, self._flow, self._refine = segmenter, flow, refine
         self._case, self._lut = case, lut
-        self._mean = torch.tensor(MEAN_RGB).view(1, 3, 1, 1)
-        self._std = torch.tensor(STD_RGB).view(1, 3, 1, 1)
         self._previous: np.ndarray | None = None
         self._logits: Tensor | None = None
 
@@ -114,7 +112,7 @@ class PlainPipeline:
 
     def _tensor(self, image: np.ndarray, size: tuple[int, int]) -> Tensor:
         x = torch.from_numpy(image).permute(2, 0, 1)[None].float()
-        return _interpolate((x - self._mean) / self._std, size)
+        return _interpolate(normalise(x), size)
 
 
 def _interpolate(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from vidseg_core.classes import ClassTable
 from vidseg_core.data.images import read_rgb
 from vidseg_core.data.labelled import LabelledSet
 from vidseg_core.engine.stream import Stream
@@ -109,3 +110,12 @@ def accumulated(matrices: list[ConfusionMatrix]) -> ConfusionMatrix:
     for matrix in matrices:
         total.merge(matrix)
     return total
+
+
+def check_same_classes(classes: ClassTable, dataset: LabelledSet) -> None:
+    """Raises DatasetError unless a network with `classes` can be scored on `dataset`."""
+    if classes.names != dataset.classes.names:
+        raise DatasetError(
+            f"{dataset.name}: expected the network's classes ({', '.join(classes.names)}), "
+            f"the data set has {', '.join(dataset.classes.names)}"
+        )

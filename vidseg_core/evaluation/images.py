@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable
 
-import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from vidseg_core.data.labelled import LabelledSet
+from vidseg_core.engine.decode import decode
+from vidseg_core.engine.segmenter import NetworkSegmenter
 from vidseg_core.evaluation.metrics import ConfusionMatrix
-from vidseg_core.networks.normalisation import normalise
+from vidseg_core.frame import Frame
 
 
 def evaluate_images(
@@ -23,41 +23,25 @@ def evaluate_images(
     autocast: bool = False,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> ConfusionMatrix:
-    """Segment every image of `dataset` and count against its labels, both at the size of the image.
+    """Segment every image of `dataset` as the engine segments a key frame, and count against its labels.
 
     Args:
-        net: B x 3 x H x W normalised RGB -> B x C x h x w logits; its training mode is put back afterwards.
+        net: has `num_classes`; B x 3 x H x W normalised RGB -> B x C x h x w logits; its training mode is put back.
         input_scale: the network sees the image resized by this factor.
         autocast: compute in bfloat16 where that is safe.
         progress: wraps the iteration over the samples' indices, for instance `tqdm`.
     """
+    device = torch.device(device)
+    segmenter = NetworkSegmenter(net, input_scale, device)
     matrix = ConfusionMatrix(len(dataset.classes))
+    precision = torch.autocast(device.type, torch.bfloat16) if autocast else contextlib.nullcontext()
     mode = net.training
     net.eval()
     try:
-        for index in progress(range(len(dataset))):
-            labels = segment_image(net, dataset.read_image(index), input_scale, device, autocast)
-            matrix.update(labels, dataset.read_labels(index))
+        with torch.inference_mode(), precision:
+            for index in progress(range(len(dataset))):
+                frame = Frame(dataset.read_image(index), stamp_ns=0, name=dataset.samples[index].name)
+                matrix.update(decode(segmenter(frame), frame.size), dataset.read_labels(index))
     finally:
         net.train(mode)
     return matrix
-
-
-@torch.inference_mode()
-def segment_image(
-    net: nn.Module, image: np.ndarray, input_scale: float, device: torch.device | str, autocast: bool = False
-) -> np.ndarray:
-    """H x W uint8 class ids for an H x W x 3 uint8 RGB image."""
-    device = torch.device(device)
-    size = image.shape[:2]
-    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device)[None].permute(0, 3, 1, 2)  # 1 x 3 x H x W
-    x = resize(normalise(pixels.float()), tuple(max(1, round(side * input_scale)) for side in size))
-    precision = torch.autocast(device.type, torch.bfloat16) if autocast else contextlib.nullcontext()
-    with precision:
-        logits = net(x)
-    return resize(logits.float(), size).argmax(1)[0].to(torch.uint8).cpu().numpy()
-
-
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear to `size`, corners on corners, as everywhere outside SwiftNet."""
-    return x if tuple(x.shape[2:]) == size else F.interpolate(x, size=size, mode="bilinear", align_corners=True)
