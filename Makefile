@@ -15,7 +15,7 @@ PYTHON ?= $(firstword $(foreach name,python3 $(addprefix python,3.12 3.11 3.13 3
 .PHONY: help .venv .venv-ros demo test test-ros-constraints lint clean
 
 help:
-	@echo 'make .venv   install everything into .venv (2 GB and PyTorch for CUDA; Python $(firstword $(SUPPORTED)) to $(lastword $(SUPPORTED)))'
+	@echo 'make .venv   install everything into .venv (2 GB, about 7 with PyTorch for CUDA; Python $(firstword $(SUPPORTED)) to $(lastword $(SUPPORTED)))'
 	@echo '               PYTHON=/path/to/python3   use this interpreter'
 	@echo '               TORCH_INDEX_URL=URL       take PyTorch from this index: a build for the CPU, or another CUDA'
 	@echo 'make demo    label $(DURATION) s of video, write it to $(OUT)/'
