@@ -47,7 +47,8 @@ def jitter(rng: np.random.Generator, color, amount=0.06):
     return tuple(float(np.clip(v * k + rng.uniform(-amount, amount), 0.02, 0.97)) for v in color)
 
 
-# length, width, height, sill, belt, bonnet; x of windscreen foot, roof front, roof rear, rear window foot (parts of length)
+# In metres: length, width, height, sill, belt, bonnet. Then, in parts of the length from the middle, where these are:
+# windscreen foot, front and rear end of the roof, rear window foot.
 CAR_SHAPES = {
     "hatchback": (3.9, 1.70, 1.47, 0.24, 0.94, 0.74, 0.20, 0.03, -0.36, -0.47),
     "estate": (4.5, 1.76, 1.48, 0.24, 0.95, 0.76, 0.20, 0.05, -0.40, -0.48),
@@ -101,6 +102,11 @@ def car(rng: np.random.Generator, shape: str | None = None) -> Primitives:
         for axle in (x1 - 0.19 * length, x0 + 0.19 * length):
             _disk(mesh, (axle, side * (w + 0.008), 0.33), 0.39 if shape != "van" else 0.41, side, P.PLAIN, DARK)
             _disk(mesh, (axle, side * (w + 0.020), 0.32), 0.32, side, P.WHEEL, DARK)
+            tread = (side * (w - 0.19), side * (w + 0.02))
+            for x, top in ((axle - 0.06, 0.60), (axle + 0.06, 0.60), (axle - 0.22, 0.5), (axle + 0.22, 0.5)):
+                low = 0.32 - math.sqrt(0.32**2 - (x - axle) ** 2)
+                corners = [(x, tread[0], low), (x, tread[1], low), (x, tread[1], top), (x, tread[0], top)]
+                mesh.quad(corners, P.PLAIN, DARK, P.CAR)
     mesh.quad([(nose, -w, bonnet), (nose, w, bonnet), (foot, w, belt), (foot, -w, belt)], P.PAINT, color, P.CAR)
     mesh.quad(
         [(x1 - 0.02, w, sill), (x1 - 0.02, -w, sill), (nose, -w, bonnet), (nose, w, bonnet)],
@@ -216,10 +222,10 @@ class Pedestrian:
             y = side * self.spread
             thigh = stride * 0.45 * math.sin(phase + offset)
             bend = stride * 0.55 * max(0.0, math.cos(phase + offset + 0.3))
-            upper = swing(pose, (0, y, self.hip), thigh)
-            out += [upper, swing(upper, (0, y, self.knee), -bend)]
+            upper = swing(pose, (0.0, y, self.hip), thigh)
+            out += [upper, swing(upper, (0.0, y, self.knee), -bend)]
         for side, offset in ((1, math.pi), (-1, 0.0)):
-            joint = (0, side * 0.23 * self.k, self.shoulder)
+            joint = (0.0, side * 0.23 * self.k, self.shoulder)
             out.append(swing(pose, joint, stride * 0.40 * math.sin(phase + offset)))
         return np.array(out)
 
@@ -308,67 +314,61 @@ def tree(mesh: Mesh, rng: np.random.Generator, x: float, y: float, z: float, hei
     mesh.prism((x, y, z - 0.1), top, girth, girth * 0.6, P.BARK, wood, P.TREE, sides=7, seed=int(rng.integers(1 << 20)))
     middle = (fork + height) / 2
     half = (height - fork) / 2
-    for k in range(int(rng.integers(5, 9))):
+    heart = (x + lean[0], y + lean[1], z + middle)
+    dark = tuple(0.62 * v for v in leaf)
+    _leaves(mesh, rng, heart, (crown_radius * 0.72, crown_radius * 0.72, half * 0.8), dark, 0.30)
+    count = int(rng.integers(9, 14))
+    for k in range(count):
+        level = 1.0 - 2.0 * (k + rng.uniform(0.2, 0.8)) / count
         angle = k * 2.4 + rng.uniform(-0.4, 0.4)
-        level = rng.uniform(-0.75, 0.85)
-        spread = crown_radius * 0.62 * math.sqrt(max(0.05, 1 - level * level))
+        spread = crown_radius * 0.74 * math.sqrt(max(0.05, 1 - level * level))
         center = (
-            x + lean[0] + spread * math.cos(angle),
-            y + lean[1] + spread * math.sin(angle),
-            z + middle + level * half * 0.6,
+            heart[0] + spread * math.cos(angle),
+            heart[1] + spread * math.sin(angle),
+            heart[2] + level * half * 0.72,
         )
-        size = crown_radius * rng.uniform(0.48, 0.72)
-        mesh.prism(top, center, girth * 0.35, girth * 0.15, P.BARK, wood, P.TREE, sides=4)
+        size = crown_radius * rng.uniform(0.34, 0.52)
+        if level < 0.2:
+            mesh.prism(top, center, girth * 0.35, girth * 0.15, P.BARK, wood, P.TREE, sides=4)
         _leaves(mesh, rng, center, (size, size * rng.uniform(0.85, 1.1), size * rng.uniform(0.7, 0.95)), leaf)
-    _leaves(
-        mesh, rng, (x + lean[0], y + lean[1], z + middle), (crown_radius * 0.75, crown_radius * 0.75, half * 0.9), leaf
-    )
 
 
 def _leaves(mesh, rng, center, radii, leaf, holes=None):
     seed = int(rng.integers(1 << 20))
-    threshold = rng.uniform(0.34, 0.42) if holes is None else holes
-    mesh.ellipsoid(
-        center,
-        radii,
-        P.LEAF,
-        jitter(rng, leaf, 0.02),
-        P.TREE,
-        (float(np.mean(radii)), threshold),
-        mask=P.LEAVES,
-        seed=seed,
-    )
+    threshold = rng.uniform(0.44, 0.50) if holes is None else holes
+    parameters = (float(np.mean(radii)), threshold)
+    mesh.ellipsoid(center, radii, P.LEAF, jitter(rng, leaf, 0.02), P.TREE, parameters, mask=P.LEAVES, seed=seed)
 
 
 def conifer(mesh: Mesh, rng: np.random.Generator, x: float, y: float, z: float, height: float, leaf):
     mesh.prism((x, y, z - 0.1), (x, y, z + height * 0.5), 0.16, 0.08, P.BARK, (0.25, 0.20, 0.16), P.TREE, sides=6)
-    radius = height * rng.uniform(0.16, 0.22)
-    for k in range(5):
-        t = k / 4
-        center = (x, y, z + height * (0.22 + 0.66 * t))
-        size = radius * (1.05 - 0.8 * t)
-        _leaves(mesh, rng, center, (size, size, height * 0.16), tuple(0.75 * v for v in leaf), 0.33)
+    radius = height * rng.uniform(0.15, 0.20)
+    dark = tuple(0.75 * v for v in leaf)
+    for k in range(9):
+        t = k / 8
+        center = (x + rng.uniform(-0.1, 0.1), y + rng.uniform(-0.1, 0.1), z + height * (0.16 + 0.76 * t))
+        size = radius * (1.08 - 0.9 * t)
+        _leaves(mesh, rng, center, (size, size, height * 0.12), dark, 0.42)
+    _leaves(mesh, rng, (x, y, z + height * 0.45), (radius * 0.6, radius * 0.6, height * 0.42), dark, 0.25)
 
 
 def hedge(mesh: Mesh, rng: np.random.Generator, start, end, height: float, leaf):
-    """A row of leafy ellipsoids."""
+    """A clipped hedge: leafy planes with leaves sticking out."""
     start, end = np.asarray(start, float), np.asarray(end, float)
-    count = max(2, int(np.linalg.norm(end - start) / 0.9))
-    unit = (end - start) / np.linalg.norm(end - start)
+    length = np.linalg.norm(end - start)
+    unit = (end - start) / length
     side = np.array([-unit[1], unit[0], 0.0])
-    for k in range(count):
-        center = start + (end - start) * (k + 0.5) / count + (0, 0, height * 0.42)
-        axes = (unit * 0.75, side * rng.uniform(0.38, 0.5), (0.0, 0.0, height * rng.uniform(0.55, 0.62)))
-        mesh.ellipsoid(
-            center,
-            axes,
-            P.LEAF,
-            jitter(rng, leaf, 0.02),
-            P.TREE,
-            (0.6, 0.22),
-            mask=P.LEAVES,
-            seed=int(rng.integers(1 << 20)),
-        )
+    seed, color = int(rng.integers(1 << 20)), jitter(rng, leaf, 0.03)
+    up = np.array([0.0, 0.0, height])
+    p, q, r, t = start - side * 0.3, end - side * 0.3, end + side * 0.3, start + side * 0.3
+    for points in ((p, q, q + up, p + up), (t, r, r + up, t + up), (p + up, q + up, r + up, t + up)):
+        mesh.quad([tuple(v) for v in points], P.LEAF, color, P.TREE, (1.0,), seed=seed)
+    for points in ((p, t, t + up, p + up), (q, r, r + up, q + up)):
+        mesh.quad([tuple(v) for v in points], P.LEAF, color, P.TREE, (1.0,), seed=seed)
+    for k in range(int(length / 0.8)):
+        center = start + unit * (0.8 * k + rng.uniform(0.2, 0.8)) + (0, 0, height * rng.uniform(0.55, 0.95))
+        axes = (unit * 0.5, side * 0.37, (0.0, 0.0, rng.uniform(0.16, 0.32)))
+        mesh.ellipsoid(center, axes, P.LEAF, color, P.TREE, (0.45, 0.45), mask=P.LEAVES, seed=seed + k)
 
 
 def bush(mesh: Mesh, rng: np.random.Generator, x: float, y: float, z: float, size: float, leaf):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 
 SKY, BUILDING, POLE, ROAD, SIDEWALK, TREE, SIGN, FENCE, CAR, PEDESTRIAN, BICYCLIST = range(11)
 
@@ -151,10 +152,20 @@ class Mesh:
 
 def placed(primitives: Primitives, poses: np.ndarray) -> np.ndarray:
     """Frames (n x 4 x 3) of a body whose rigid part k has the pose `poses[k]` (3 x 4: rotation, translation)."""
-    pose = poses[primitives.part]  # n x 3 x 4
-    frame = np.einsum("nij,nkj->nki", pose[:, :, :3], primitives.frame)
-    frame[:, 0] += pose[:, :, 3]
-    return frame
+    return _placed(primitives.frame, primitives.part, poses)
+
+
+@njit(cache=True, nogil=True)
+def _placed(frame, part, poses):
+    out = np.empty_like(frame)
+    for i in range(frame.shape[0]):
+        pose = poses[part[i]]
+        for k in range(4):
+            for r in range(3):
+                out[i, k, r] = pose[r, 0] * frame[i, k, 0] + pose[r, 1] * frame[i, k, 1] + pose[r, 2] * frame[i, k, 2]
+        for r in range(3):
+            out[i, 0, r] += pose[r, 3]
+    return out
 
 
 def pose_at(x: float, y: float, z: float, yaw: float) -> np.ndarray:
@@ -163,13 +174,19 @@ def pose_at(x: float, y: float, z: float, yaw: float) -> np.ndarray:
     return np.array([[c, -s, 0.0, x], [s, c, 0.0, y], [0.0, 0.0, 1.0, z]])
 
 
-def swing(pose: np.ndarray, joint, angle: float) -> np.ndarray:
+@njit(cache=True, nogil=True)
+def swing(pose, joint, angle):
     """The pose of a part that hangs on a body at `joint` (body coordinates), swung forward about the y axis."""
-    c, s = math.cos(-angle), math.sin(-angle)
-    rotation = np.array([[c, 0.0, s], [0.0, 1.0, 0.0], [-s, 0.0, c]])
-    joint = np.asarray(joint, float)
-    local = np.concatenate([rotation, (joint - rotation @ joint)[:, None]], axis=1)
-    return np.concatenate([pose[:, :3] @ local[:, :3], pose[:, :3] @ local[:, 3:] + pose[:, 3:]], axis=1)
+    c, s = math.cos(angle), math.sin(angle)
+    out = np.empty((3, 4))
+    x, _, z = joint
+    dx, dz = x - c * x + s * z, z - s * x - c * z
+    for r in range(3):
+        out[r, 0] = pose[r, 0] * c + pose[r, 2] * s
+        out[r, 1] = pose[r, 1]
+        out[r, 2] = pose[r, 2] * c - pose[r, 0] * s
+        out[r, 3] = pose[r, 3] + pose[r, 0] * dx + pose[r, 2] * dz
+    return out
 
 
 def _sub(p, q):

@@ -1,7 +1,10 @@
 """Rasterising, shading and exact flow of one frame. Compiled, one thread.
 
-Camera coordinates: x right, y down, z forward, in metres; a pixel (x, y) looks along ((x - cx) / f, (y - cy) / f, 1), so the
-parameter along that ray is the depth z. The buffer `ids` holds the primitive seen, or one of the negative ids below.
+Camera coordinates: x right, y down, z forward, in metres. A pixel (x, y) looks along ((x - cx) / f, (y - cy) / f, 1), so
+the parameter along that ray is the depth z. The buffer `ids` holds the primitive seen, or one of the negative ids below.
+
+numba's cache of a compiled function knows only the file that the function is in. After a change to `textures.py`, or to
+the constants of `primitives.py`, delete `__pycache__` here; otherwise the old textures stay.
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ class View(NamedTuple):
 
 
 class Surfaces(NamedTuple):
-    """Primitives in camera coordinates: `now` n x 4 x 3, `inverse` n x 4 x 3 (rows of the inverse of the axes, then the offset)."""
+    """Primitives in camera coordinates, n x 4 x 3: `now` as in `Primitives.frame`; `inverse`: local = W P + offset,
+    three rows of W and the offset. The others as in `Primitives`."""
 
     now: np.ndarray
     inverse: np.ndarray
@@ -70,8 +74,8 @@ LINE_STEP = 2.0
 
 
 class Light(NamedTuple):
-    """sun: direction to it, camera coordinates; up: the same for the zenith; ambient, diffuse: r g b; haze: r g b, metres;
-    sky: horizon r g b, zenith r g b, cloud amount, cloud scale; skyline: seed, height."""
+    """sun, up: directions in camera coordinates; ambient, diffuse: r g b; haze: r g b and metres; sky: r g b at the
+    horizon, r g b at the zenith, cloud amount, cloud scale; skyline: seed, height as a slope."""
 
     sun: np.ndarray
     up: np.ndarray
@@ -118,7 +122,7 @@ def invert(now):
 # ---------------------------------------------------------------------------------------------------- visibility
 
 
-@njit(**JIT)
+@njit(inline="always", **JIT)
 def road_offset(ground, x, y):
     """d: signed distance from the centre line, positive to the left."""
     t = clamp((x - ground.first) / LINE_STEP, 0.0, ground.line.shape[0] - 1.001)
@@ -129,7 +133,7 @@ def road_offset(ground, x, y):
     return (y - middle) * cosine
 
 
-@njit(**JIT)
+@njit(inline="always", **JIT)
 def on_road(ground, x, y):
     d = road_offset(ground, x, y)
     if -ground.widths[1] < d < ground.widths[0]:
@@ -140,7 +144,7 @@ def on_road(ground, x, y):
     return False
 
 
-@njit(**JIT)
+@njit(inline="always", **JIT)
 def ground_hit(ground, view, rx, ry):
     """1 / depth and id of the ground seen along a ray; (0, SKY_ID) for none."""
     rotation = view.rotation
@@ -174,7 +178,7 @@ def ground_pass(ground, view, inverse_depth, ids):
             inverse_depth[y, x], ids[y, x] = ground_hit(ground, view, (x - view.cx) / view.focal, ry)
 
 
-@njit(**JIT)
+@njit(inline="always", **JIT)
 def masked(noise, mask, corners, meta, parameters, a, b, c):
     """Whether a surface has a hole at local coordinates (a, b, c)."""
     if mask == DISK:
@@ -184,13 +188,13 @@ def masked(noise, mask, corners, meta, parameters, a, b, c):
         return r > radius * radius or r < parameters[7] * parameters[7]
     if mask == LEAVES_MASK:
         s, t = parameters[0], parameters[1]
-        hole = 0.65 * noise3(noise, a * s * 1.5, b * s * 1.5, c * s * 1.5, meta[4])
-        hole += 0.35 * noise3(noise, a * s * 3.7, b * s * 3.7, c * s * 3.7, meta[4] + 5)
+        hole = 0.6 * noise3(noise, a * s * 2.6, b * s * 2.6, c * s * 2.6, meta[4])
+        hole += 0.4 * noise3(noise, a * s * 8.5, b * s * 8.5, c * s * 8.5, meta[4] + 5)
         return hole < t
     return False
 
 
-@njit(**JIT)
+@njit(inline="always", **JIT)
 def ellipsoid_hit(surfaces, i, noise, rx, ry):
     """1 / depth of an ellipsoid along a ray, 0 for none."""
     w = surfaces.inverse[i]
@@ -225,7 +229,7 @@ def ellipsoid_hit(surfaces, i, noise, rx, ry):
     return 0.0
 
 
-@njit(**JIT)
+@njit(inline="always", **JIT)
 def plane(surfaces, i):
     """Coefficients of 1 / depth = kx rx + ky ry + kz on the plane of a quad."""
     n, o = surfaces.now[i, 3], surfaces.now[i, 0]
@@ -235,7 +239,7 @@ def plane(surfaces, i):
     return n[0] / k, n[1] / k, n[2] / k
 
 
-@njit(**JIT)
+@njit(inline="always", **JIT)
 def quad_local(surfaces, i, rx, ry, depth):
     w = surfaces.inverse[i]
     a = (w[0, 0] * rx + w[0, 1] * ry + w[0, 2]) * depth + w[3, 0]
@@ -395,8 +399,11 @@ def visibility(surfaces, ground, view, noise, inverse_depth, ids):
 
 @njit(**JIT)
 def cast_shadows(blobs, view, inverse_depth, ids, light):
-    """Darken the ground. blobs: n x 9: centre x y z, two half vectors (x y each), 1 for an ellipse or 0 for a parallelogram,
-    what of the light is left (0: no sun, below: less of the sky, too)."""
+    """Darken the ground.
+
+    blobs: n x 9: centre x y z, two half vectors (x y each), 1 for an ellipse or 0 for a parallelogram, what of the light
+        is left (0: no sun, below: less of the sky, too).
+    """
     height, width = ids.shape
     rotation, position = view.rotation, view.position
     outline = np.empty((8, 2))
@@ -436,26 +443,30 @@ def cast_shadows(blobs, view, inverse_depth, ids, light):
 
 
 @njit(**JIT)
+def skyline(noise, azimuth, elevation, height, seed):
+    """Trees and blocks on the horizon; SKY above them."""
+    trees = 0.35 + 0.65 * noise2(noise, azimuth, 0.5, seed) + 0.25 * noise2(noise, azimuth * 5.0, 3.5, seed)
+    column = int(math.floor(azimuth * 0.8))
+    towers = 1.7 * cell(noise, column, 11, seed) if cell(noise, column, 12, seed) > 0.55 else 0.0
+    if elevation >= height * max(trees, towers):
+        return (0.0, 0.0, 0.0), SKY
+    if towers > trees:
+        return (0.42, 0.40, 0.40), BUILDING
+    k = 0.8 + 0.4 * noise2(noise, azimuth * 9.0, elevation * 400.0, seed + 1)
+    return (0.22 * k, 0.29 * k, 0.17 * k), TREE
+
+
+@njit(inline="always", **JIT)
 def sky_color(noise, light, dx, dy, dz):
     """World direction -> colour and label of what is infinitely far: sky, or the distant skyline."""
     level = math.sqrt(dx * dx + dy * dy)
     elevation = dz / level
-    azimuth = math.atan2(dy, dx) * 40.0
     seed = int(light.skyline[0])
-    trees = light.skyline[1] * (
-        0.35 + 0.65 * noise2(noise, azimuth, 0.5, seed) + 0.25 * noise2(noise, azimuth * 5.0, 3.5, seed)
-    )
-    block = cell(noise, int(math.floor(azimuth * 0.8)), 11, seed)
-    towers = (
-        light.skyline[1] * 1.7 * block * (1.0 if cell(noise, int(math.floor(azimuth * 0.8)), 12, seed) > 0.55 else 0.0)
-    )
     sky = light.sky
-    haze = (light.haze[0], light.haze[1], light.haze[2])
-    if elevation < max(trees, towers):
-        if towers > trees:
-            return mix((0.42, 0.40, 0.40), haze, 0.6), BUILDING
-        k = 0.8 + 0.4 * noise2(noise, azimuth * 9.0, elevation * 400.0, seed + 1)
-        return mix((0.22 * k, 0.29 * k, 0.17 * k), haze, 0.5), TREE
+    if elevation < 2.2 * light.skyline[1]:
+        color, label = skyline(noise, math.atan2(dy, dx) * 40.0, elevation, light.skyline[1], seed)
+        if label != SKY:
+            return mix(color, (light.haze[0], light.haze[1], light.haze[2]), 0.55), label
     t = math.sqrt(clamp(elevation * 1.6, 0.0, 1.0))
     color = mix((sky[0], sky[1], sky[2]), (sky[3], sky[4], sky[5]), t)
     amount = sky[6]
@@ -469,13 +480,16 @@ def sky_color(noise, light, dx, dy, dz):
     return color, SKY
 
 
-@njit(**JIT)
+@njit(inline="always", **JIT)
 def asphalt(noise, ground, x, y, d, along, across):
     style = ground.style
     seed = int(style[9])
-    k = 1.0 + 0.16 * (noise2(noise, x * 0.12, d * 0.5, seed) - 0.5)
+    k = 1.0 + 0.12 * (noise2(noise, x * 0.12, d * 0.5, seed) - 0.5)
     foot = max(along, across)
-    k += 0.18 * visible(0.7, foot) * (noise2(noise, x * 0.9, y * 1.4, seed + 1) - 0.5)
+    k += 0.09 * visible(0.7, foot) * (noise2(noise, x * 0.9, y * 1.4, seed + 1) - 0.5)
+    fine = visible(0.025, math.sqrt(along * across))
+    if fine > 0.0:
+        k += 0.7 * style[1] * fine * (noise2(noise, x * 40.0, y * 40.0, seed + 5) - 0.5)
     k += style[1] * visible(0.06, math.sqrt(along * across)) * (noise2(noise, x * 16.0, y * 16.0, seed + 2) - 0.5)
     patch = cell(noise, int(math.floor(x / 5.0)), int(math.floor(d / 2.6)), seed + 3)
     if patch > 0.90:
@@ -487,7 +501,7 @@ def asphalt(noise, ground, x, y, d, along, across):
     return (g, g * 1.0, g * 1.02)
 
 
-@njit(**JIT)
+@njit(inline="always", **JIT)
 def road_color(noise, ground, x, y, d, along, across):
     color = asphalt(noise, ground, x, y, d, along, across)
     for k in range(ground.crossings.shape[0]):
@@ -513,11 +527,11 @@ def road_color(noise, ground, x, y, d, along, across):
                     phase = x - math.floor(x / period) * period
                     cover *= band(phase, 0.0, ground.marks[k, 3], along)
                 paint = max(paint, cover)
-    wear = 0.72 + 0.4 * noise2(noise, x * 2.5, y * 6.0, seed + 4)
+    wear = 0.80 + 0.35 * noise2(noise, x * 9.0, y * 13.0, seed + 4)
     return mix(color, (0.84, 0.84, 0.80), paint * min(wear, 1.0) * 0.9)
 
 
-@njit(**JIT)
+@njit(inline="always", **JIT)
 def walk_color(noise, ground, x, y, d, along, across):
     """Beside the road: kerb stone, sidewalk, then verge. Colour and label."""
     style, widths = ground.style, ground.widths
@@ -546,7 +560,7 @@ def walk_color(noise, ground, x, y, d, along, across):
     return mix(color, scale((0.62, 0.61, 0.59), grain), 0.75 * stone), SIDEWALK
 
 
-@njit(**JIT)
+@njit(inline="always", **JIT)
 def material_color(noise, surfaces, i, a, b, c, shade, footprint):
     """Colour of a primitive at local coordinates, before light."""
     meta, parameters, corners = surfaces.meta[i], surfaces.parameters[i], surfaces.corners[i]
@@ -593,7 +607,7 @@ def material_color(noise, surfaces, i, a, b, c, shade, footprint):
     return base
 
 
-@njit(**JIT)
+@njit(inline="always", **JIT)
 def surface_color(noise, surfaces, light, i, px, py, pz, focal):
     """Lit colour and local coordinates of primitive i at a point in camera coordinates."""
     w = surfaces.inverse[i]
@@ -629,7 +643,7 @@ def surface_color(noise, surfaces, light, i, px, py, pz, focal):
         # Polished surfaces mirror the sky: upwards it is bright, towards the street dark.
         mirror = 2.0 * facing
         toward = (py * light.up[1] + px * light.up[0] + pz * light.up[2]) / distance - mirror * up
-        fresnel = 0.05 + 0.6 * (1.0 + facing) ** 4 + (0.18 if material == P.GLASS else 0.06)
+        fresnel = 0.05 + 0.6 * (1.0 + facing) ** 4 + (0.10 if material == P.GLASS else 0.06)
         bright = clamp(0.25 + 1.4 * toward, 0.12, 1.0)
         color = mix(
             (r, g, b_), (light.sky[0] * bright, light.sky[1] * bright, light.sky[2] * bright), min(fresnel, 0.8)
@@ -638,7 +652,7 @@ def surface_color(noise, surfaces, light, i, px, py, pz, focal):
     return (r, g, b_), a, b, c
 
 
-@njit(**JIT)
+@njit(inline="always", **JIT)
 def seen_color(noise, surfaces, ground, light, view, i, rx, ry, inverse, shadow):
     """Colour 0..1, label, and the seen point (local coordinates for primitives, camera coordinates for the ground)."""
     rotation = view.rotation
@@ -674,11 +688,12 @@ def seen_color(noise, surfaces, ground, light, view, i, rx, ry, inverse, shadow)
             color[2] * (light.ambient[2] * k + light.diffuse[2] * direct),
         )
         a, b, c = px, py, pz
-    fog = 1.0 - math.exp(-depth / light.haze[3])
+    thick = depth / light.haze[3]
+    fog = 1.0 - 1.0 / (1.0 + thick + 0.5 * thick * thick)
     return mix(color, (light.haze[0], light.haze[1], light.haze[2]), fog), label, a, b, c
 
 
-@njit(**JIT)
+@njit(inline="always", **JIT)
 def point_before(i, a, b, c, before, turn, shift):
     """Where the seen point was in the previous camera's coordinates."""
     if i >= 0:
@@ -716,10 +731,11 @@ def shade(
 ):
     """image: H x W x 3 float32; labels; flow to the previous frame; depth_before: depth there, 0 for infinitely far."""
     height, width = ids.shape
+    per_focal = 1.0 / view.focal
     for y in range(height):
-        ry = (y - view.cy) / view.focal
+        ry = (y - view.cy) * per_focal
         for x in range(width):
-            rx = (x - view.cx) / view.focal
+            rx = (x - view.cx) * per_focal
             i = ids[y, x]
             color, label, a, b, c = seen_color(
                 noise, surfaces, ground, light, view, i, rx, ry, inverse_depth[y, x], shadow[y, x]
@@ -727,9 +743,9 @@ def shade(
             image[y, x, 0], image[y, x, 1], image[y, x, 2] = color
             labels[y, x] = label
             px, py, pz = point_before(i, a, b, c, before, turn, shift)
-            depth = max(pz, 1e-3)
-            flow[y, x, 0] = view.focal * px / depth + view.cx - x
-            flow[y, x, 1] = view.focal * py / depth + view.cy - y
+            k = view.focal / max(pz, 1e-3)
+            flow[y, x, 0] = px * k + view.cx - x
+            flow[y, x, 1] = py * k + view.cy - y
             depth_before[y, x] = 0.0 if i == SKY_ID else pz
 
 

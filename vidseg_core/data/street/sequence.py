@@ -30,10 +30,10 @@ class _Geometry(NamedTuple):
 
 
 class Street:
-    """A camera drives along a street. `render(i)` depends on the configuration and `i` only; equal calls give equal bits.
+    """A camera drives along a street. A frame depends on the configuration and its number only; equal calls, equal bits.
 
-    Labels are ids of `config/classes/camvid.yaml`. Flow is exact for each pixel's centre: sky turns with the camera, bodies move
-    rigidly (a walking person as several of them).
+    Labels are ids of `config/classes/camvid.yaml`. Flow is exact for each pixel's centre: the sky turns with the
+    camera, bodies move rigidly (a walking person is several of them).
     """
 
     def __init__(self, config: StreetConfig):
@@ -51,7 +51,7 @@ class Street:
         return self.config.num_frames
 
     def render(self, i: int) -> Frame:
-        """Frame `i`: image, stamp, labels (H x W, uint8) and flow (H x W x 2, float32) to frame i - 1; frame 0 has no flow.
+        """Frame `i`: image, stamp, labels (H x W, uint8), flow (H x W x 2, float32) to frame i - 1; none for frame 0.
 
         Raises:
             IndexError: `i` is not in 0 .. len - 1.

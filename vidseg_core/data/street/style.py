@@ -26,7 +26,7 @@ LEAF_COLORS = ((0.25, 0.34, 0.13), (0.20, 0.29, 0.12), (0.32, 0.38, 0.14), (0.30
 
 @dataclass(frozen=True)
 class Weather:
-    """Colours 0..1; `sun`: unit vector towards it in the world; `clouds` 0..1; `haze_m`: distance where 63 % is haze."""
+    """Colours 0..1; `sun`: unit vector towards it in the world; `clouds` 0..1; `haze_m`: how far one sees well."""
 
     sun: np.ndarray
     ambient: np.ndarray

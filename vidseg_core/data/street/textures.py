@@ -11,7 +11,8 @@ import math
 import numpy as np
 from numba import njit
 
-JIT = {"cache": True, "nogil": True, "error_model": "numpy"}
+# Without the assumption that no number is infinite or undefined, which the rest of fastmath makes.
+JIT = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract", "arcp", "nsz", "reassoc"}}
 
 
 def noise_table() -> np.ndarray:
@@ -122,7 +123,8 @@ def window(noise, x, y, width, height, frame, pane_seed, i, j, footprint):
 
 @njit(**JIT)
 def facade(noise, base, u, v, parameters, seed, footprint):
-    """parameters: width, height, storey, column width, window width, window height, brick, ground floor (0 door, 1 shop, 2 plain)."""
+    """parameters: width, height, storey, column width, window width, window height, brick (0/1), ground floor (0 with a
+    door, 1 shops, 2 as the others)."""
     width, height, storey, column = parameters[0], parameters[1], parameters[2], parameters[3]
     opening_w, opening_h, brick, ground = parameters[4], parameters[5], parameters[6], parameters[7]
     color = masonry(noise, base, u, v, brick, seed, footprint)
@@ -270,7 +272,7 @@ def car_end(base, u, v, width, height, seed, rear, footprint):
     fx, fy = footprint * 2.0 / width, footprint / height
     color = mix(base, (0.09, 0.09, 0.10), band(y, 0.0, 0.30, fy) * 0.85)
     plate = band(x, 0.0, 0.30, fx) * band(y, 0.32, 0.52, fy)
-    lamp = band(x, 0.66, 0.97, fx) * band(y, 0.58, 0.90, fy)
+    lamp = band(x, 0.70, 0.97, fx) * band(y, 0.60, 0.88, fy)
     if rear:
         color = mix(color, (0.85, 0.80, 0.45) if seed & 1 else (0.9, 0.9, 0.88), plate)
         return mix(color, (0.72, 0.06, 0.05), lamp)
@@ -319,9 +321,16 @@ def triangle_sign(u, v, side, seed, footprint):
 def plate_sign(noise, base, u, v, width, height, seed, footprint):
     border = min(u, v, width - u, height - v)
     color = mix(base, (0.94, 0.94, 0.94), band(border, -1.0, 0.03, footprint))
-    text = band(border, 0.08 * height + 0.04, 10.0, footprint)
-    mark = noise2(noise, u * 9.0, v * 7.0 / max(height, 0.5), seed)
-    return mix(color, (0.94, 0.94, 0.94), text * (1.0 if mark > 0.62 else 0.0) * visible(0.08, footprint))
+    line = v / 0.19
+    row = math.floor(line)
+    text = band(border, 0.06, 10.0, footprint) * band(line - row, 0.25, 0.75, footprint / 0.19)
+    word = noise2(noise, u * 5.0, row * 1.37, seed)
+    letter = noise2(noise, u * 34.0, row * 2.1, seed + 1)
+    text *= 1.0 if word > 0.40 else 0.0
+    near = visible(0.04, footprint)
+    text *= near * (1.0 if letter > 0.42 else 0.0) + 0.6 * (1.0 - near)
+    ink = (0.94, 0.94, 0.94) if base[0] + base[1] + base[2] < 1.7 else (0.08, 0.08, 0.10)
+    return mix(color, ink, text)
 
 
 @njit(**JIT)

@@ -1,6 +1,6 @@
 """The street along its length: chunks of what stands still, and who moves at a given time.
 
-Everything is a function of (seed, chunk) or of (seed, stream, index, time), so that any frame can be made without the others.
+Everything is a function of (seed, chunk) or of (seed, stream, index, time): any frame can be made without the others.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Chunk(NamedTuple):
 
 
 class Bodies(NamedTuple):
-    """What is in the street at one time: `frame` now, `before` one frame earlier (n x 4 x 3, world), shadows on the ground."""
+    """What is in the street at one time; `before`: `surfaces.frame` one frame earlier; shadows as `cast_shadows` takes them."""
 
     surfaces: Primitives
     before: np.ndarray
@@ -43,6 +43,7 @@ class World:
         self.chunk = lru_cache(maxsize=16)(self._chunk)
         self.crossing = lru_cache(maxsize=64)(self._crossing)
         self.zebra = lru_cache(maxsize=64)(self._zebra)
+        self.draw = lru_cache(maxsize=4096)(lambda stream, k: tuple(self._rng(20, stream, k).random(3)))
         self.person = lru_cache(maxsize=256)(lambda stream, k: O.Pedestrian(self._rng(11, stream, k)))
         self.rider = lru_cache(maxsize=64)(lambda stream, k: O.Bicyclist(self._rng(12, stream, k)))
         self.car = lru_cache(maxsize=128)(lambda stream, k: O.car(self._rng(13, stream, k)))
@@ -139,10 +140,10 @@ class World:
         if kind in ("terrace", "shops"):
             stories = max(2, round(style.stories + rng.uniform(-0.8, 0.8)))
             ground = 1.0 if kind == "shops" and rng.random() < 0.85 else 0.0
-            set_back = 0.05 if kind == "shops" or rng.random() < 0.5 else 2.2
+            set_back = -0.05 if kind == "shops" or rng.random() < 0.5 else 2.2
             self._building(mesh, shadows, rng, x0, x1, side, edge + set_back, 9.0, stories, facade, ground)
             if set_back > 1:
-                self._border(mesh, rng, x0, x1, side, edge + 0.15, garden=True)
+                self._border(mesh, rng, x0, x1, side, edge - 0.05, garden=True)
         elif kind == "blocks":
             stories = max(3, round(style.stories * 1.5 + rng.uniform(-1, 2)))
             facade["gable"] = False
@@ -153,7 +154,7 @@ class World:
                 x0,
                 x1,
                 side,
-                edge + rng.uniform(0.2, 3.5),
+                edge + O.pick(rng, (-0.05, 2.5)),
                 14.0,
                 stories,
                 facade,
@@ -167,7 +168,7 @@ class World:
             self._building(
                 mesh, shadows, rng, x0 + gap, x1 - gap, side, edge + set_back, 9.0, int(stories), facade, 0.0
             )
-            self._border(mesh, rng, x0, x1, side, edge + 0.15, garden=True)
+            self._border(mesh, rng, x0, x1, side, edge - 0.05, garden=True)
             for _ in range(int(rng.integers(0, 3))):
                 self._tree(
                     mesh,
@@ -180,7 +181,7 @@ class World:
             x, d = rng.uniform(x0, x1), side * (edge + rng.uniform(1.0, set_back))
             O.bush(mesh, rng, *style.place(x, d), style.kerb, rng.uniform(0.7, 1.4), style.leaf)
         else:
-            self._border(mesh, rng, x0, x1, side, edge + 0.15, garden=kind == "park")
+            self._border(mesh, rng, x0, x1, side, edge - 0.05, garden=kind == "park")
             for _ in range(int(rng.integers(2, 6)) if kind == "park" else int(rng.integers(0, 2))):
                 self._tree(
                     mesh,
@@ -518,9 +519,9 @@ class World:
         """(index, x) of those of a stream of road users that are near; `shift`: how far the stream has moved."""
         first = math.floor((ego - BEHIND - shift) / spacing) - 1
         for k in range(first, math.floor((ego + AHEAD - 30.0 - shift) / spacing) + 1):
-            rng = self._rng(20, number, k)
-            if rng.random() < chance:
-                x = (k + rng.uniform(-0.3, 0.3)) * spacing + shift
+            draw = self.draw(number, k)
+            if draw[0] < chance:
+                x = (k + 0.6 * draw[1] - 0.3) * spacing + shift
                 if ego - BEHIND < x < ego + AHEAD - 30.0:
                     yield k, x
 
@@ -573,7 +574,7 @@ class World:
             speed = direction * float(style.walker_speeds[number])
             for k, x in self._stream(number, 2 * style.walker_spacing, 0.75, speed * t, ego):
                 person = self.person(number, k)
-                lane = self._rng(21, number, k).uniform(0.75, max(0.8, style.walk_width[side] - 0.35))
+                lane = 0.75 + self.draw(number, k)[2] * max(0.05, style.walk_width[side] - 1.1)
                 d = side * (style.half_width[side] + lane)
                 x_before = x + speed * (t_before - t)
                 z, z_before = (0.0 if self._on_side_street(p) else style.kerb for p in (x, x_before))
