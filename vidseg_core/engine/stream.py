@@ -100,6 +100,11 @@ class Stream:
         self._config = replace(self._config, interval=interval)
         self._schedule = FixedInterval(interval)
 
+    def set_confidence(self, wanted: bool) -> None:
+        """Change `EngineConfig.confidence` from the next frame on."""
+        if wanted != self._config.confidence:
+            self._config = replace(self._config, confidence=wanted)
+
     @torch.inference_mode()
     def step(self, frame: Frame) -> Segmentation:
         """Labels of the next frame.

@@ -1,0 +1,257 @@
+"""One camera: its subscription, its place in the mailbox, its stream and its publishers."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from rclpy.node import Node
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header, String
+
+from vidseg_core.errors import VidsegError
+from vidseg_core.frame import Frame, Segmentation
+from vidseg_ros import outputs, transport
+from vidseg_ros.diagnostics import SILENCE_S, Report, Statistics, Tick
+from vidseg_ros.mailbox import Letter, Mailbox
+from vidseg_ros.messages.conversions import compressed_to_rgb, to_rgb
+from vidseg_ros.messages.image_wire import (
+    CompressedView,
+    ImageView,
+    ImageWriter,
+    WireError,
+    parse_compressed,
+    parse_header,
+    parse_image,
+)
+from vidseg_ros.parameters import OUTPUTS, CameraSettings
+from vidseg_ros.stamps import Stamps
+from vidseg_ros.subscription import LATCHED, publish_images, subscribe_raw
+
+QUIET_S = 10.0
+
+
+class Camera:
+    """Receives on the executor's thread, works on the worker's.
+
+    Args:
+        node: what its subscription and publishers belong to.
+        settings: what it was asked for; may be replaced at any time, counts from the next frame on.
+        engine: gives it a stream.
+        mailbox: where its messages wait for the worker.
+
+    Raises:
+        ConfigError: the ego mask cannot be read.
+    """
+
+    def __init__(self, node: Node, settings: CameraSettings, engine, mailbox: Mailbox):
+        self.settings = settings
+        self.listening = False
+        self.faults_in_a_row = 0
+        self._node = node
+        self._log = node.get_logger().get_child(settings.name.replace("/", ".")) if settings.name else node.get_logger()
+        self._prefix = f"{settings.name}/" if settings.name else ""
+        self._compressed = settings.image_transport == "compressed"
+        self.topic = node.resolve_topic_name(f"{self._prefix}image_raw") + ("/compressed" if self._compressed else "")
+        self._classes = engine.classes
+        self._stream = engine.stream(settings.ego_mask)
+        self._mailbox = mailbox
+        self._writer = ImageWriter()
+        self._stamps = Stamps()
+        self._warned: set[str] = set()
+        self._complained_s: dict[str, float] = {}
+        self._interval: int | None = None
+        self._reset_wanted: str | None = None
+        self._key_wanted = False
+        self._subscription = None
+        self._publishers = {}
+        self._latched = []
+        self.statistics = Statistics(self.topic, time.monotonic_ns())
+
+    def open(self) -> None:
+        """Create subscription and publishers."""
+        for output in OUTPUTS:
+            self._publishers[output] = publish_images(self._node, f"{self._prefix}{output}")
+        self._latch(String, "legend", String(data=outputs.legend(self._classes)))
+        self._latch_label_info()
+        self._subscription = subscribe_raw(
+            self._node,
+            CompressedImage if self._compressed else Image,
+            self.topic,
+            self._on_message,
+            self._on_lost,
+            self._on_incompatible,
+        )
+
+    def close(self) -> None:
+        """Destroy what `open` has created, be it all or not."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+        for publisher in (*self._publishers.values(), *self._latched):
+            self._node.destroy_publisher(publisher)
+        self._publishers, self._latched = {}, []
+
+    def listen(self, reason: str) -> None:
+        """Begin to take messages; the stream starts afresh."""
+        self.request_reset(reason)
+        self.statistics.resume(time.monotonic_ns())
+        self.listening = True
+
+    def request_reset(self, reason: str) -> None:
+        """Forget the past before the next frame."""
+        self._reset_wanted = reason
+
+    def request_key_frame(self) -> None:
+        """Make the next frame a key frame."""
+        self._key_wanted = True
+
+    def process(self, letter: Letter) -> None:
+        """Label one message and publish what is wanted. On the worker's thread.
+
+        A message that cannot be used is reported; what else is raised is the engine's or the middleware's fault.
+        """
+        settings = self.settings
+        try:
+            view, frame = self._read(letter.message)
+        except ValueError as error:
+            return self._refuse(error)
+        self._prepare_stream(settings)
+        try:
+            segmentation = self._stream.step(frame)
+        except VidsegError as error:  # the image does not suit the configuration
+            return self._refuse(error)
+        self._publish(view.header, outputs.Picture(frame.image, segmentation, self._classes.lut, settings))
+        self.faults_in_a_row = 0
+        self.statistics.processed(self._tick(segmentation, letter))
+
+    def fault(self, error: Exception) -> None:
+        """Take note that `process` raised; the stream starts afresh."""
+        self.faults_in_a_row += 1
+        self.statistics.counts.faults += 1
+        self.statistics.failed(f"{type(error).__name__}: {error}")
+        self.request_reset(f"engine fault: {type(error).__name__}")
+
+    def report(self, now_ns: int, state: str) -> Report:
+        """For diagnostics; also warns of a transport that does not deliver, once."""
+        publishers = self._node.count_publishers(self.topic)
+        wanted = self.settings.wanted_rate_hz
+        report = self.statistics.report(now_ns, time.monotonic_ns(), wanted, publishers, state)
+        if report.is_silent and publishers:
+            self._warn_once(transport.NO_FRAMES, seconds=SILENCE_S)
+        elif report.input_too_slow and state == "active" and report.counts.processed:
+            self._warn_once(transport.LOW_RATE, actual=report.rates[0], wanted=wanted)
+        return report
+
+    def _latch(self, message_type: type, topic: str, message) -> None:
+        publisher = self._node.create_publisher(message_type, f"{self._prefix}{topic}", LATCHED)
+        self._latched.append(publisher)
+        publisher.publish(message)
+
+    def _latch_label_info(self) -> None:
+        try:
+            from vision_msgs.msg import LabelInfo, VisionClass
+        except ImportError:
+            self._log.debug("vision_msgs is not installed: no label_info, legend has the same")
+            return
+        header = Header(stamp=self._node.get_clock().now().to_msg())
+        self._latch(LabelInfo, "label_info", outputs.label_info(self._classes, header, LabelInfo, VisionClass))
+
+    def _on_message(self, message: bytes) -> None:
+        """On the executor's thread: look at the stamp, leave the message, be gone."""
+        if not self.listening:
+            return
+        received_ns = time.monotonic_ns()
+        self.statistics.received(received_ns)
+        if self._is_repeated(message):
+            self.statistics.counts.repeated += 1
+        elif self._mailbox.put(self, Letter(message, received_ns)):
+            self.statistics.counts.dropped += 1
+
+    def _is_repeated(self, message: bytes) -> bool:
+        try:
+            stamp_ns, _ = parse_header(message)
+        except WireError:
+            return False  # the worker says what is wrong with it
+        repeated = self._stamps.is_repeated(stamp_ns)
+        if self._stamps.complaint:
+            self._warn_once("{topic}: {complaint}; every message counts as a frame", complaint=self._stamps.complaint)
+        return repeated
+
+    def _on_lost(self, count: int) -> None:
+        self.statistics.counts.lost += count
+        self._warn_once(transport.MESSAGE_LOST, count=count)
+
+    def _on_incompatible(self, policy: str) -> None:
+        self._warn_once(transport.INCOMPATIBLE_QOS, policy=policy)
+
+    def _warn_once(self, text: str, **values) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            self._log.warning(transport.warning(text, topic=self.topic, **values))
+
+    def _read(self, message: bytes) -> tuple[ImageView | CompressedView, Frame]:
+        view = self._view(message)
+        image = compressed_to_rgb(view) if self._compressed else to_rgb(view)
+        return view, Frame(image, view.stamp_ns, stream=self.settings.name, name=self.topic)
+
+    def _view(self, message: bytes) -> ImageView | CompressedView:
+        try:
+            return parse_compressed(message) if self._compressed else parse_image(message)
+        except WireError as error:
+            if not error.unsupported:
+                raise
+            self._warn_once("{topic}: {error}; these messages are read by rclpy, which is slow", error=error)
+        return self._deserialize(message)
+
+    def _deserialize(self, message: bytes) -> ImageView | CompressedView:
+        try:
+            image = deserialize_message(message, CompressedImage if self._compressed else Image)
+        except RuntimeError as error:
+            raise WireError(f"rclpy cannot read the message either: {error}") from error
+        stamp, data = image.header.stamp, np.asarray(image.data, dtype=np.uint8)
+        stamped = (stamp.sec, stamp.nanosec, image.header.frame_id)
+        if self._compressed:
+            return CompressedView(*stamped, image.format, data)
+        return ImageView(*stamped, image.height, image.width, image.encoding, image.is_bigendian, image.step, data)
+
+    def _refuse(self, error: Exception) -> None:
+        """Say why a message has no labels: each reason once in `QUIET_S`, as a camera repeats its mistakes."""
+        self.statistics.counts.refused += 1
+        self.statistics.failed(str(error))
+        now_s = time.monotonic()
+        if now_s - self._complained_s.get(type(error).__name__, -QUIET_S) >= QUIET_S:
+            self._complained_s[type(error).__name__] = now_s
+            self._log.error(f"{self.topic}: frame refused: {error}")
+
+    def _prepare_stream(self, settings: CameraSettings) -> None:
+        """What other threads asked for since the last frame."""
+        reason, self._reset_wanted = self._reset_wanted, None
+        if reason is not None:
+            self._stream.reset(reason)
+        if self._key_wanted:
+            self._key_wanted = False
+            self._stream.request_key_frame()
+        if settings.interval != self._interval:
+            self._interval = settings.interval
+            self._stream.set_interval(settings.interval)
+        self._stream.set_confidence(self._is_wanted("confidence", settings))
+
+    def _is_wanted(self, output: str, settings: CameraSettings) -> bool:
+        return output in settings.outputs and self._publishers[output].get_subscription_count() > 0
+
+    def _publish(self, header: Header, picture: outputs.Picture) -> None:
+        for output, publisher in self._publishers.items():
+            if self._is_wanted(output, picture.settings):
+                rendered = outputs.RENDER[output](picture)
+                if rendered is not None:
+                    publisher.publish(self._writer.serialise(header, *rendered))
+
+    def _tick(self, segmentation: Segmentation, letter: Letter) -> Tick:
+        stamp_ns = segmentation.stamp_ns
+        age_ns = self._node.get_clock().now().nanoseconds - stamp_ns if stamp_ns else None
+        processing_ns = time.monotonic_ns() - letter.received_ns
+        return Tick(
+            age_ns, processing_ns, segmentation.is_key, segmentation.age, segmentation.reset, segmentation.timings
+        )

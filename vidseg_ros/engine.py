@@ -1,0 +1,43 @@
+"""The engine that the parameters ask for, ready to work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vidseg_core.frame import Frame
+from vidseg_core.overlay import colorize, overlay
+from vidseg_ros import parameters
+from vidseg_ros.pass_through import PassThrough
+
+HEIGHT, WIDTH = 120, 160
+
+
+def build_engine(values: Mapping[str, Any]) -> Any:
+    """From parameters to an `Engine`, or to what takes its place.
+
+    Raises:
+        VidsegError: see `vidseg_core.engine.build.build_engine`.
+        ImportError: a library that computes is not installed.
+    """
+    if values["engine"] == "pass_through":
+        return PassThrough(values["classes"])
+    from vidseg_core.engine.build import build_engine as build  # seconds of imports, which pass_through needs not
+
+    return build(parameters.engine_config(values))
+
+
+def warm_up(engine: Any) -> None:
+    """Have everything compiled and allocated that the first frames need, so that no camera waits for it.
+
+    Compiled code depends on how an image lies in memory: packed or with padded rows, and read-only in a message.
+    """
+    packed = np.frombuffer(bytes(HEIGHT * WIDTH * 3), dtype=np.uint8).reshape(HEIGHT, WIDTH, 3)
+    padded = np.frombuffer(bytes(HEIGHT * (WIDTH + 1) * 3), dtype=np.uint8).reshape(HEIGHT, WIDTH + 1, 3)[:, :WIDTH]
+    stream = engine.stream()
+    for image in (packed, padded, packed.copy()):
+        labels = stream.step(Frame(image, stamp_ns=0)).labels
+        overlay(image, labels, engine.classes.lut)
+    colorize(labels, engine.classes.lut)

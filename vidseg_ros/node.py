@@ -1,0 +1,314 @@
+"""The node: lifecycle, parameters, services, diagnostics. Images pass through `Camera` and `Worker` only.
+
+`ros2 run vidseg_ros vidseg_node`, or `python -m vidseg_ros.node`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.exceptions import NameValidationException, ParameterException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.signals import SignalHandlerOptions
+from std_srvs.srv import SetBool, Trigger
+
+from vidseg_core.errors import VidsegError
+from vidseg_ros import parameters
+from vidseg_ros.camera import Camera
+from vidseg_ros.diagnostics import device_name
+from vidseg_ros.engine import build_engine, warm_up
+from vidseg_ros.mailbox import Mailbox
+from vidseg_ros.worker import Watchdog, Worker
+
+REPORT_S = 1.0
+WATCH_S = 0.2
+EXPECTED = (VidsegError, OSError, ImportError, RuntimeError, NameValidationException, ParameterException)
+
+
+@dataclass
+class Configured:
+    """What the transition configure makes and cleanup destroys."""
+
+    mailbox: Mailbox = field(default_factory=Mailbox)
+    cameras: list[Camera] = field(default_factory=list)
+    services: list = field(default_factory=list)
+    hardware_id: str = ""
+
+
+class VidsegNode(LifecycleNode):
+    """Labels the images of one or several cameras.
+
+    Args:
+        build: makes the engine from the parameters' values.
+        last_resort: let the watchdog end the process from outside Python.
+
+    Attributes:
+        exit_code: what the process shall end with; None while it shall run.
+
+    Raises:
+        rclpy.exceptions.ParameterException: a parameter given at the start has the wrong type or is out of range.
+    """
+
+    def __init__(
+        self, *, build: Callable[[Mapping[str, Any]], Any] = build_engine, last_resort: bool = False, **kwargs
+    ):
+        super().__init__(parameters.NODE_NAME, **kwargs)
+        parameters.declare(self)
+        self.add_on_set_parameters_callback(self._on_parameters)
+        self.exit_code: int | None = None
+        self._autostart = self.get_parameter("autostart").value
+        self._build = build
+        self._last_resort = last_resort
+        self._configured: Configured | None = None
+        self._worker: Worker | None = None
+        self._watchdog: Watchdog | None = None
+        self._enabled = True
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        # Simulated time may stand still; these must not.
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(REPORT_S, self._report, clock=steady)
+        self.create_timer(WATCH_S, self._watch, clock=steady)
+
+    def start(self) -> None:
+        """Configure and activate, unless the parameter `autostart` leaves that to a manager."""
+        if self._autostart and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def end(self, exit_code: int) -> None:
+        """Ask `main` to end the process; the first reason decides."""
+        if self.exit_code is None:
+            self.exit_code = exit_code
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._attempt("configure", self._configure)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._attempt("activate", self._activate)
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._attempt("deactivate", self._deactivate)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._attempt("cleanup", self._cleanup)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        self.end(0)
+        return self._attempt("shutdown", self._release)
+
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        return self._attempt("error processing", self._release)
+
+    def _attempt(self, transition: str, work: Callable[[], None]) -> TransitionCallbackReturn:
+        """rclpy keeps to itself what a transition raises, so it has to be said here."""
+        try:
+            work()
+        except EXPECTED as error:
+            self.get_logger().error(f"{transition} failed: {error}")
+        except Exception:
+            self.get_logger().error(f"{transition} failed:\n{traceback.format_exc()}")
+        else:
+            return TransitionCallbackReturn.SUCCESS
+        if self._autostart:
+            self.end(1)
+        return TransitionCallbackReturn.FAILURE
+
+    def _configure(self) -> None:
+        made = Configured()
+        try:
+            self._make(made)
+        except BaseException:
+            self._destroy(made)
+            raise
+        self._configured = made
+
+    def _make(self, made: Configured) -> None:
+        for camera in parameters.camera_names(self._values()):
+            if camera:
+                parameters.declare_overrides(self, camera)
+        values = self._values()
+        parameters.check(values, values, configured=False)
+        engine = self._build(values)
+        warm_up(engine)
+        made.hardware_id = device_name(engine.describe()["device"])
+        for name in parameters.camera_names(values):
+            camera = Camera(self, parameters.camera_settings(values, name), engine, made.mailbox)
+            made.cameras.append(camera)
+            camera.open()
+        made.services += [
+            self.create_service(Trigger, "~/reset", self._on_reset),
+            self.create_service(Trigger, "~/key_frame", self._on_key_frame),
+            self.create_service(SetBool, "~/enable", self._on_enable),
+        ]
+        topics = ", ".join(camera.topic for camera in made.cameras)
+        self.get_logger().info(f"{len(engine.classes)} classes on {made.hardware_id}; subscribed to {topics}")
+
+    def _activate(self) -> None:
+        made = self._configured
+        made.mailbox.open()
+        self._worker = Worker(made.mailbox, self.get_logger().error, self.context.ok)
+        self._watchdog = Watchdog(self._worker, self._last_resort)
+        self._enabled = True
+        for camera in made.cameras:
+            camera.listen("activated")
+
+    def _deactivate(self) -> None:
+        if self._worker is None:
+            return
+        for camera in self._configured.cameras:
+            camera.listening = False
+        self._watchdog.close()
+        if not self._worker.stop():
+            self.end(1)
+            raise RuntimeError("the worker does not end its frame")
+        self._worker = self._watchdog = None
+
+    def _cleanup(self) -> None:
+        made, self._configured = self._configured, None
+        if made is not None:
+            self._destroy(made)
+
+    def _destroy(self, made: Configured) -> None:
+        for camera in made.cameras:
+            camera.close()
+        for service in made.services:
+            self.destroy_service(service)
+
+    def _release(self) -> None:
+        self._deactivate()
+        self._cleanup()
+
+    def release(self) -> bool:
+        """Give back everything, in whatever state. Returns whether that went well: a worker may not let go."""
+        return self._attempt("release", self._release) == TransitionCallbackReturn.SUCCESS
+
+    def _values(self) -> dict[str, Any]:
+        return parameters.values_of(self)
+
+    def _on_parameters(self, changes: list[Parameter]) -> SetParametersResult:
+        values = parameters.values_of(self, changes)
+        names = [change.name for change in changes]
+        try:
+            parameters.check(values, names, configured=self._configured is not None)
+        except VidsegError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        for camera in self._configured.cameras if self._configured else ():
+            camera.settings = parameters.camera_settings(values, camera.settings.name)
+        return SetParametersResult(successful=True)
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        for camera in self._configured.cameras:
+            camera.request_reset("requested")
+        return self._answer(response, "the next frame starts afresh")
+
+    def _on_key_frame(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        for camera in self._configured.cameras:
+            camera.request_key_frame()
+        return self._answer(response, "the next frame is a key frame")
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        """Frames are not even stored while disabled."""
+        if self._worker is not None and request.data != self._enabled:
+            self._enabled = request.data
+            for camera in self._configured.cameras:
+                if self._enabled:
+                    camera.listen("enabled")
+                else:
+                    camera.listening = False
+            self._configured.mailbox.discard()
+        return self._answer(response, "enabled" if self._enabled else "disabled")
+
+    def _answer(self, response, message: str):
+        response.success = self._worker is not None
+        response.message = message if response.success else "the node is not active"
+        return response
+
+    def _state(self) -> str:
+        if self._worker is None:
+            return "inactive"
+        return "active" if self._enabled else "disabled"
+
+    def _report(self) -> None:
+        if self._configured is None:
+            return
+        now = self.get_clock().now()
+        message = DiagnosticArray()
+        message.header.stamp = now.to_msg()
+        for camera in self._configured.cameras:
+            report = camera.report(now.nanoseconds, self._state())
+            message.status.append(report.status(self.get_name(), self._configured.hardware_id))
+        self._diagnostics.publish(message)
+
+    def _watch(self) -> None:
+        if self._watchdog is None or self.exit_code is not None:
+            return
+        failure = self._watchdog.check(self.get_parameter("watchdog_s").value)
+        if failure is not None:
+            self.get_logger().fatal(f"the process ends, to be started again: {failure}")
+            self.end(1)
+
+
+def main(args: list[str] | None = None, build: Callable[[Mapping[str, Any]], Any] = build_engine) -> int:
+    """Run the node until it ends. Returns the exit status: 0 after SIGINT, SIGTERM or shutdown, 1 after a failure.
+
+    Args:
+        args: ROS arguments; None takes the process's.
+        build: makes the engine.
+    """
+    # Until the node spins, a signal interrupts whatever is going on: there is nothing to finish yet.
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.default_int_handler)
+    exit_code = 0
+    try:
+        # rclpy's own handlers take the middleware away while the worker still publishes.
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        exit_code = _run(build)
+    except KeyboardInterrupt:
+        exit_code = 0
+    except ParameterException as error:
+        rclpy.logging.get_logger(parameters.NODE_NAME).fatal(f"cannot start: {error}")
+        exit_code = 1
+    finally:
+        rclpy.try_shutdown()
+    return exit_code
+
+
+def _run(build: Callable[[Mapping[str, Any]], Any]) -> int:
+    node = VidsegNode(build=build, last_resort=True)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        node.start()
+        for one in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(one, lambda number, frame: node.end(0))
+        while node.exit_code is None:  # a timer wakes the executor several times a second
+            executor.spin_once()
+    except ExternalShutdownException:
+        node.end(0)
+    finally:
+        _leave(node)
+    return node.exit_code
+
+
+def _leave(node: VidsegNode) -> None:
+    """Give back what the node has; a worker that does not let go ends with the process."""
+    if not node.release():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(node.exit_code or 0)
+    node.destroy_node()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

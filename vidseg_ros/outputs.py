@@ -1,0 +1,84 @@
+"""What is published about a frame: pictures to render, and the legend that explains them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from vidseg_core.classes import VOID, ClassTable
+from vidseg_core.frame import Segmentation
+from vidseg_core.overlay import colorize, overlay
+from vidseg_ros.parameters import CameraSettings
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What an output is rendered from.
+
+    Attributes:
+        image: H x W x 3, uint8, RGB.
+        segmentation: of that image.
+        lut: 256 x 3, uint8, RGB: the colour of each id.
+        settings: of the camera.
+    """
+
+    image: np.ndarray
+    segmentation: Segmentation
+    lut: np.ndarray
+    settings: CameraSettings
+
+
+def render_labels(picture: Picture) -> tuple[str, np.ndarray]:
+    """Encoding and pixels: H x W, uint8, class ids, 255 for void."""
+    return picture.settings.labels_encoding, picture.segmentation.labels
+
+
+def render_overlay(picture: Picture) -> tuple[str, np.ndarray]:
+    """Encoding and pixels: H x W x 3, uint8, the image under the colours."""
+    opacity = picture.settings.overlay_opacity
+    return "rgb8", overlay(picture.image, picture.segmentation.labels, picture.lut, opacity)
+
+
+def render_labels_color(picture: Picture) -> tuple[str, np.ndarray]:
+    """Encoding and pixels: H x W x 3, uint8, the colours alone."""
+    return "rgb8", colorize(picture.segmentation.labels, picture.lut)
+
+
+def render_confidence(picture: Picture) -> tuple[str, np.ndarray] | None:
+    """Encoding and pixels: H x W, uint8, 255 is certain; None for an engine that does not tell."""
+    grid = picture.segmentation.confidence  # h x w, 0..1
+    if grid is None:
+        return None
+    height, width = picture.segmentation.labels.shape
+    levels = np.rint(grid * 255).astype(np.uint8)
+    return "mono8", cv2.resize(levels, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+RENDER: dict[str, Callable[[Picture], tuple[str, np.ndarray] | None]] = {
+    "labels": render_labels,
+    "overlay": render_overlay,
+    "labels_color": render_labels_color,
+    "confidence": render_confidence,
+}
+
+
+def legend(classes: ClassTable) -> str:
+    """Ids, names and colours as JSON."""
+    entries = [
+        {"id": class_id, "name": name, "color": list(color)}
+        for class_id, (name, color) in enumerate(zip(classes.names, classes.palette, strict=True))
+    ]
+    void = {"id": VOID, "color": list(classes.void_color)}
+    return json.dumps({"name": classes.name, "classes": entries, "void": void})
+
+
+def label_info(classes: ClassTable, header: Any, label_info_type: type, vision_class_type: type) -> Any:
+    """The class table as vision_msgs/LabelInfo; the types come from there, where that package is installed."""
+    names = enumerate(classes.names)
+    class_map = [vision_class_type(class_id=class_id, class_name=name) for class_id, name in names]
+    return label_info_type(header=header, class_map=class_map, threshold=0.0)
