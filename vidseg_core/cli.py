@@ -16,6 +16,7 @@ COMMANDS = {
     "run": "vidseg_core.commands.run",
     "evaluate": "vidseg_core.commands.evaluate",
     "bench": "vidseg_core.commands.bench",
+    "figure": "vidseg_core.commands.figure",
     "train": "vidseg_core.commands.train",
     "weights": "vidseg_core.commands.weights",
 }

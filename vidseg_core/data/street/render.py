@@ -1,7 +1,7 @@
 """Rasterising, shading and exact flow of one frame. Compiled, one thread.
 
-Camera coordinates: x right, y down, z forward, in metres. A pixel (x, y) looks along ((x - cx) / f, (y - cy) / f, 1), so
-the parameter along that ray is the depth z. The buffer `ids` holds the primitive seen, or one of the negative ids below.
+Camera coordinates: x right, y down, z forward, in metres. A pixel (x, y) looks along ((x - cx) / f, (y - cy) / f, 1):
+the parameter along that ray is the depth z. `ids` is the primitive seen there, or one of the negative ids below.
 
 numba's cache of a compiled function knows only the file that the function is in. After a change to `textures.py`, or to
 the constants of `primitives.py`, delete `__pycache__` here; otherwise the old textures stay.
@@ -401,8 +401,8 @@ def visibility(surfaces, ground, view, noise, inverse_depth, ids):
 def cast_shadows(blobs, view, inverse_depth, ids, light):
     """Darken the ground.
 
-    blobs: n x 9: centre x y z, two half vectors (x y each), 1 for an ellipse or 0 for a parallelogram, what of the light
-        is left (0: no sun, below: less of the sky, too).
+    blobs: n x 9: centre x y z, two half vectors (x y each), 1 for an ellipse or 0 for a parallelogram, what is left
+        of the light (0: no sun, below: less of the sky, too).
     """
     height, width = ids.shape
     rotation, position = view.rotation, view.position

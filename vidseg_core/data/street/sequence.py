@@ -30,7 +30,7 @@ class _Geometry(NamedTuple):
 
 
 class Street:
-    """A camera drives along a street. A frame depends on the configuration and its number only; equal calls, equal bits.
+    """A camera drives along a street. A frame depends on the configuration and its number only, bit by bit.
 
     Labels are ids of `config/classes/camvid.yaml`. Flow is exact for each pixel's centre: the sky turns with the
     camera, bodies move rigidly (a walking person is several of them).

@@ -28,7 +28,7 @@ class Chunk(NamedTuple):
 
 
 class Bodies(NamedTuple):
-    """What is in the street at one time; `before`: `surfaces.frame` one frame earlier; shadows as `cast_shadows` takes them."""
+    """What is in the street at one time; `before`: `surfaces.frame` one frame earlier; shadows: see `cast_shadows`."""
 
     surfaces: Primitives
     before: np.ndarray
