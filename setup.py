@@ -57,5 +57,5 @@ setup(
         # `colcon test` looks for this name to decide that pytest runs the tests.
         "test": ["pytest"],
     },
-    entry_points={"console_scripts": ["vidseg = vidseg_core.cli:main"]},
+    entry_points={"console_scripts": ["vidseg = vidseg_core.cli:main", "vidseg_node = vidseg_ros.node:main"]},
 )

@@ -60,7 +60,7 @@ class Camera:
         self._writer = ImageWriter()
         self._stamps = Stamps()
         self._warned: set[str] = set()
-        self._complained_s: dict[str, float] = {}
+        self._complained_s = time.monotonic() - QUIET_S
         self._interval: int | None = None
         self._reset_wanted: str | None = None
         self._key_wanted = False
@@ -78,7 +78,7 @@ class Camera:
         self._subscription = subscribe_raw(
             self._node,
             CompressedImage if self._compressed else Image,
-            self.topic,
+            self.topic if self._compressed else f"{self._prefix}image_raw",
             self._on_message,
             self._on_lost,
             self._on_incompatible,
@@ -217,12 +217,12 @@ class Camera:
         return ImageView(*stamped, image.height, image.width, image.encoding, image.is_bigendian, image.step, data)
 
     def _refuse(self, error: Exception) -> None:
-        """Say why a message has no labels: each reason once in `QUIET_S`, as a camera repeats its mistakes."""
+        """Say why a message has no labels; a camera repeats its mistakes, so only once in `QUIET_S`."""
         self.statistics.counts.refused += 1
         self.statistics.failed(str(error))
         now_s = time.monotonic()
-        if now_s - self._complained_s.get(type(error).__name__, -QUIET_S) >= QUIET_S:
-            self._complained_s[type(error).__name__] = now_s
+        if now_s - self._complained_s >= QUIET_S:
+            self._complained_s = now_s
             self._log.error(f"{self.topic}: frame refused: {error}")
 
     def _prepare_stream(self, settings: CameraSettings) -> None:

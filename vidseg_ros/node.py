@@ -81,6 +81,11 @@ class VidsegNode(LifecycleNode):
         self.create_timer(REPORT_S, self._report, clock=steady)
         self.create_timer(WATCH_S, self._watch, clock=steady)
 
+    @property
+    def cameras(self) -> tuple[Camera, ...]:
+        """Those that configure has made."""
+        return tuple(self._configured.cameras) if self._configured else ()
+
     def start(self) -> None:
         """Configure and activate, unless the parameter `autostart` leaves that to a manager."""
         if self._autostart and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
@@ -166,7 +171,7 @@ class VidsegNode(LifecycleNode):
     def _deactivate(self) -> None:
         if self._worker is None:
             return
-        for camera in self._configured.cameras:
+        for camera in self.cameras:
             camera.listening = False
         self._watchdog.close()
         if not self._worker.stop():
@@ -203,17 +208,17 @@ class VidsegNode(LifecycleNode):
             parameters.check(values, names, configured=self._configured is not None)
         except VidsegError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        for camera in self._configured.cameras if self._configured else ():
+        for camera in self.cameras:
             camera.settings = parameters.camera_settings(values, camera.settings.name)
         return SetParametersResult(successful=True)
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        for camera in self._configured.cameras:
+        for camera in self.cameras:
             camera.request_reset("requested")
         return self._answer(response, "the next frame starts afresh")
 
     def _on_key_frame(self, request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        for camera in self._configured.cameras:
+        for camera in self.cameras:
             camera.request_key_frame()
         return self._answer(response, "the next frame is a key frame")
 
@@ -221,7 +226,7 @@ class VidsegNode(LifecycleNode):
         """Frames are not even stored while disabled."""
         if self._worker is not None and request.data != self._enabled:
             self._enabled = request.data
-            for camera in self._configured.cameras:
+            for camera in self.cameras:
                 if self._enabled:
                     camera.listen("enabled")
                 else:
@@ -245,7 +250,7 @@ class VidsegNode(LifecycleNode):
         now = self.get_clock().now()
         message = DiagnosticArray()
         message.header.stamp = now.to_msg()
-        for camera in self._configured.cameras:
+        for camera in self.cameras:
             report = camera.report(now.nanoseconds, self._state())
             message.status.append(report.status(self.get_name(), self._configured.hardware_id))
         self._diagnostics.publish(message)

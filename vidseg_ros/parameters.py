@@ -291,7 +291,9 @@ def values_of(node: Node, changes: Iterable[Parameter] = ()) -> dict[str, Any]:
                 values[name] = node.get_parameter(name).value
             except ParameterUninitializedException:
                 continue  # a camera without a value of its own
-    return values | {one.name: one.value for one in changes if declaration_of(one.name) is not None}
+    # A camera's own parameter is declared without a value.
+    given = {one.name: one.value for one in changes if declaration_of(one.name) is not None and one.value is not None}
+    return values | given
 
 
 def declaration_of(name: str) -> Declaration | None:
@@ -307,7 +309,7 @@ def check(values: Mapping[str, Any], changed: Iterable[str], configured: bool) -
     Raises:
         ConfigError: a value is not allowed, contradicts another one, or cannot change now.
     """
-    known = [(name, one) for name in changed if (one := declaration_of(name)) is not None]
+    known = [(name, one) for name in changed if name in values and (one := declaration_of(name)) is not None]
     for name, one in known:
         if configured and not one.while_active:
             raise ConfigError(

@@ -13,6 +13,7 @@ from vidseg_ros.mailbox import Mailbox
 
 MOST_FAULTS_IN_A_ROW = 3
 JOIN_S = 1.2
+GRACE_S = 10.0
 
 
 class Worker:
@@ -31,7 +32,7 @@ class Worker:
         self._log_error = log_error
         self._is_running = is_running
         self._busy_since_s: float | None = None
-        self._logged: set[str] = set()
+        self._last_logged = ""
         # A daemon: a worker that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="vidseg-worker", daemon=True)
         self._thread.start()
@@ -70,8 +71,8 @@ class Worker:
     def _fault(self, camera, error: Exception) -> None:
         camera.fault(error)
         text = f"{camera.topic}: {type(error).__name__}: {error}"
-        if text not in self._logged:
-            self._logged.add(text)
+        if text != self._last_logged:
+            self._last_logged = text
             self._log_error(f"{text}\n{traceback.format_exc()}")
         if camera.faults_in_a_row >= MOST_FAULTS_IN_A_ROW:
             self.failure = f"{text}, {MOST_FAULTS_IN_A_ROW} times in a row"
@@ -112,4 +113,4 @@ class Watchdog:
         now_s = time.monotonic()
         if self._last_resort and now_s - self._armed_s > limit_s / 4:
             self._armed_s = now_s
-            faulthandler.dump_traceback_later(2 * limit_s, exit=True)
+            faulthandler.dump_traceback_later(2 * limit_s + GRACE_S, exit=True)

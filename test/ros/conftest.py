@@ -1,6 +1,10 @@
 """Tests that speak DDS do it on this machine only, in a domain of their own, and log to a temporary folder."""
 
+import importlib.util
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,3 +36,33 @@ def ros(ros_environment):
     rclpy.init()
     yield rclpy
     rclpy.try_shutdown()
+
+
+@pytest.fixture(scope="session")
+def rig(ros):
+    """The module `rig.py` beside this file: `rig.Rig` is a camera, the node and a listener on real DDS."""
+    specification = importlib.util.spec_from_file_location("rig", Path(__file__).with_name("rig.py"))
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = module
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def process(ros_environment, checkout):
+    """Starts the node as a process of its own: parameters as `name:=value`, or another script in its place."""
+    started = []
+
+    def start(*parameters, script=None, namespace="/outside"):
+        command = ["-m", "vidseg_ros.node"] if script is None else ["-c", script]
+        given = [part for parameter in parameters for part in ("-p", parameter)]
+        arguments = [sys.executable, *command, "--ros-args", "-r", f"__ns:={namespace}", *given]
+        started.append(subprocess.Popen(arguments, cwd=checkout, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.poll() is None:
+            one.kill()
+        one.wait()
+        one.stderr.close()
