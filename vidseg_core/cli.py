@@ -34,6 +34,8 @@ examples:
       how fast it is on this computer
   vidseg train segmenter --dataset camvid:CamVid --output runs/camvid
       train the network for key frames
+  vidseg figure --help
+      draw the figures of the documentation
   vidseg weights
       what weights there are, what can be fetched, under which licence
 

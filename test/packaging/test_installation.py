@@ -79,6 +79,10 @@ def files_below(directory: Path) -> set[str]:
     return {str(path.relative_to(directory)) for path in files}
 
 
+def site_packages(prefix: Path) -> Path:
+    return prefix / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+
+
 def build(tree, *options):
     workspace = tree.parents[1]
     run(sys.executable, "-m", "colcon", "build", "--base-paths", "src", *options, cwd=workspace)
@@ -97,6 +101,12 @@ def test_colcon_build_installs_executables_and_files(source_tree, checkout):
     executable = prefix / "lib/vidseg_ros/vidseg"
     assert "usage: vidseg" in run(*sourced(workspace), executable, "--help", cwd=workspace)
     assert "NAME" in run(*sourced(workspace), executable, "weights", cwd=workspace)
+
+    (installed,) = metadata.distributions(name="vidseg_ros", path=[str(site_packages(prefix))])
+    scripts = {entry.name for entry in installed.entry_points.select(group="console_scripts")}
+    assert scripts == {path.name for path in (prefix / "lib/vidseg_ros").iterdir()}
+    for entry in installed.entry_points:
+        assert find_spec(entry.module) is not None, entry
 
     found = look(workspace, *sourced(workspace))
     assert found["package"].is_relative_to(prefix) and found["share"] == prefix / "share/vidseg_ros"
@@ -125,10 +135,6 @@ def test_a_symlinked_install_uses_the_sources(source_tree):
     assert found["share"] == source_tree
     executable = workspace / "install/vidseg_ros/lib/vidseg_ros/vidseg"
     assert "usage: vidseg" in run(*sourced(workspace), executable, "--help", cwd=workspace)
-
-
-def site_packages(prefix: Path) -> Path:
-    return prefix / f"lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
 
 
 def test_pip_install_brings_the_command_and_the_files(source_tree, checkout, tmp_path):
