@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -84,20 +85,21 @@ def by_distance(
     index_of = {sample.image: index for index, sample in enumerate(dataset.samples)}
     matrices = [ConfusionMatrix(len(dataset.classes)) for _ in range(distance + 1)]
 
-    def truth(index: int | None) -> np.ndarray | None:
-        if index is None:
-            return None
-        labels = dataset.read_labels(index)
-        return labels if size is None else cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    @lru_cache(maxsize=distance + 2)  # neighbouring clips share all frames but one
+    def read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+        image = read_rgb(path, DatasetError)
+        labels = dataset.read_labels(index_of[path]) if path in index_of else None
+        if size is not None:
+            image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+            if labels is not None:
+                labels = cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+        return image, labels
 
     for clip in progress(clips(dataset, distance)):
         stream.reset("new clip")
         scored = dict(clip.scored)
         for k, path in enumerate(clip.images):
-            image = read_rgb(path, DatasetError)
-            if size is not None:
-                image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
-            labels = truth(index_of.get(path))
+            image, labels = read(path)
             result = stream.step(Frame(image, k * FRAME_NS, name=path.stem, labels=labels))
             if k in scored:
                 matrices[k].update(result.labels, labels)

@@ -1,0 +1,174 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from vidseg_core.classes import load_classes
+from vidseg_core.engine.build import build_engine, read_ego_mask
+from vidseg_core.engine.config import EngineConfig
+from vidseg_core.engine.flow import DIS, NetworkFlow, NoFlow
+from vidseg_core.errors import CheckpointError, ConfigError
+from vidseg_core.frame import Frame
+from vidseg_core.networks.checkpoint import save_weights, sha256
+from vidseg_core.networks.flow_light import FlowLight
+from vidseg_core.networks.flownet_s import UpstreamFlowNetS
+from vidseg_core.networks.guided_refine import GuidedRefine
+from vidseg_core.networks.swiftnet import SwiftNet
+
+CAMVID = load_classes("camvid")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Untrained weights of every kind."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+
+    def save(name, tensors, **metadata):
+        save_weights(folder / f"{name}.safetensors", tensors, metadata)
+
+    swiftnet = SwiftNet(11).state_dict()
+    save("segmenter", swiftnet, architecture="swiftnet-r18", classes=CAMVID.to_dict(), input_scale=0.5)
+    torch.save(swiftnet, folder / "plain.pt")
+    refine = {f"refine.{key}": value for key, value in GuidedRefine(11).state_dict().items()}
+    light = {f"flow.{key}": value for key, value in FlowLight().state_dict().items()}
+    save("refine", refine, architecture="guided-refine", classes=CAMVID.to_dict())
+    save("seq", refine | light, architecture="swnet-seq", classes=CAMVID.to_dict())
+    other = CAMVID.to_dict()
+    other["classes"][0]["name"] = "heaven"
+    save("renamed", refine, architecture="guided-refine", classes=other)
+    few = {f"refine.{key}": value for key, value in GuidedRefine(5).state_dict().items()}
+    save("few", few, architecture="guided-refine")
+    torch.save(UpstreamFlowNetS().state_dict(), folder / "flownet.pt")
+    return folder
+
+
+def config(files, **values):
+    return EngineConfig(weights=files / "segmenter.safetensors", device="cpu", num_threads=2, **values)
+
+
+def frame(index, size=(96, 128)):
+    image = np.random.default_rng(index).integers(0, 256, (*size, 3), dtype=np.uint8)
+    return Frame(image, index * 33_000_000, name=str(index))
+
+
+def test_classes_and_input_scale_come_from_the_weights(files):
+    engine = build_engine(config(files))
+    assert engine.classes == CAMVID
+    assert engine.networks.segmenter.input_scale == 0.5
+    assert build_engine(config(files, input_scale=2)).networks.segmenter.input_scale == 2
+
+
+def test_description(files):
+    engine = build_engine(config(files, refine=True, refine_weights=files / "refine.safetensors"))
+    about = engine.describe()
+    assert about["weights"]["segmenter"] == {
+        "file": "segmenter.safetensors",
+        "sha256": sha256(files / "segmenter.safetensors"),
+    }
+    assert about["weights"]["refine"]["file"] == "refine.safetensors"
+    assert about["device"] == "cpu" and about["num_threads"] == 2 and about["config"]["refine"] is True
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ({"flow": "dis"}, DIS),
+        ({"flow": "none"}, NoFlow),
+        ({"flow": "light", "refine_weights": "seq.safetensors"}, NetworkFlow),
+        ({"flow": "light", "flow_weights": "seq.safetensors"}, NetworkFlow),
+        ({"flow": "flownet_s", "flow_weights": "flownet.pt"}, NetworkFlow),
+    ],
+)
+def test_every_flow_runs_through_a_stream(files, values, kind):
+    values = {key: files / value if key.endswith("weights") else value for key, value in values.items()}
+    engine = build_engine(config(files, **values))
+    assert isinstance(engine.networks.flow, kind)
+    stream = engine.stream()
+    results = [stream.step(frame(i)) for i in range(3)]
+    assert [result.is_key for result in results] == [True, False, False]
+    assert all(result.labels.shape == (96, 128) and result.labels.max() < 11 for result in results)
+
+
+def test_two_runs_give_the_same_labels(files):
+    values = {"refine": True, "refine_weights": files / "seq.safetensors", "flow": "light", "interval": 2}
+    runs = []
+    for _ in range(2):
+        stream = build_engine(config(files, **values)).stream()
+        runs.append([stream.step(frame(i)).labels for i in range(5)])
+    for a, b in zip(*runs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_public_swnet_seq_on_a_real_snippet(files, shared_data, upstream_weights, tmp_path):
+    path = tmp_path / "city.safetensors"
+    torch.manual_seed(0)
+    city = load_classes("cityscapes")
+    save_weights(path, SwiftNet(19).state_dict(), {"architecture": "swiftnet-r18", "classes": city.to_dict()})
+    engine = build_engine(
+        EngineConfig(
+            weights=path,
+            refine_weights=upstream_weights / "cityscapes-swnet_model_best.pth.tar",
+            flow="light",
+            refine=True,
+            grid_stride=8,
+            input_scale=0.25,
+            interval=2,
+            device="cpu",
+        )  # fmt: skip
+    )
+    folder = shared_data / "cityscapes_sequence" / "leftImg8bit_sequence" / "val" / "lindau"
+    stream = engine.stream()
+    for k, file in enumerate(sorted(folder.glob("*.png"))):
+        image = cv2.cvtColor(cv2.imread(str(file)), cv2.COLOR_BGR2RGB)
+        result = stream.step(Frame(image, k * 58_823_529, name=file.stem))
+        assert result.labels.shape == (1024, 2048) and result.age == k
+    assert stream.refined.guide.shape == (1, 11, 128, 256)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"classes": "cityscapes"}, "expected 19 classes as in class table 'cityscapes', found 11"),
+        ({"refine_weights": "few.safetensors"}, "few.*expected 11 classes as in class table 'camvid', found 5"),
+        (
+            {"refine_weights": "renamed.safetensors"},
+            r"expected the classes of table 'camvid' .*found those of .*heaven",
+        ),
+        ({"refine_weights": "segmenter.safetensors"}, "expected weights of swnet-seq or guided-refine, found swiftnet"),
+        ({"flow": "light", "refine_weights": "refine.safetensors"}, "brings no flow network"),
+        ({"flow": "flownet2_s", "flow_weights": "flownet.pt"}, "expected weights of FlowNet2S, found UpstreamFlowNetS"),
+        ({"weights": "plain.pt"}, "does not tell its 11 classes; name a class table"),
+        ({"weights": "gone.pt"}, "neither a weight file nor the name of one"),
+    ],
+)
+def test_weights_that_do_not_fit(files, values, message):
+    values = {key: files / value if key.endswith("weights") else value for key, value in values.items()}
+    with pytest.raises(CheckpointError, match=message):
+        build_engine(EngineConfig(**{"weights": files / "segmenter.safetensors", "device": "cpu"} | values))
+
+
+def test_a_class_table_for_weights_that_do_not_tell(files):
+    engine = build_engine(EngineConfig(weights=files / "plain.pt", classes="camvid", device="cpu"))
+    assert engine.classes == CAMVID
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_device_that_is_not_there(files):
+    with pytest.raises(ConfigError, match="device: expected a device that is there, got 'cuda'"):
+        build_engine(EngineConfig(weights=files / "segmenter.safetensors", device="cuda"))
+    assert build_engine(EngineConfig(weights=files / "segmenter.safetensors")).networks.device.type == "cpu"
+
+
+def test_ego_mask_file(files, tmp_path):
+    mask = np.zeros((96, 128), np.uint8)
+    mask[90:] = 255
+    cv2.imwrite(str(tmp_path / "ego.png"), mask)
+    engine = build_engine(config(files, ego_mask=tmp_path / "ego.png"))
+    labels = engine.stream().step(frame(0)).labels
+    assert (labels[90:] == 255).all() and (labels[:90] != 255).all()
+    with pytest.raises(ConfigError, match=r"ego_mask: .*gone\.png: no such file"):
+        engine.stream(tmp_path / "gone.png")
+    (tmp_path / "bad.png").write_text("no picture")
+    with pytest.raises(ConfigError, match=r"bad\.png: expected a picture"):
+        read_ego_mask(tmp_path / "bad.png")

@@ -1,0 +1,49 @@
+import pytest
+import torch
+
+from vidseg_core import cli
+from vidseg_core.classes import load_classes
+from vidseg_core.engine.build import build_engine
+from vidseg_core.engine.config import EngineConfig
+from vidseg_core.evaluation.bench import Case, run_case, table, untrained_refinement
+from vidseg_core.networks.checkpoint import save_weights
+from vidseg_core.networks.swiftnet import SwiftNet
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "net.safetensors"
+    torch.manual_seed(0)
+    save_weights(
+        path, SwiftNet(11).state_dict(), {"architecture": "swiftnet-r18", "classes": load_classes("camvid").to_dict()}
+    )
+    return path
+
+
+def test_the_engine_and_the_plain_pipeline_compute_the_same(weights):
+    case = Case("small", (240, 320), 0.5, 8, "light", True)
+    row = run_case(case, build_engine(EngineConfig(weights=weights, device="cpu")), interval=2, rounds=2)
+    assert row["label_agreement"] > 0.999
+    stages = row["stages"]
+    assert {"key.segment", "key.frame", "non_key.flow", "non_key.warp", "non_key.refine", "loop"} <= set(stages)
+    for stage in ("key.segment", "non_key.decode", "loop"):
+        assert stages[stage]["spread"][0] <= stages[stage]["ratio"] <= stages[stage]["spread"][1]
+    assert stages["key.frame"]["ms"] > stages["key.segment"]["ms"] > 0
+    assert row["loop_vs_eager"] == stages["loop"]["ratio"] and row["non_key_ms"] > 0
+    assert "whole loop" in table({"rows": [row]})
+
+
+def test_untrained_refinement_hands_logits_on():
+    warped = torch.randn(1, 11, 12, 16)
+    with torch.inference_mode():
+        refined = untrained_refinement(11)(warped, torch.randn(1, 3, 12, 16))
+    torch.testing.assert_close(refined.logits, warped)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--rounds", "0"], "--rounds: expected 1 or more, got 0"), (["--case", "4096"], "expected part of one of")],
+)
+def test_bad_arguments(weights, capsys, arguments, message):
+    assert cli.main(["bench", "--weights", str(weights), *arguments]) == 2
+    assert message in capsys.readouterr().err
