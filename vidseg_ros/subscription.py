@@ -12,6 +12,7 @@ from rclpy.qos import (
     QoSPolicyKind,
     QoSProfile,
     ReliabilityPolicy,
+    qos_policy_name_from_kind,
     qos_profile_sensor_data,
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -43,7 +44,7 @@ def subscribe_raw(
         on_incompatible: called with the policy that keeps a publisher's messages out.
     """
     events = {
-        "incompatible_qos": lambda event: on_incompatible(_policy_name(event.last_policy_kind)),
+        "incompatible_qos": lambda event: on_incompatible(qos_policy_name_from_kind(event.last_policy_kind).lower()),
         "message_lost": lambda event: on_lost(event.total_count_change),
     }
     try:
@@ -73,11 +74,6 @@ def _copy_of(profile: QoSProfile) -> QoSProfile:
         reliability=profile.reliability,
         durability=profile.durability,
     )
-
-
-def _policy_name(kind: object) -> str:
-    """`reliability` for RMW_QOS_POLICY_RELIABILITY, whose number and type differ between distributions."""
-    return str(getattr(kind, "name", kind)).lower()
 
 
 def publish_images(node: Node, topic: str) -> Publisher:

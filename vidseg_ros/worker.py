@@ -32,7 +32,7 @@ class Worker:
         self._log_error = log_error
         self._is_running = is_running
         self._busy_since_s: float | None = None
-        self._last_logged = ""
+        self._logged: set[tuple] = set()
         # A daemon: a worker that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="vidseg-worker", daemon=True)
         self._thread.start()
@@ -71,8 +71,10 @@ class Worker:
     def _fault(self, camera, error: Exception) -> None:
         camera.fault(error)
         text = f"{camera.topic}: {type(error).__name__}: {error}"
-        if text != self._last_logged:
-            self._last_logged = text
+        [*_, raised] = traceback.extract_tb(error.__traceback__)
+        place = (camera.topic, type(error), raised.filename, raised.lineno)
+        if place not in self._logged:
+            self._logged.add(place)
             self._log_error(f"{text}\n{traceback.format_exc()}")
         if camera.faults_in_a_row >= MOST_FAULTS_IN_A_ROW:
             self.failure = f"{text}, {MOST_FAULTS_IN_A_ROW} times in a row"

@@ -66,3 +66,19 @@ def process(ros_environment, checkout):
             one.kill()
         one.wait()
         one.stderr.close()
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """A segmentation network of CamVid's 11 classes that nobody has trained."""
+    import torch
+
+    from vidseg_core.classes import load_classes
+    from vidseg_core.networks.checkpoint import save_weights
+    from vidseg_core.networks.swiftnet import SwiftNet
+
+    path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
+    torch.manual_seed(0)
+    metadata = {"architecture": "swiftnet-r18", "classes": load_classes("camvid").to_dict()}
+    save_weights(path, SwiftNet(11).state_dict(), metadata)
+    return path

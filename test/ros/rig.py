@@ -24,7 +24,12 @@ from vidseg_ros.subscription import LATCHED
 DEADLINE_S = 60
 STEP_NS = 33_333_333
 SIZE = (120, 160)
-_numbers = itertools.count()
+_taken = 0
+
+
+def next_namespace():
+    """Of the rig that is made next."""
+    return f"/rig_{_taken}"
 
 
 class StandIn:
@@ -99,16 +104,22 @@ class Rig:
         outputs: topics to listen to, of every camera.
         reliability: of the camera's publisher.
         start: whether the node configures and activates itself.
+        remap: rules of names for the node.
         parameters: of the node.
     """
 
-    def __init__(self, ros, engine=None, outputs=("labels",), reliability="BEST_EFFORT", start=True, **parameters):
+    def __init__(
+        self, ros, engine=None, outputs=("labels",), reliability="BEST_EFFORT", start=True, remap=(), **parameters
+    ):
         self.ros = ros
-        self.namespace = f"/rig_{next(_numbers)}"
+        global _taken
+        self.namespace = next_namespace()
+        _taken += 1
         self.engine = engine
         given = [Parameter(name, value=value) for name, value in parameters.items()]
         build = {} if engine is None else {"build": lambda values: engine}
-        self.node = VidsegNode(namespace=self.namespace, parameter_overrides=given, **build)
+        arguments = ["--ros-args", *(part for rule in remap for part in ("-r", rule))]
+        self.node = VidsegNode(namespace=self.namespace, parameter_overrides=given, cli_args=arguments, **build)
         self.tester = ros.create_node("tester", namespace=self.namespace)
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)

@@ -19,21 +19,6 @@ ALL = ("labels", "overlay", "labels_color", "confidence")
 EXIT_S = 120
 
 
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory):
-    """A segmentation network of 11 classes that nobody has trained."""
-    import torch
-
-    from vidseg_core.networks.checkpoint import save_weights
-    from vidseg_core.networks.swiftnet import SwiftNet
-
-    path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
-    torch.manual_seed(0)
-    metadata = {"architecture": "swiftnet-r18", "classes": load_classes("camvid").to_dict()}
-    save_weights(path, SwiftNet(11).state_dict(), metadata)
-    return path
-
-
 def change(rig, transition):
     request = ChangeState.Request()
     request.transition.id = getattr(Transition, f"TRANSITION_{transition}")
