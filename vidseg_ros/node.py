@@ -156,6 +156,8 @@ class VidsegNode(LifecycleNode):
             self.create_service(Trigger, "~/key_frame", self._on_key_frame),
             self.create_service(SetBool, "~/enable", self._on_enable),
         ]
+        if unknown := parameters.undeclared(self):
+            self.get_logger().warning(f"given, but no parameters of this node: {', '.join(unknown)}")
         topics = ", ".join(camera.topic for camera in made.cameras)
         self.get_logger().info(f"{len(engine.classes)} classes on {made.hardware_id}; subscribed to {topics}")
 

@@ -281,6 +281,13 @@ def declare_overrides(node: Node, camera: str) -> None:
             node.declare_parameter(name, one.type, descriptor)
 
 
+def undeclared(node: Node) -> list[str]:
+    """Names that were given at the start and that the node does not have: misspelt, most likely."""
+    # rclpy has no public way to ask for these.
+    given = getattr(node, "_parameter_overrides", {})
+    return sorted(name for name in given if not node.has_parameter(name))
+
+
 def values_of(node: Node, changes: Iterable[Parameter] = ()) -> dict[str, Any]:
     """Name and value of all that are set, the cameras' own included, as they would be after `changes`."""
     names = [*DECLARATIONS, *(f"{camera}.{one.name}" for camera in _cameras_of(node) for one in PER_CAMERA)]

@@ -198,6 +198,14 @@ def test_parameters_change_while_active_or_say_why_not(rig, ros):
         bench.prime()
 
 
+def test_misspelt_parameters_are_named(rig, ros):
+    with rig.Rig(ros, rig.StandIn(), cameras=["front"], intervall=3, **{"left.interval": 2}) as bench:
+        bench.spin_until(lambda: bench.logged("no parameters of this node"))
+        assert bench.logged("no parameters of this node") == [
+            "given, but no parameters of this node: intervall, left.interval"
+        ]
+
+
 def test_lifecycle_by_a_manager(rig, ros):
     with rig.Rig(ros, rig.StandIn(), autostart=False) as bench:
         assert state(bench) == "unconfigured"

@@ -3,6 +3,7 @@
 import itertools
 import os
 import resource
+import signal
 import threading
 import time
 
@@ -409,6 +410,27 @@ def test_a_node_that_does_nothing_ends_for_respawn(rig, ros, process, fault):
         assert one.poll() == 1
         errors = one.stderr.read()
         assert message in errors and "the process ends" in errors
+    finally:
+        node.destroy_node()
+
+
+def test_a_signal_ends_a_process_whose_engine_is_busy(rig, ros, process):
+    """With status 0: it was asked to end, and what the engine is at is lost."""
+    node = ros.create_node("camera", namespace="/busy")
+    publisher = node.create_publisher(Image, "image_raw", 5)
+    image = Image(height=64, width=64, step=192, encoding="rgb8", data=bytes(64 * 192))
+    try:
+        fault = "print('busy', file=sys.stderr, flush=True), threading.Event().wait()"
+        one = process(script=SCRIPT.format(fault=fault), namespace="/busy")
+        rig.read_until(one, "subscribed to")
+        deadline = time.monotonic() + EXIT_S
+        while publisher.get_subscription_count() == 0 and time.monotonic() < deadline:
+            ros.spin_once(node, timeout_sec=0.1)
+        publisher.publish(image)
+        rig.read_until(one, "busy")
+        one.send_signal(signal.SIGTERM)
+        assert one.wait(EXIT_S) == 0
+        assert "Traceback" not in one.stderr.read()
     finally:
         node.destroy_node()
 
