@@ -290,7 +290,7 @@ def run(options: argparse.Namespace) -> int:
         source,
         jpeg_quality=options.quality if options.compressed else None,
         memory_bytes=int(options.memory * 1e6),
-        progress=partial(tqdm, desc=source.name, total=source.num_frames, unit="frame", leave=False),
+        progress=partial(tqdm, desc=source.name, total=source.num_frames, unit="frame", leave=False, mininterval=0.5),
     )
     stopped: list[int] = []
     for one in (signal.SIGINT, signal.SIGTERM):
