@@ -2,8 +2,8 @@
 
 CONSTRAINTS ?= constraints.txt
 DURATION ?= 20
-FRAMES = $(shell expr $(DURATION) \* 30)
-SOURCE ?= street:seed=0,size=640x360,rate=30,frames=$(FRAMES)
+SOURCE ?=
+WEIGHTS ?=
 OUT ?= demo_output
 
 SUPPORTED := 3.10 3.11 3.12 3.13
@@ -18,9 +18,10 @@ help:
 	@echo 'make .venv   install everything into .venv (2 GB, about 7 with PyTorch for CUDA; Python $(firstword $(SUPPORTED)) to $(lastword $(SUPPORTED)))'
 	@echo '               PYTHON=/path/to/python3   use this interpreter'
 	@echo '               TORCH_INDEX_URL=URL       take PyTorch from this index: a build for the CPU, or another CUDA'
-	@echo 'make demo    label $(DURATION) s of video, write it to $(OUT)/'
-	@echo '               SOURCE=...                a folder of images, a video, a bag, or street:seed=1 (what it takes now)'
-	@echo '               DURATION=20               seconds, at 30 frames per second'
+	@echo 'make demo    play $(DURATION) s of video through ROS into the node, write what comes out to $(OUT)/'
+	@echo '               SOURCE=...                a folder of images, a video, a bag (default: the synthetic street)'
+	@echo '               DURATION=20               seconds; what is shorter is repeated'
+	@echo '               WEIGHTS=...               another network, by its name or its file'
 	@echo 'make test    run the tests'
 	@echo 'make test-ros-constraints   run them with the versions that a ROS distribution has, in .venv-ros'
 	@echo 'make lint    check the style'
@@ -53,7 +54,8 @@ endif
 	@touch $@
 
 demo: .venv
-	.venv/bin/vidseg run '$(SOURCE)' --frames $(FRAMES) --out '$(OUT)' --overwrite
+	.venv/bin/python -m vidseg_ros.tools.demo $(if $(SOURCE),'$(SOURCE)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') \
+	  --duration $(DURATION) --out '$(OUT)'
 
 test: .venv
 	.venv/bin/python -m pytest

@@ -57,5 +57,12 @@ setup(
         # `colcon test` looks for this name to decide that pytest runs the tests.
         "test": ["pytest"],
     },
-    entry_points={"console_scripts": ["vidseg = vidseg_core.cli:main", "vidseg_node = vidseg_ros.node:main"]},
+    entry_points={
+        "console_scripts": [
+            "vidseg = vidseg_core.cli:main",
+            "vidseg_node = vidseg_ros.node:main",
+            "camera_player = vidseg_ros.tools.camera_player:main",
+            "demo = vidseg_ros.tools.demo:main",
+        ]
+    },
 )
