@@ -35,7 +35,7 @@ def flow_colors(flow: np.ndarray, largest: float | None = None) -> np.ndarray:
     if not largest > 0:
         raise ValueError(f"largest: expected a length above 0, got {largest}")
     degrees = np.degrees(np.arctan2(flow[..., 1], flow[..., 0])) % 360.0
-    saturation = np.clip(length / largest, 0.0, 1.0)
+    saturation = np.sqrt(np.clip(length / largest, 0.0, 1.0))  # so that slow motion shows
     hsv = np.stack([degrees, saturation, np.ones_like(saturation)], axis=-1).astype(np.float32)
     return np.rint(255.0 * cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)).astype(np.uint8)
 

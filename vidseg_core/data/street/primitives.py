@@ -118,14 +118,12 @@ class Mesh:
 
     def prism(self, start, end, radius, radius_end, material, color, label, sides=6, seed=0):
         """A round bar from `start` to `end` as a prism."""
+        unit = _unit(_sub(end, start))
+        first = _unit(_cross(unit, (1.0, 0.0, 0.0) if abs(unit[0]) < 0.9 else (0.0, 1.0, 0.0)))
+        second = _cross(unit, first)
         start, end = np.asarray(start, float), np.asarray(end, float)
-        unit = (end - start) / np.linalg.norm(end - start)
-        first = np.cross(unit, (1.0, 0.0, 0.0) if abs(unit[0]) < 0.9 else (0.0, 1.0, 0.0))
-        first /= np.linalg.norm(first)
-        second = np.cross(unit, first)
-        ring = [
-            math.cos(2 * math.pi * k / sides) * first + math.sin(2 * math.pi * k / sides) * second for k in range(sides)
-        ]
+        angles = 2 * np.pi / sides * np.arange(sides)
+        ring = np.outer(np.cos(angles), first) + np.outer(np.sin(angles), second)
         for k in range(sides):
             r0, r1 = ring[k], ring[(k + 1) % sides]
             points = [start + r0 * radius, start + r1 * radius, end + r1 * radius_end, end + r0 * radius_end]

@@ -155,10 +155,16 @@ def ground_hit(ground, view, rx, ry):
     if dz >= -height / GROUND_LIMIT:
         return 0.0, SKY_ID
     x0, y0 = view.position[0], view.position[1]
-    upper = (ground.widths[4] - height) / dz
+    per_dz = -1.0 / dz
+    lower = height * per_dz
+    d = road_offset(ground, x0 + dx * lower, y0 + dy * lower)
+    # Most rays meet road at both heights: between them d changes by less than this, as the road's slope is below 0.16.
+    margin = ground.widths[4] * per_dz * (abs(dy) + 0.16 * abs(dx))
+    if margin - ground.widths[1] < d < ground.widths[0] - margin:
+        return 1.0 / lower, ROAD_ID
+    upper = (height - ground.widths[4]) * per_dz
     if not on_road(ground, x0 + dx * upper, y0 + dy * upper):
         return 1.0 / upper, WALK_ID
-    lower = -height / dz
     if on_road(ground, x0 + dx * lower, y0 + dy * lower):
         return 1.0 / lower, ROAD_ID
     for _ in range(8):
@@ -482,21 +488,23 @@ def sky_color(noise, light, dx, dy, dz):
 
 @njit(inline="always", **JIT)
 def asphalt(noise, ground, x, y, d, along, across):
+    """`along`, `across`: pixels per metre in these directions of the road."""
     style = ground.style
     seed = int(style[9])
     k = 1.0 + 0.12 * (noise2(noise, x * 0.12, d * 0.5, seed) - 0.5)
-    foot = max(along, across)
-    k += 0.09 * visible(0.7, foot) * (noise2(noise, x * 0.9, y * 1.4, seed + 1) - 0.5)
-    fine = visible(0.025, math.sqrt(along * across))
+    low = min(along, across)
+    k += 0.09 * visible(0.7, low) * (noise2(noise, x * 0.9, y * 1.4, seed + 1) - 0.5)
+    middle = math.sqrt(along * across)
+    fine = visible(0.025, middle)
     if fine > 0.0:
         k += 0.7 * style[1] * fine * (noise2(noise, x * 40.0, y * 40.0, seed + 5) - 0.5)
-    k += style[1] * visible(0.06, math.sqrt(along * across)) * (noise2(noise, x * 16.0, y * 16.0, seed + 2) - 0.5)
-    patch = cell(noise, int(math.floor(x / 5.0)), int(math.floor(d / 2.6)), seed + 3)
+    k += style[1] * visible(0.06, middle) * (noise2(noise, x * 16.0, y * 16.0, seed + 2) - 0.5)
+    patch = cell(noise, int(math.floor(x * 0.2)), int(math.floor(d / 2.6)), seed + 3)
     if patch > 0.90:
         k *= 0.86
     lane = d / 3.3
     track = abs(lane - math.floor(lane) - 0.5)
-    k -= 0.07 * band(track, 0.16, 0.34, across / 3.3)
+    k -= 0.07 * band(track, 0.16, 0.34, across * 3.3)
     g = style[0] * k
     return (g, g * 1.0, g * 1.02)
 
@@ -538,12 +546,12 @@ def walk_color(noise, ground, x, y, d, along, across):
     seed = int(style[9])
     edge = d - widths[0] if d > 0.0 else -d - widths[1]
     outer = d - widths[2] if d > 0.0 else -d - widths[3]
-    foot = math.sqrt(along * across)
+    middle = math.sqrt(along * across)
     grain = 1.0 + 0.14 * (noise2(noise, x * 0.5, y * 0.5, seed + 6) - 0.5)
-    grain += 0.16 * visible(0.08, foot) * (noise2(noise, x * 11.0, y * 11.0, seed + 7) - 0.5)
+    grain += 0.16 * visible(0.08, middle) * (noise2(noise, x * 11.0, y * 11.0, seed + 7) - 0.5)
     if outer > 0.0 and style[8] > 0.5:
         k = 0.75 + 0.4 * noise2(noise, x * 0.6, y * 0.6, seed + 8)
-        k += 0.6 * visible(0.15, foot) * (noise2(noise, x * 8.0, y * 8.0, seed + 9) - 0.5)
+        k += 0.6 * visible(0.15, middle) * (noise2(noise, x * 8.0, y * 8.0, seed + 9) - 0.5)
         return (style[6] * k * 0.9, style[6] * k * 1.18, style[6] * k * 0.45), TREE
     if outer > 0.0:
         return scale((style[6], style[6] * 0.98, style[6] * 0.93), grain), SIDEWALK
@@ -551,7 +559,7 @@ def walk_color(noise, ground, x, y, d, along, across):
     i, j = math.floor(x / size), math.floor(d / size)
     k = grain
     if style[7] > 0.5:
-        near = visible(size * 0.35, max(along, across))
+        near = visible(size * 0.35, min(along, across))
         k += 0.16 * near * (cell(noise, int(i), int(j), seed + 10) - 0.5)
         joint = max(band(x - i * size, 0.0, 0.02, along), band(d - j * size, 0.0, 0.02, across))
         k -= 0.35 * joint
@@ -561,49 +569,49 @@ def walk_color(noise, ground, x, y, d, along, across):
 
 
 @njit(inline="always", **JIT)
-def material_color(noise, surfaces, i, a, b, c, shade, footprint):
+def material_color(noise, surfaces, i, a, b, c, shade, density):
     """Colour of a primitive at local coordinates, before light."""
     meta, parameters, corners = surfaces.meta[i], surfaces.parameters[i], surfaces.corners[i]
     material, seed = meta[2], meta[4]
     base = (surfaces.color[i, 0], surfaces.color[i, 1], surfaces.color[i, 2])
     if material == P.FACADE:
-        return T.facade(noise, base, a, b, parameters, seed, footprint)
+        return T.facade(noise, base, a, b, parameters, seed, density)
     if material == P.LEAF:
         s = parameters[0]
-        return T.leaves(noise, base, a * s, b * s, c * s, shade, seed, footprint)
+        return T.leaves(noise, base, a * s, b * s, c * s, shade, seed, density)
     if material == P.WALL:
-        return T.masonry(noise, base, a, b, parameters[6], seed, footprint)
+        return T.masonry(noise, base, a, b, parameters[6], seed, density)
     if material == P.ROOF:
-        return T.roof(noise, base, a, b, seed, footprint)
+        return T.roof(noise, base, a, b, seed, density)
     if material == P.BARK:
-        return T.bark(noise, base, a, b, seed, footprint)
+        return T.bark(noise, base, a, b, seed, density)
     if material == P.BOARDS:
-        return T.boards(noise, base, a, b, parameters[0], seed, footprint)
+        return T.boards(noise, base, a, b, parameters[0], seed, density)
     if material == P.RAILING:
-        return T.railing(noise, base, a, b, parameters[0], seed, footprint)
+        return T.railing(noise, base, a, b, parameters[0], seed, density)
     if material == P.GUARD_RAIL:
-        return T.guard_rail(base, a, b, parameters[0], footprint)
+        return T.guard_rail(base, a, b, parameters[0], density)
     if material == P.CLOTH:
         s = parameters[0]
-        return T.cloth(noise, base, a * s, b * s, c * s, seed, footprint)
+        return T.cloth(noise, base, a * s, b * s, c * s, seed, density)
     if material == P.HEAD:
         return T.head(base, a, c, parameters[0])
     if material == P.WHEEL:
         x, y = a - 0.5 * (corners[0, 0] + corners[2, 0]), b - 0.5 * (corners[0, 1] + corners[2, 1])
-        return T.wheel(x, y, 0.5 * (corners[1, 0] - corners[0, 0]), footprint)
+        return T.wheel(x, y, 0.5 * (corners[1, 0] - corners[0, 0]), density)
     if material == P.ROUND_SIGN:
         x, y = a - 0.5 * (corners[0, 0] + corners[2, 0]), b - 0.5 * (corners[0, 1] + corners[2, 1])
-        return T.round_sign(x, y, 0.5 * (corners[1, 0] - corners[0, 0]), seed, footprint)
+        return T.round_sign(x, y, 0.5 * (corners[1, 0] - corners[0, 0]), seed, density)
     if material == P.TRIANGLE_SIGN:
-        return T.triangle_sign(a, b, parameters[0], seed, footprint)
+        return T.triangle_sign(a, b, parameters[0], seed, density)
     if material == P.PLATE_SIGN:
-        return T.plate_sign(noise, base, a, b, parameters[0], parameters[1], seed, footprint)
+        return T.plate_sign(noise, base, a, b, parameters[0], parameters[1], seed, density)
     if material == P.LAMPS:
-        return T.lamps(a, b, parameters[0], parameters[1], seed, footprint)
+        return T.lamps(a, b, parameters[0], parameters[1], seed, density)
     if material == P.CAR_FRONT or material == P.CAR_REAR:
-        return T.car_end(base, a, b, parameters[0], parameters[1], seed, material == P.CAR_REAR, footprint)
+        return T.car_end(base, a, b, parameters[0], parameters[1], seed, material == P.CAR_REAR, density)
     if material == P.SIDE_WINDOW:
-        return T.side_window(base, a, b, parameters[0], parameters[1], footprint)
+        return T.side_window(base, a, b, parameters[0], parameters[1], density)
     return base
 
 
@@ -630,8 +638,8 @@ def surface_color(noise, surfaces, light, i, px, py, pz, focal):
     up = nx * light.up[0] + ny * light.up[1] + nz * light.up[2]
     sun = nx * light.sun[0] + ny * light.sun[1] + nz * light.sun[2]
     material = surfaces.meta[i, 2]
-    footprint = pz / focal / math.sqrt(max(-facing, 0.02))
-    r, g, b_ = material_color(noise, surfaces, i, a, b, c, 0.5 + 0.5 * up, footprint)
+    density = focal / pz * math.sqrt(max(-facing, 0.02))
+    r, g, b_ = material_color(noise, surfaces, i, a, b, c, 0.5 + 0.5 * up, density)
     if material == P.LAMPS:
         return (r, g, b_), a, b, c
     lit = 0.72 + 0.28 * up
@@ -670,8 +678,8 @@ def seen_color(noise, surfaces, ground, light, view, i, rx, ry, inverse, shadow)
     else:
         x, y = view.position[0] + dx * depth, view.position[1] + dy * depth
         d = road_offset(ground, x, y)
-        across = depth / view.focal
-        along = max(across, depth * depth / (view.focal * view.position[2]))
+        across = view.focal * inverse
+        along = min(across, across * view.position[2] * inverse)
         if i == ROAD_ID:
             color, label = road_color(noise, ground, x, y, d, along, across), ROAD
         elif i == WALK_ID:
