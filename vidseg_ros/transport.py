@@ -15,11 +15,14 @@ from typing import Any
 from vidseg_core.resources import resource
 
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
-"""Where Fast DDS looks for a profile: its name since ROS 2 Jazzy, and the one before."""
+"""Where Fast DDS looks for a profile: in ROS 2 Kilted and later, and before."""
+
+# Later ones take the old name with a warning in every process.
+_DISTRIBUTIONS_WITH_OLD_NAME = ("humble", "iron", "jazzy")
 
 _SHARED_MEMORY = (
     "With Fast DDS, start the camera driver's process with FASTDDS_DEFAULT_PROFILES_FILE={profile} "
-    "(before ROS 2 Jazzy FASTRTPS_DEFAULT_PROFILES_FILE): shared memory belongs to the sender, and its default size "
+    "(before ROS 2 Kilted FASTRTPS_DEFAULT_PROFILES_FILE): shared memory belongs to the sender, and its default size "
     "holds no large image. Containers need a common /dev/shm (`docker run --ipc=host`) and the same user."
 )
 NO_FRAMES = "{topic}: a publisher is there, but no frame has come for {seconds:g} s. " + _SHARED_MEMORY
@@ -44,7 +47,8 @@ def profile_environment(environ: Mapping[str, str] = os.environ) -> dict[str, st
     """
     if any(environ.get(name) for name in PROFILE_VARIABLES):
         return {}
-    return dict.fromkeys(PROFILE_VARIABLES, str(profile_path()))
+    names = PROFILE_VARIABLES if environ.get("ROS_DISTRO") in _DISTRIBUTIONS_WITH_OLD_NAME else PROFILE_VARIABLES[:1]
+    return dict.fromkeys(names, str(profile_path()))
 
 
 def warning(text: str, **values: Any) -> str:
