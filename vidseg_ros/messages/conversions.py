@@ -48,6 +48,8 @@ _UPPER_BYTES = {
     "bayer_gbrg16": "bayer_gbrg8",
     "bayer_grbg16": "bayer_grbg8",
 }
+# Encodings in which two neighbours in a row share their colour. OpenCV 4 takes rows of odd width without a word.
+_PAIRED = ("yuv422", "uyvy", "yuv422_yuy2", "yuyv")
 ENCODINGS = (*_CONVERSION, *_UPPER_BYTES)
 """The encodings that `to_rgb` knows."""
 COMPRESSED_FORMATS = ("jpeg", "png", "webp", "bmp")
@@ -83,6 +85,8 @@ def to_rgb(view: ImageView) -> np.ndarray:
         pixels = view.pixels(BYTES_PER_PIXEL[encoding])
     else:
         raise UnsupportedEncoding(encoding, ENCODINGS)
+    if encoding in _PAIRED and view.width % 2:
+        raise WireError(f"{view.width} x {view.height} pixels cannot be {encoding}: expected an even width")
     conversion = _CONVERSION[encoding]
     if conversion is None:
         return pixels
