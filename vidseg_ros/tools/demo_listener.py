@@ -102,10 +102,13 @@ class Listener:
     def live_line(self) -> str:
         """How it goes, over the last seconds."""
         now_ns = time.time_ns()
-        window_ns = now_ns - round(WINDOW_S * 1e9)
-        sent, labels = self._recording.sent.since(window_ns), self._recording.labels.since(window_ns)
-        parts = [f"in {_rate_hz(sent):5.1f} Hz", f"out {_rate_hz(labels):5.1f} Hz"]
-        parts.append(f"latency {np.median(labels.latencies_ms()):5.0f} ms" if len(labels) else "no labels")
+        begin_ns = self._recording.sent.arrivals_ns[0] if len(self._recording.sent) else now_ns
+        window_ns = min(now_ns - begin_ns, round(WINDOW_S * 1e9)) or 1
+        recent = [track.since(now_ns - window_ns) for track in (self._recording.sent, self._recording.labels)]
+        rates = [len(track) * 1e9 / window_ns for track in recent]
+        latencies_ms = recent[1].latencies_ms()
+        parts = [f"in {rates[0]:5.1f} Hz", f"out {rates[1]:5.1f} Hz"]
+        parts.append(f"latency {np.median(latencies_ms):5.0f} ms" if len(latencies_ms) else "no labels")
         parts.append(f"key frames {self.diagnostics.get('Key frames', '-')}")
         parts.append(f"dropped {self.diagnostics.get('Frames dropped', '-')}")
         return "   ".join(parts)
@@ -149,10 +152,3 @@ class Listener:
     def _is_complete(self) -> bool:
         recording = self._recording
         return len(recording.labels) == len(recording.overlays) == len(recording.sent)
-
-
-def _rate_hz(track: Track) -> float:
-    """Of arrivals."""
-    if len(track) < 2 or track.arrivals_ns[-1] == track.arrivals_ns[0]:
-        return 0.0
-    return (len(track) - 1) * 1e9 / (track.arrivals_ns[-1] - track.arrivals_ns[0])

@@ -58,7 +58,8 @@ class Display:
         """Show the line, which is only made when it is time for another one."""
         now_s = time.monotonic()
         if now_s - self._last_s >= self._every_s:
-            self._last_s, self._line = now_s, line()
+            # A line that is broken in two cannot be written over.
+            self._last_s, self._line = now_s, line()[: shutil.get_terminal_size().columns - 1]
             self._stream.write(f"\r\x1b[K{self._line}" if self._is_terminal else f"{self._line}\n")
             self._stream.flush()
 

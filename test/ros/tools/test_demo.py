@@ -1,7 +1,9 @@
 """The demo as a user starts it: processes, DDS, files, exit status."""
 
+import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -254,6 +256,65 @@ def test_the_environment_is_of_its_own():
     assert 1 <= int(taken["ROS_DOMAIN_ID"]) <= 100 and taken["ROS_DOMAIN_ID"] != str(own)
     assert taken["ROS_LOCALHOST_ONLY"] == "1"
     assert demo_session.ros_environment(42, {})["ROS_DOMAIN_ID"] == "42"
+
+
+class Screen(io.StringIO):
+    def __init__(self, is_terminal):
+        super().__init__()
+        self._is_terminal = is_terminal
+
+    def isatty(self):
+        return self._is_terminal
+
+
+def test_a_terminal_shows_one_line_that_changes(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "11")
+    now_s = [0.0]
+    monkeypatch.setattr(demo_session.time, "monotonic", lambda: now_s[0])
+    screen = Screen(is_terminal=True)
+    display = demo_session.Display(screen)
+    display.update(lambda: "in 30 Hz and more")
+    display.update(lambda: "too early")
+    display.print("a warning")
+    now_s[0] = 1.0
+    display.echo("50 %\r")
+    display.update(lambda: "in 29 Hz")
+    display.close()
+    lines = ("in 30 Hz a", "a warning\nin 30 Hz a50 %\r", "in 29 Hz\n")
+    assert screen.getvalue() == "".join(f"\r\x1b[K{line}" for line in lines)
+
+
+def test_a_log_gets_a_line_now_and_then(monkeypatch):
+    now_s = [0.0]
+    monkeypatch.setattr(demo_session.time, "monotonic", lambda: now_s[0])
+    screen = Screen(is_terminal=False)
+    display = demo_session.Display(screen)
+    for second in range(7):
+        now_s[0] = float(second)
+        display.update(lambda: f"after {now_s[0]:.0f} s")
+    display.echo("50 %\r")
+    display.print("a warning")
+    display.close()
+    assert screen.getvalue() == "after 0 s\nafter 5 s\na warning\n"
+
+
+def test_the_live_line(tmp_path):
+    from vidseg_ros.tools.demo_listener import Listener
+
+    recording = Recording(tmp_path)
+    listener = Listener("/camera", recording)
+    assert listener.live_line() == "in   0.0 Hz   out   0.0 Hz   no labels   key frames -   dropped -"
+    now_ns = time.time_ns()
+    for i in range(60):
+        recording.sent.add(now_ns - (59 - i) * 10**8, now_ns - (59 - i) * 10**8)
+        if i % 2:
+            recording.labels.add(recording.sent.stamps_ns[-1] - 7_000_000, recording.sent.stamps_ns[-1])
+    listener.diagnostics = {"Key frames": "6", "Frames dropped": "30"}
+    rates = re.fullmatch(
+        r"in +([\d.]+) Hz   out +([\d.]+) Hz   latency     7 ms   key frames 6   dropped 30", listener.live_line()
+    )
+    # Over two seconds, of which a busy machine may have spent some here.
+    assert 0 < float(rates[1]) <= 10.5 and 0 < float(rates[2]) <= 5.5
 
 
 def test_labels_of_other_stamps_are_a_problem(tmp_path):
