@@ -1,3 +1,3 @@
-"""Semantic labels for every camera frame: a segmentation network on key frames, optical flow and a small network between them."""
+"""Semantic labels for every camera frame: a network on key frames, optical flow and a small network between them."""
 
 __version__ = "0.1.0"

@@ -2,7 +2,7 @@
 
 
 class VidsegError(ValueError):
-    """Base class: something given to vidseg is not what it must be. The message names it, what was expected and what came."""
+    """Base class: what was given to vidseg is not what it must be. The message names it, the expected and the found."""
 
 
 class ConfigError(VidsegError):
