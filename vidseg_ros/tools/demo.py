@@ -130,6 +130,8 @@ def describe(summary: dict[str, Any]) -> str:
         parts.append(f"{100 * summary['key_ratio']:.0f} % key frames")
     if summary["miou"] is not None:
         parts.append(f"mIoU {summary['miou']:.1f} %")
+    if summary["pictures_not_kept"]:
+        parts.append("video and mIoU of the beginning only, the disk has no room for more")
     return "; ".join([*parts, str(summary["device"])])
 
 

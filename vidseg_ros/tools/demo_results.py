@@ -89,6 +89,7 @@ def summarise(run: Run, options: argparse.Namespace, weights: Path) -> dict:
         **run.recording.statistics(),
         "key_ratio": rounded(int(run.diagnostics["Key frames"]) / processed, 4) if processed else None,
         **evaluate(run, load_classes(options.classes)),
+        "pictures_not_kept": run.recording.spool.num_refused,
         "device": run.device,
         "cpus": len(os.sched_getaffinity(0)),
         "source": options.source,

@@ -15,7 +15,7 @@ from typing import TextIO
 from vidseg_ros.tools.children import Child, ChildFailed
 from vidseg_ros.tools.demo_listener import Listener
 from vidseg_ros.tools.demo_results import Run
-from vidseg_ros.tools.recording import Recording
+from vidseg_ros.tools.recording import MOST_BYTES, Recording
 from vidseg_ros.transport import profile_environment
 
 NAMESPACE = "/camera"
@@ -95,7 +95,7 @@ class Session:
         self._folder = folder
         self._environment = environment
         self._display = Display(sys.stderr)
-        self._recording = Recording(folder)
+        self._recording = Recording(folder, min(MOST_BYTES, shutil.disk_usage(folder).free // 2))
 
     def run(self) -> Run:
         """All processes have ended afterwards, whatever happens. Ctrl-C ends the run with what has come so far."""

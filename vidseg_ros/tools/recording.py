@@ -53,6 +53,9 @@ class Spool:
     Args:
         folder: on the disk that shall hold it.
         most_bytes: more are not taken.
+
+    Attributes:
+        num_refused: messages for which there was no room.
     """
 
     def __init__(self, folder: Path, most_bytes: int = MOST_BYTES):
@@ -60,14 +63,17 @@ class Spool:
         self._places: dict[tuple[str, int], tuple[int, int]] = {}
         self._num_bytes = 0
         self._most_bytes = most_bytes
+        self.num_refused = 0
 
     def put(self, topic: str, stamp_ns: int, message: bytes) -> None:
-        """Keep a message, while there is room."""
-        if self._num_bytes + len(message) <= self._most_bytes:
-            self._file.seek(self._num_bytes)
-            self._file.write(message)
-            self._places[topic, stamp_ns] = self._num_bytes, len(message)
-            self._num_bytes += len(message)
+        """Keep a message, while there is room; then no more, so that what was kept belongs together."""
+        if self.num_refused or self._num_bytes + len(message) > self._most_bytes:
+            self.num_refused += 1
+            return
+        self._file.seek(self._num_bytes)
+        self._file.write(message)
+        self._places[topic, stamp_ns] = self._num_bytes, len(message)
+        self._num_bytes += len(message)
 
     def pixels(self, topic: str, stamp_ns: int, channels: int) -> np.ndarray | None:
         """H x W x channels, uint8; None if it was not kept."""

@@ -102,6 +102,9 @@ def test_a_spool_keeps_what_it_has_room_for(tmp_path):
     spool = Spool(tmp_path, most_bytes=2 * len(message))
     for stamp_ns in (30, 10, 20):
         spool.put("labels", stamp_ns, message)
+    assert spool.num_refused == 1
+    spool.put("labels", 40, b"small")
+    assert spool.num_refused == 2
     assert spool.stamps_ns("labels") == [10, 30] and spool.stamps_ns("overlay") == []
     assert (spool.pixels("labels", 10, 1)[..., 0] == 7).all() and spool.pixels("labels", 20, 1) is None
     assert list(tmp_path.iterdir()) == []
