@@ -30,6 +30,6 @@ def share_directory() -> Path:
 def resource(relative: str) -> Path:
     """Path of a file that comes with the package, for instance `resource("config/classes/camvid.yaml")`.
 
-    The file itself need not exist: weight files are fetched into `weights/` on request.
+    The file itself need not exist: not every weight file that is known comes with the package.
     """
     return share_directory() / relative

@@ -17,7 +17,7 @@ from vidseg_core.engine.stream import Networks, Stream
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.networks import checkpoint
 from vidseg_core.networks.flow_light import FlowLight
-from vidseg_core.networks.registry import find_weights, record_of
+from vidseg_core.networks.registry import checksum, find_weights, record_of
 from vidseg_core.threads import set_num_threads
 
 
@@ -64,7 +64,8 @@ class Engine:
             "config": self.config.to_dict(),
             "classes": list(self.classes.names),
             "weights": {
-                role: {"file": path.name, "sha256": checkpoint.sha256(path)} for role, path in self.weight_files.items()
+                role: {"file": path.name, "sha256": checksum(path, "sha256")}
+                for role, path in self.weight_files.items()
             },
             "input_scale": getattr(self.networks.segmenter, "input_scale", None),
             "device": str(self.networks.device),

@@ -9,7 +9,6 @@ raises `CheckpointError`, which names the file, what was expected and what was f
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 import struct
@@ -153,19 +152,6 @@ def save_weights(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapp
     stored.setdefault("normalisation", json.dumps({"mean_rgb": MEAN_RGB, "std_rgb": STD_RGB}))
     save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, unfinished, stored)
     unfinished.replace(path)
-
-
-def sha256(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256(file)
-
-
-def _sha256(file) -> str:
-    digest = hashlib.sha256()  # Python 3.10 has no file_digest
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def identify(tensors: Mapping[str, Tensor]) -> str | None:

@@ -9,10 +9,11 @@ from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.flow import DIS, NetworkFlow, NoFlow
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.frame import Frame
-from vidseg_core.networks.checkpoint import save_weights, sha256
+from vidseg_core.networks.checkpoint import save_weights
 from vidseg_core.networks.flow_light import FlowLight
 from vidseg_core.networks.flownet_s import UpstreamFlowNetS
 from vidseg_core.networks.guided_refine import GuidedRefine
+from vidseg_core.networks.registry import checksum
 from vidseg_core.networks.swiftnet import SwiftNet
 
 CAMVID = load_classes("camvid")
@@ -64,7 +65,7 @@ def test_description(files):
     about = engine.describe()
     assert about["weights"]["segmenter"] == {
         "file": "segmenter.safetensors",
-        "sha256": sha256(files / "segmenter.safetensors"),
+        "sha256": checksum(files / "segmenter.safetensors", "sha256"),
     }
     assert about["weights"]["refine"]["file"] == "refine.safetensors"
     assert about["device"] == "cpu" and about["num_threads"] == 2 and about["config"]["refine"] is True
