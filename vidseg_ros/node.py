@@ -20,6 +20,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import NameValidationException, ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.logging import get_logger
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool, Trigger
@@ -284,7 +285,7 @@ def main(args: list[str] | None = None, build: Callable[[Mapping[str, Any]], Any
     except KeyboardInterrupt:
         exit_code = 0
     except ParameterException as error:
-        rclpy.logging.get_logger(parameters.NODE_NAME).fatal(f"cannot start: {error}")
+        get_logger(parameters.NODE_NAME).fatal(f"cannot start: {error}")
         exit_code = 1
     finally:
         rclpy.try_shutdown()
