@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import TextIO
 
 from vidseg_ros.tools.children import Child, ChildFailed
@@ -25,6 +27,7 @@ START_S = 300.0
 GRACE_S = 60.0
 QUIET_S = 2.0
 REPORT_S = 3.0
+SETTLE_S = 0.5
 TURN_S = 0.1
 
 
@@ -81,6 +84,33 @@ class Display:
         self._line = ""
 
 
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM came."""
+
+
+class Signals:
+    """While entered, the first SIGINT or SIGTERM is only noted, as no message may be lost half-way; a second one
+    interrupts."""
+
+    def __init__(self):
+        self.received = False
+
+    def __enter__(self) -> Signals:
+        self._previous = {one: signal.signal(one, self._handle) for one in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for one, handler in self._previous.items():
+            signal.signal(one, handler)
+
+    def _handle(self, number: int, stack: object) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = True
+
+
 class Session:
     """One run, from the start of its processes to their end.
 
@@ -94,23 +124,25 @@ class Session:
         self._options = options
         self._folder = folder
         self._environment = environment
+        self._signals = Signals()
         self._display = Display(sys.stderr)
         self._recording = Recording(folder, min(MOST_BYTES, shutil.disk_usage(folder).free // 2))
 
     def run(self) -> Run:
         """All processes have ended afterwards, whatever happens. Ctrl-C ends the run with what has come so far."""
-        interrupted, failure = False, None
-        with Listener(NAMESPACE, self._recording) as listener:
+        failure = None
+        with Listener(NAMESPACE, self._recording) as listener, self._signals:
             try:
                 with ExitStack() as children:
                     camera, node = (children.enter_context(start()) for start in (self._camera, self._node))
                     self._prepare(listener, camera, node)
                     self._watch(listener, camera, node)
                     self._wait_for_the_last(listener, node)
-            except KeyboardInterrupt:
-                interrupted = True
+            except Interrupted:
+                pass  # `Signals` remembers
             except ChildFailed as error:
                 failure = str(error)
+            listener.turn(SETTLE_S)  # labels may have come before the camera_info of their frame
             self._display.close()
             return Run(
                 recording=self._recording,
@@ -118,7 +150,7 @@ class Session:
                 device=listener.device,
                 rmw=listener.rmw,
                 classes=listener.classes,
-                interrupted=interrupted,
+                interrupted=self._signals.received,
                 failure=failure,
             )
 
@@ -160,8 +192,7 @@ class Session:
         """Until the camera has sent everything."""
         end_s = time.monotonic() + self._options.duration + GRACE_S
         while camera.is_running():
-            listener.turn(TURN_S)
-            node.must_run()
+            self._turn(listener, node)
             self._display.update(listener.live_line)
             self._print_warnings(camera, node)
             if time.monotonic() > end_s:
@@ -172,14 +203,15 @@ class Session:
         listener.turn_until_quiet(QUIET_S)
         reports, end_s = listener.num_reports, time.monotonic() + REPORT_S
         while listener.num_reports == reports and time.monotonic() < end_s:
-            listener.turn(TURN_S)
-            node.must_run()
+            self._turn(listener, node)
         if status := node.stop():
             raise ChildFailed(node, f"ended with status {status}")
 
-    @staticmethod
-    def _turn(listener: Listener, *children: Child) -> None:
+    def _turn(self, listener: Listener, *children: Child) -> None:
+        """Take what comes for a moment; raises `Interrupted` or `ChildFailed` if that was the last."""
         listener.turn(TURN_S)
+        if self._signals.received:
+            raise Interrupted
         for child in children:
             child.must_run()
 

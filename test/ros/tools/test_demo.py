@@ -214,6 +214,17 @@ def test_sigterm_while_preparing(start, drive, weights):
     assert process.family() == []
 
 
+def test_the_first_signal_is_noted_and_the_second_interrupts():
+    before = signal.getsignal(signal.SIGTERM)
+    with demo_session.Signals() as signals:
+        assert not signals.received
+        signal.raise_signal(signal.SIGTERM)
+        assert signals.received
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
 def fails(capsys, *arguments):
     assert demo.main([str(argument) for argument in arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
