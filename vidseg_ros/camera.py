@@ -246,7 +246,17 @@ class Camera:
             if self._is_wanted(output, picture.settings):
                 rendered = outputs.RENDER[output](picture)
                 if rendered is not None:
-                    publisher.publish(self._writer.serialise(header, *rendered))
+                    self._send(publisher, self._writer.serialise(header, *rendered))
+
+    def _send(self, publisher, message: bytes) -> None:
+        """A reliable subscriber that lags makes DDS refuse a message: that one is lost, the engine is well."""
+        try:
+            publisher.publish(message)
+        except RuntimeError as error:
+            self.statistics.counts.unpublished += 1
+            self._warn_once(
+                "{publisher}: a message could not be published: {error}", publisher=publisher.topic, error=error
+            )
 
     def _tick(self, segmentation: Segmentation, letter: Letter) -> Tick:
         stamp_ns = segmentation.stamp_ns

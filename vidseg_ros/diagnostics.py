@@ -53,6 +53,7 @@ class Counts:
     repeated: int = 0
     refused: int = 0
     lost: int = 0
+    unpublished: int = 0
     faults: int = 0
 
 
@@ -256,6 +257,7 @@ class Report:
             "Frames repeated": str(counts.repeated),
             "Frames refused": str(counts.refused),
             "Messages lost in transport": str(counts.lost),
+            "Messages not published": str(counts.unpublished),
             **_percentiles("Processing latency", [tick.processing_ns for tick in self.period.ticks]),
             **self._age(),
             **self._engine(),

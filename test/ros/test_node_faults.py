@@ -206,6 +206,33 @@ def test_an_engine_fault_is_an_error_in_the_diagnostics(bench, rig):
     assert bench.statuses[-1].level == DiagnosticStatus.ERROR
 
 
+def test_a_message_that_cannot_be_published_is_no_engine_fault(rig, ros):
+    with rig.Rig(ros, rig.StandIn()) as one:
+        one.prime()
+        camera = one.node.cameras[0]
+        publisher = camera._publishers["labels"]
+
+        class Clogged:
+            topic = publisher.topic
+
+            def get_subscription_count(self):
+                return 1
+
+            def publish(self, message):
+                raise RuntimeError("Failed to publish: cannot publish data")
+
+        before = counts(one).processed
+        camera._publishers["labels"] = Clogged()
+        for i in range(4):
+            one.publisher("image_raw").publish(one.image(rig.picture()))
+            one.spin_until(lambda i=i: counts(one).processed == before + i + 1)
+        camera._publishers["labels"] = publisher
+        assert counts(one).unpublished == 4 and counts(one).faults == 0 and one.node.exit_code is None
+        one.spin_until(lambda: one.logged("could not be published"))
+        assert len(one.logged("could not be published")) == 1
+        one.exchange(one.image(rig.picture()))
+
+
 def test_three_faults_in_a_row_end_the_process(rig, ros):
     engine = rig.StandIn()
     with rig.Rig(ros, engine) as one:
