@@ -12,7 +12,7 @@ PYTHON ?= $(firstword $(foreach name,python3 $(addprefix python,3.12 3.11 3.13 3
 	$(if $(filter $(SUPPORTED),$(shell $(name) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)),$(name))))
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv .venv-ros demo test test-ros-constraints lint clean
+.PHONY: help .venv .venv-ros demo test test-ros-constraints soak lint clean
 
 help:
 	@echo 'make .venv   install everything into .venv (2 GB, about 7 with PyTorch for CUDA; Python $(firstword $(SUPPORTED)) to $(lastword $(SUPPORTED)))'
@@ -24,6 +24,7 @@ help:
 	@echo '               WEIGHTS=...               another network, by its name or its file'
 	@echo 'make test    run the tests'
 	@echo 'make test-ros-constraints   run them with the versions that a ROS distribution has, in .venv-ros'
+	@echo 'make soak    overload the node for 10 minutes: bounded latency, flat memory'
 	@echo 'make lint    check the style'
 	@echo 'make clean   remove what builds and runs have written; the environments stay'
 
@@ -62,6 +63,9 @@ test: .venv
 
 test-ros-constraints: .venv-ros
 	.venv-ros/bin/python -m pytest
+
+soak: .venv
+	VIDSEG_SOAK_S=600 .venv/bin/python -m pytest test/ros/test_node_faults.py -k overload
 
 lint: .venv
 	.venv/bin/python -m ruff check .
