@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
 
 from vidseg_core.classes import load_classes
+from vidseg_core.data.images import list_images, read_rgb
 from vidseg_core.data.street import Street, StreetConfig
+from vidseg_core.errors import SourceError
 from vidseg_core.overlay import colorize
 
 WHITE = 255
@@ -94,3 +97,27 @@ def contact_sheet(seeds: Iterable[int], frames: Iterable[int], size: tuple[int, 
             frame = street.render(i)
             rows.append([frame.image, colorize(frame.labels, lut), flow_colors(frame.flow)])
     return tile(rows)
+
+
+def run_strip(folder: Path, first: int, count: int, width: int) -> np.ndarray:
+    """Consecutive overlays of a run, side by side.
+
+    Args:
+        folder: of the run; it has `overlay/*.png`, in natural order of their names.
+        first: position of the first one.
+        count: how many.
+        width: of one picture, pixels.
+
+    Returns:
+        H x W x 3, uint8, RGB.
+
+    Raises:
+        SourceError: there are fewer overlays, or one cannot be read.
+    """
+    overlays = list_images(folder / "overlay") if (folder / "overlay").is_dir() else []
+    chosen = overlays[first : first + count]
+    if len(chosen) < count:
+        raise SourceError(f"{folder}: expected {first + count} pictures in overlay/, got {len(overlays)}")
+    pictures = [read_rgb(path, SourceError) for path in chosen]
+    size = width, round(width * pictures[0].shape[0] / pictures[0].shape[1])
+    return tile([[cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in pictures]])

@@ -1,10 +1,11 @@
 import argparse
 
 import cv2
+import numpy as np
 import pytest
 
 from vidseg_core.commands import figure
-from vidseg_core.errors import ConfigError
+from vidseg_core.errors import ConfigError, SourceError
 
 
 def draw(*arguments):
@@ -32,3 +33,18 @@ def test_street(tmp_path, capsys):
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
         draw("street", *arguments)
+
+
+def test_run(tmp_path):
+    (tmp_path / "overlay").mkdir()
+    for i in range(12):
+        cv2.imwrite(str(tmp_path / "overlay" / f"f{i}.png"), np.full((90, 120, 3), 20 * i, np.uint8))
+    out = tmp_path / "strip.png"
+    assert draw("run", tmp_path, "--first", 8, "--count", 3, "--width", 80, "--out", out) == 0
+    strip = cv2.imread(str(out))
+    assert strip.shape == (60, 3 * 80 + 8, 3)
+    assert [strip[30, x, 0] for x in (40, 124, 208)] == [160, 180, 200]
+    with pytest.raises(SourceError, match="expected 13 pictures in overlay/, got 12"):
+        draw("run", tmp_path, "--first", 8, "--out", out)
+    with pytest.raises(ConfigError, match="--count: expected 1 or more, got 0"):
+        draw("run", tmp_path, "--count", 0, "--out", out)
