@@ -18,7 +18,7 @@ from zipfile import BadZipFile
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from vidseg_core.classes import MAX_CLASSES, ClassTable
@@ -150,7 +150,8 @@ def save_weights(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapp
     unfinished = path.with_name(path.name + ".part")
     stored = {"format": FORMAT} | {key: json.dumps(value) for key, value in metadata.items()}
     stored.setdefault("normalisation", json.dumps({"mean_rgb": MEAN_RGB, "std_rgb": STD_RGB}))
-    save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, unfinished, stored)
+    # `save_file` would make a file that only its owner may read.
+    unfinished.write_bytes(save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, stored))
     unfinished.replace(path)
 
 

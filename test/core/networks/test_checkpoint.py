@@ -45,6 +45,8 @@ def test_own_format_keeps_values_and_metadata(tmp_path, swiftnet_state):
     assert metadata["normalisation"]["mean_rgb"] == [73.15, 82.90, 72.30]
     assert checkpoint.read_classes(path) == classes
     assert list(tmp_path.iterdir()) == [path]
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
 def test_half_precision_is_read_into_single(tmp_path, swiftnet_state):
