@@ -64,6 +64,7 @@ class Camera:
         self._interval: int | None = None
         self._reset_wanted: str | None = None
         self._key_wanted = False
+        self._published_since_ns: int | None = None
         self._subscription = None
         self._publishers = {}
         self._latched = []
@@ -135,10 +136,15 @@ class Camera:
 
     def report(self, now_ns: int, state: str) -> Report:
         """For diagnostics; also warns of a transport that does not deliver, once."""
-        publishers = self._node.count_publishers(self.topic)
+        publishers, steady_ns = self._node.count_publishers(self.topic), time.monotonic_ns()
         wanted = self.settings.wanted_rate_hz
-        report = self.statistics.report(now_ns, time.monotonic_ns(), wanted, publishers, state)
-        if report.is_silent and publishers:
+        report = self.statistics.report(now_ns, steady_ns, wanted, publishers, state)
+        if not publishers:
+            self._published_since_ns = None
+        elif self._published_since_ns is None:  # before that there was nothing that could have come
+            self._published_since_ns = steady_ns
+        published_s = (steady_ns - self._published_since_ns) / 1e9 if publishers else 0.0
+        if report.is_silent and published_s > SILENCE_S:
             self._warn_once(transport.NO_FRAMES, seconds=SILENCE_S)
         elif report.input_too_slow and state == "active" and report.counts.processed:
             self._warn_once(transport.LOW_RATE, actual=report.rates[0], wanted=wanted)

@@ -162,14 +162,25 @@ def test_stamps_of_zero_are_processed_and_named_once(bench, rig):
 
 def test_the_camera_stops_and_returns(bench, rig):
     bench.exchange(bench.image(rig.picture()))
-    bench.spin_until(lambda: bench.statuses[-1].level == DiagnosticStatus.ERROR)
+    bench.spin_until(lambda: bench.statuses and bench.statuses[-1].level == DiagnosticStatus.ERROR)
     assert "though" in bench.statuses[-1].message
+    bench.spin_until(lambda: bench.logged("a publisher is there, but no frame has come for 2 s"))
     bench.tester.destroy_publisher(bench._publishers.pop("image_raw"))
     bench.spin_until(lambda: "nobody publishes" in bench.statuses[-1].message)
     bench.prime()
     bench.spin_until(lambda: bench.exchange(bench.image(rig.picture())) and b"\0" == bench.spin_reports().level)
     warnings = bench.logged("a publisher is there, but no frame has come for 2 s")
     assert len(warnings) == 1 and "FASTDDS_DEFAULT_PROFILES_FILE" in warnings[0]
+
+
+def test_a_camera_that_comes_late_is_not_taken_for_one_that_does_not_get_through(rig, ros):
+    with rig.Rig(ros, rig.StandIn()) as late:
+        late.spin_until(lambda: late.statuses and "nobody publishes" in late.statuses[-1].message)
+        late.connect()
+        late.spin_reports()
+        assert "though" in late.spin_reports().message
+        late.prime()
+        assert late.logged("a publisher is there") == []
 
 
 def test_an_engine_fault_is_logged_once_and_the_stream_starts_afresh(bench, rig):
