@@ -23,7 +23,11 @@ PARTS = (
     "resource", "config", "launch", "weights", "vidseg_core", "vidseg_ros",
 )  # fmt: skip
 
-PIP_INSTALL = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index")
+# Without --ignore-installed pip would uninstall the package from the environment that runs the tests.
+PIP_INSTALL = (
+    sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
+    "--ignore-installed",
+)  # fmt: skip
 
 LOOK = """
 import json
@@ -148,6 +152,18 @@ def test_pip_install_brings_the_command_and_the_files(source_tree, checkout, tmp
     assert found["package"].is_relative_to(prefix) and found["share"] == prefix / "share/vidseg_ros"
     assert files_below(found["share"] / "config") == files_below(checkout / "config")
     assert (found["share"] / "weights/registry.yaml").is_file()
+
+
+@pytest.fixture(autouse=True)
+def the_environment_of_the_tests_stays():
+    """Whoever runs the tests still has the commands afterwards."""
+
+    def installed():
+        return sorted(str(one.locate_file("")) for one in metadata.distributions(name="vidseg_ros"))
+
+    before = installed()
+    yield
+    assert installed() == before
 
 
 def test_an_editable_install_puts_the_command_where_pip_puts_commands(source_tree, tmp_path):
