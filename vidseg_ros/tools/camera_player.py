@@ -30,10 +30,9 @@ from tqdm import tqdm
 from vidseg_core.classes import load_classes
 from vidseg_core.cli import EXIT_ERROR, one_line
 from vidseg_core.data.sources import open_source
-from vidseg_core.data.street import StreetConfig
 from vidseg_core.errors import VidsegError
 from vidseg_ros.messages.image_wire import ImageWriter
-from vidseg_ros.tools.playback import Film, RenderedStreet, Shot, schedule
+from vidseg_ros.tools.playback import Film, Shot, schedule
 
 NAME = "camera_player"
 IMAGES, INFO, TRUTH = "image_raw", "camera_info", "labels_truth"
@@ -288,7 +287,7 @@ def run(options: argparse.Namespace) -> int:
     if TRUTH in options.wait_for and not has_truth:
         raise VidsegError(f"{options.source}: has no ground truth, so {TRUTH} is not published; do not wait for it")
     film = Film(
-        RenderedStreet(StreetConfig.parse(options.source)) if options.source.startswith("street:") else source,
+        source,
         jpeg_quality=options.quality if options.compressed else None,
         memory_bytes=int(options.memory * 1e6),
         progress=partial(tqdm, desc=source.name, total=source.num_frames, unit="frame", leave=False, mininterval=0.5),

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
-from vidseg_core.data.street import Street, StreetConfig
+from vidseg_core.data.sources import Source
 from vidseg_core.errors import SourceError
 from vidseg_core.frame import Frame
-from vidseg_core.threads import available_threads
 
 LONGEST_JPEG_SIDE = 65500
 READ_AHEAD = 16
 """Frames that are read ahead of a film that is too long for the memory."""
-CHUNK = 10
-"""Frames of a street that are rendered one after the other: each needs some of what was computed for the one before."""
 
 
 @dataclass(frozen=True)
@@ -66,37 +61,11 @@ def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
     return data.tobytes()
 
 
-class RenderedStreet:
-    """The frames of a synthetic street in order, rendered by all processors. Iterating again renders them again."""
-
-    def __init__(self, config: StreetConfig):
-        self._config = config
-
-    def __iter__(self) -> Iterator[Frame]:
-        num_threads, num_frames = available_threads(), self._config.num_frames
-        pending: deque[Future[list[Frame]]] = deque()
-        with ThreadPoolExecutor(num_threads, thread_name_prefix="street") as pool:
-            try:
-                for first in range(0, num_frames, CHUNK):
-                    pending.append(pool.submit(self._render, first, min(first + CHUNK, num_frames)))
-                    if len(pending) > num_threads:
-                        yield from pending.popleft().result()
-                while pending:
-                    yield from pending.popleft().result()
-            finally:
-                for chunk in pending:
-                    chunk.cancel()
-
-    def _render(self, begin: int, end: int) -> list[Frame]:
-        street = Street(self._config)
-        return [street.render(i) for i in range(begin, end)]
-
-
 class Film:
     """The shots of a source. What fits into memory is read when the film is made, so that playing it costs nothing.
 
     Args:
-        source: where frames come from; each iteration begins again.
+        source: where frames come from.
         jpeg_quality: make JPEGs of them; None leaves them as they are.
         memory_bytes: what may be held of them; at least one shot is.
         progress: wraps the iteration over the frames that are read beforehand, for instance `tqdm`.
@@ -107,7 +76,7 @@ class Film:
 
     def __init__(
         self,
-        source: Iterable[Frame],
+        source: Source,
         *,
         jpeg_quality: int | None = None,
         memory_bytes: int,

@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 
 from vidseg_core.data.sources import open_source
-from vidseg_core.data.street import StreetConfig
 from vidseg_core.errors import SourceError
 from vidseg_core.frame import Frame
-from vidseg_ros.tools import playback
-from vidseg_ros.tools.playback import Film, RenderedStreet, Shot, develop, encode_jpeg, read_ahead, schedule
+from vidseg_ros.tools.playback import Film, Shot, develop, encode_jpeg, read_ahead, schedule
 
 NUM_FRAMES = 5
 FRAME_BYTES = 96 * 128 * 3
@@ -112,19 +110,6 @@ def test_stamps_make_a_schedule_that_goes_on_at_the_seam_of_a_loop():
     shots = shots_at(5.0, 5.1, 5.4, 5.0, 5.1, 5.1)
     due = [due_ns for due_ns, _ in schedule(shots, 10.0, by_stamps=True)]
     assert due == [0, 100_000_000, 400_000_000, 500_000_000, 600_000_000, 700_000_000]
-
-
-def test_a_street_rendered_by_several_threads_is_the_same_street(monkeypatch):
-    monkeypatch.setattr(playback, "CHUNK", 2)
-    monkeypatch.setattr(playback, "available_threads", lambda: 3)
-    spec = "street:seed=5,size=320x240,frames=5"
-    street = RenderedStreet(StreetConfig.parse(spec))
-    frames = list(street)
-    for frame, expected in zip(frames, open_source(spec), strict=True):
-        assert (frame.image == expected.image).all() and (frame.labels == expected.labels).all()
-        assert (frame.stamp_ns, frame.name) == (expected.stamp_ns, expected.name)
-    # Again from the beginning, and given up in the middle.
-    assert (next(iter(street)).image == frames[0].image).all()
 
 
 def test_read_ahead_keeps_order_and_passes_errors_on():
