@@ -119,6 +119,16 @@ def test_a_key_frame_can_be_asked_for_and_the_interval_changed():
         stream.set_interval(-1)
 
 
+def test_confidence_can_be_switched_while_running():
+    stream, _ = make_stream(interval=4)
+    assert stream.step(frame(0)).confidence is None
+    stream.set_confidence(True)
+    result = stream.step(frame(1))
+    assert not result.is_key and result.confidence.shape == (24, 32)
+    stream.set_confidence(False)
+    assert stream.step(frame(2)).confidence is None
+
+
 def test_two_streams_over_the_same_networks_do_not_meet():
     networks = Networks(CountingSegmenter(4), DIS(), None, CPU)
     config = EngineConfig(interval=3)
