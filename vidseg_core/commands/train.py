@@ -53,7 +53,11 @@ def _add_segmenter(networks) -> None:
     run = parser.add_argument_group("run")
     run.add_argument("--output", type=Path, required=True, metavar="DIR", help="where weights and records go")
     run.add_argument("--resume", action="store_true", help="go on after the last finished epoch in --output")
-    run.add_argument("--init", type=Path, metavar="FILE", help="ImageNet weights: torchvision's resnet18 file")
+    run.add_argument(
+        "--init", metavar="FILE|NAME",
+        help="start from these weights: torchvision's ImageNet resnet18 file, or a SwiftNet (`vidseg weights`), whose "
+        "last layer is kept where the classes are the same",
+    )  # fmt: skip
     run.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (%(default)s)")
     run.add_argument("--time-budget", type=float, metavar="MINUTES", help="begin no epoch that would end later")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (%(default)s)")
@@ -104,6 +108,7 @@ def _train_segmenter(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from vidseg_core.classes import load_classes
+    from vidseg_core.networks.registry import find_weights
     from vidseg_core.training.mix import make_mix
     from vidseg_core.training.specification import open_dataset, split_share
     from vidseg_core.training.train import STATE_FILE, train_segmenter, use_threads
@@ -121,7 +126,7 @@ def _train_segmenter(args: argparse.Namespace) -> int:
     _stop_on_termination()
     try:
         weights = train_segmenter(
-            mix, config, args.output, device=device, workers=args.workers, init=args.init, resume=args.resume,
+            mix, config, args.output, device=device, workers=args.workers, init=find_weights(args.init) if args.init else None, resume=args.resume,
             time_budget_min=args.time_budget, compiled=args.compile, command=shlex.join(["vidseg", *sys.argv[1:]]),
             report=lambda line: tqdm.write(line, file=sys.stdout),
         )  # fmt: skip

@@ -17,15 +17,22 @@ from torch.nn import functional as F
 from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
 from vidseg_core.threads import over_rows
 
+NETWORK_STRIDE = 32
+
 
 def grid_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
     """(h, w) of the grid of an image of `size`."""
     return size[0] // stride, size[1] // stride
 
 
-def scaled_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """(h, w) of an image of `size` enlarged by `scale`."""
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+def network_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(h, w) of a segmentation network's input: the image's `size` times `scale`, in whole multiples of 32.
+
+    The network halves its input five times and doubles it again. Only where each half is whole does every resize
+    inside it shift features by what training has taught it.
+    """
+    height, width = (max(1, round(side * scale / NETWORK_STRIDE)) * NETWORK_STRIDE for side in size)
+    return height, width
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:

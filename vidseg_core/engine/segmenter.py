@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidseg_core.engine.geometry import network_input, scaled_size
+from vidseg_core.engine.geometry import network_input, network_size
 from vidseg_core.frame import Frame
 
 CPU = torch.device("cpu")
@@ -39,7 +39,7 @@ class NetworkSegmenter:
         self._device = device
 
     def __call__(self, frame: Frame) -> Tensor:
-        image = network_input(frame.image, scaled_size(frame.size, self.input_scale))
+        image = network_input(frame.image, network_size(frame.size, self.input_scale))
         return self.network(image.to(self._device))
 
 

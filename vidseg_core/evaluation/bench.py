@@ -27,7 +27,7 @@ from vidseg_core.data.street import Street, StreetConfig
 from vidseg_core.engine.build import Engine, build_engine
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.flow import NetworkFlow
-from vidseg_core.engine.geometry import grid_size, scaled_size
+from vidseg_core.engine.geometry import grid_size, network_size
 from vidseg_core.engine.stream import Networks, Stream, Timings
 from vidseg_core.frame import Frame
 from vidseg_core.networks.flow_light import FLOW_UNIT, FlowLight
@@ -91,7 +91,7 @@ class PlainPipeline:
         size, grid = self._case.size, grid_size(self._case.size, self._case.grid_stride)
         if is_key:
             with timings.stage("segment"):
-                scores = self._segmenter(self._tensor(image, scaled_size(size, self._case.scale)))
+                scores = self._segmenter(self._tensor(image, network_size(size, self._case.scale)))
                 self._logits = _interpolate(scores, grid)
         else:
             with timings.stage("prepare"):

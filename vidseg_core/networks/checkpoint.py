@@ -296,6 +296,27 @@ def load_resnet18_encoder(path: str | Path, swiftnet: SwiftNet) -> None:
     swiftnet.train(mode)
 
 
+def initialise(path: str | Path, swiftnet: SwiftNet, classes: ClassTable) -> None:
+    """Start a training from `path`: ImageNet weights for the encoder, or another SwiftNet.
+
+    The last layer of a SwiftNet is taken over only where the file tells the same classes in the same order.
+
+    Raises:
+        CheckpointError
+    """
+    path = Path(path)
+    tensors = read_tensors(path)
+    if _expect(path, tensors, RESNET18, SWIFTNET) == RESNET18:
+        load_resnet18_encoder(path, swiftnet)
+        return
+    stored = read_classes(path)
+    if stored is None or stored.names != classes.names:
+        tensors |= {key: value for key, value in swiftnet.state_dict().items() if key.startswith("logits.conv.")}
+    mode = swiftnet.training
+    _fill(swiftnet, tensors, path)
+    swiftnet.train(mode)
+
+
 def convert(source: str | Path, target: str | Path, classes: ClassTable | None = None) -> str:
     """Write any known weight file as one of our own and return its architecture.
 

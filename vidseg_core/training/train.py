@@ -21,7 +21,7 @@ from tqdm import tqdm
 from vidseg_core.errors import CheckpointError, ConfigError, VidsegError
 from vidseg_core.evaluation.images import evaluate_images
 from vidseg_core.evaluation.metrics import ConfusionMatrix
-from vidseg_core.networks.checkpoint import SWIFTNET, load_resnet18_encoder, read_metadata, read_tensors, save_weights
+from vidseg_core.networks.checkpoint import SWIFTNET, initialise, read_metadata, read_tensors, save_weights
 from vidseg_core.networks.normalisation import normalise
 from vidseg_core.networks.swiftnet import SwiftNet
 from vidseg_core.training.augment import Augmentation
@@ -134,7 +134,7 @@ def train_segmenter(
 
     Args:
         workers: threads that prepare images.
-        init: ImageNet weights for the encoder, torchvision's ResNet-18.
+        init: weights to start from, see `checkpoint.initialise`.
         resume: go on from `output/last.safetensors`, which must come from the same configuration but for `CHANGEABLE`.
             The data may differ; the record in the weights then says from which epoch on.
         time_budget_min: minutes after which no further epoch is begun; the schedule does not follow it.
@@ -158,7 +158,7 @@ def train_segmenter(
     if resume:
         run.restore()
     elif init is not None:
-        load_resnet18_encoder(init, run.net)
+        initialise(init, run.net, mix.classes)
         run.average = WeightAverage(run.net, config.average)
     if run.sources and run.sources[-1]["data"] != run.data():
         report(f"from epoch {run.epoch + 1} on with other data than before")

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vidseg_core.engine.geometry import View, grid_size, network_input, resize, scaled_size
+from vidseg_core.engine.geometry import View, grid_size, network_input, resize, network_size
 from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
 
 
@@ -42,7 +42,8 @@ def test_view_makes_a_form_once(image):
 
 def test_sizes():
     assert grid_size((360, 480), 8) == (45, 60) and grid_size((363, 487), 4) == (90, 121)
-    assert scaled_size((1024, 2048), 0.75) == (768, 1536) and scaled_size((361, 479), 0.25) == (90, 120)
+    assert network_size((1024, 2048), 0.75) == (768, 1536)  # as published
+    assert network_size((360, 640), 1.5) == (544, 960) and network_size((64, 80), 0.1) == (32, 32)
 
 
 def test_resize_leaves_what_fits():
