@@ -15,6 +15,7 @@ from vidseg_core.errors import VidsegError
 COMMANDS = {
     "run": "vidseg_core.commands.run",
     "evaluate": "vidseg_core.commands.evaluate",
+    "bag": "vidseg_core.commands.bag",
     "bench": "vidseg_core.commands.bench",
     "figure": "vidseg_core.commands.figure",
     "train": "vidseg_core.commands.train",
@@ -30,6 +31,8 @@ examples:
       your own video; two frames between key frames
   vidseg evaluate --dataset camvid --data CamVid --split val
       how good labels are, by their distance from the key frame
+  vidseg bag make frames/ --labels frames_annot/ --rate 15 --out drive
+      a rosbag2 recording of images and their labels
   vidseg bench
       how fast it is on this computer
   vidseg train segmenter --dataset camvid:CamVid --output runs/camvid

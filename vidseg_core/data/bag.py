@@ -21,6 +21,9 @@ from vidseg_core.frame import Frame
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
+TRUTH_TOPIC = "labels_truth"
+# Last parts of the names of image topics that no camera has: depth, and what is made of a camera's images here.
+_NO_CAMERA = ("compressedDepth", TRUTH_TOPIC, "labels", "labels_color", "overlay", "confidence")
 
 # Bytes per pixel and OpenCV's conversion to RGB (None: it is RGB). 8UCn names no order; in ROS it is OpenCV's.
 _COMMON = {
@@ -155,10 +158,10 @@ def _image_topic(reader: AnyReader, wanted: str | None, path: Path) -> str:
         if wanted not in topics:
             raise SourceError(f"{path}: no images on topic {wanted!r}; expected one of {topics}")
         return wanted
-    candidates = [topic for topic in topics if not topic.endswith("/compressedDepth")]
+    candidates = [topic for topic in topics if topic.rpartition("/")[2] not in _NO_CAMERA]
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
         others = sorted({c.topic for c in reader.connections})
-        raise SourceError(f"{path}: the recording has no images; its topics are {others}")
+        raise SourceError(f"{path}: the recording has no images of a camera; its topics are {others}")
     raise SourceError(f"{path}: the recording has several image topics, choose one with topic: {candidates}")

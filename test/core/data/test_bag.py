@@ -180,11 +180,15 @@ def test_the_topic_is_found_if_there_is_one(tmp_path):
     depth = [compressed(picture(), text="16UC1; compressedDepth png")]
     path = record(tmp_path / "depth", {"/image": left, "/image/compressedDepth": depth})
     assert open_source(path).topic == "/image"
+    own = {f"/front/{name}": [image(picture()[..., 0], "mono8")] for name in ("labels_truth", "labels", "confidence")}
+    path = record(tmp_path / "labelled", {"/front/image_raw": left, "/front/overlay": left} | own)
+    assert open_source(path).topic == "/front/image_raw"
+    assert open_source(path, topic="/front/labels").topic == "/front/labels"
 
 
 def test_recordings_without_images(tmp_path):
     path = record(tmp_path / "bag", {"/text": [String(data="x")]})
-    with pytest.raises(SourceError, match=r"the recording has no images; its topics are \['/text'\]"):
+    with pytest.raises(SourceError, match=r"the recording has no images of a camera; its topics are \['/text'\]"):
         open_source(path)
 
 
