@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 HELP = "make a rosbag2 recording of images and labels"
 EXAMPLES = """\
@@ -24,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     make = actions.add_parser("make", help=HELP, description=HELP, epilog=EXAMPLES)
     make.add_argument("source", metavar="IMAGES", help="folder, video file, recording, or street:key=value,...")
     make.add_argument("--out", required=True, metavar="BAG", help="folder to make; it must not exist")
-    make.add_argument("--labels", metavar="DIR", help="ground truth of a folder, PNG files of the same names")
+    make.add_argument(
+        "--labels", metavar="DIR|TOPIC", help="ground truth: PNG files with the images' names; a recording's topic"
+    )
     make.add_argument("--classes", metavar="NAME|PATH", default="camvid", help="of those labels (default: camvid)")
     make.add_argument("--rate", type=float, metavar="HZ", help="of a folder (default: 30); replaces a video's stamps")
     make.add_argument("--storage", choices=("sqlite3", "mcap"), default="sqlite3", help="(default: sqlite3)")
@@ -50,8 +51,6 @@ def main(args: argparse.Namespace) -> int:
 
     if args.frames is not None and args.frames < 1:
         raise ConfigError(f"--frames: expected 1 or more, got {args.frames}")
-    if args.labels is not None and not Path(args.source).is_dir():
-        raise ConfigError(f"--labels: expected a folder of images to go with, got {args.source}")
     bag = BagWriter(args.out, args.storage)
     source = open_source(
         args.source,

@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--topic", metavar="T", help="of a recording with several image topics")
     group.add_argument("--skip-bad", action="store_true", help="leave out frames that cannot be read")
     group.add_argument("--frames", type=int, metavar="N", help="stop after so many")
-    group.add_argument("--labels", metavar="DIR", help="ground truth of a folder, PNG files of the same names")
+    group.add_argument(
+        "--labels", metavar="DIR|TOPIC", help="ground truth: PNG files with the images' names; a recording's topic"
+    )
     add_engine_arguments(parser)
 
 

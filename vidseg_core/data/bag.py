@@ -14,9 +14,11 @@ from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.image import ImageError, image_to_cvimage
 from rosbags.typesys import Stores, get_typestore
 
+from vidseg_core.classes import ClassTable
 from vidseg_core.data.images import decode_rgb
 from vidseg_core.data.sources import DEFAULT_RATE_HZ, Source, checked_size
-from vidseg_core.errors import SourceError
+from vidseg_core.data.stamped import StampedLabels, labels_in_folder, labels_in_memory, seconds
+from vidseg_core.errors import DatasetError, SourceError
 from vidseg_core.frame import Frame
 
 IMAGE = "sensor_msgs/msg/Image"
@@ -41,16 +43,26 @@ _OTHER = ("bayer_", "yuv422", "uyvy", "yuyv", "mono16", "rgb16", "bgr16", "rgba1
 
 
 class BagSource(Source):
-    """The images of one topic, in the order in which they were recorded, with the stamps of their headers."""
+    """The images of one topic, in the order in which they were recorded, with the stamps of their headers.
 
-    def __init__(self, path: Path, *, topic: str | None = None, skip_bad: bool = False):
+    Args:
+        path: of the recording.
+        topic: None finds the only one of a camera.
+        skip_bad: see `Source`.
+        labels: their ground truth.
+    """
+
+    def __init__(
+        self, path: Path, *, topic: str | None = None, skip_bad: bool = False, labels: StampedLabels | None = None
+    ):
         self._path = path
+        self._labels = labels
         with _reader(path) as reader:
             self.topic = _image_topic(reader, topic, path)
             num_frames = sum(c.msgcount for c in reader.connections if c.topic == self.topic)
             duration_s = reader.duration / 1e9
         rate_hz = (num_frames - 1) / duration_s if num_frames > 1 and duration_s > 0 else DEFAULT_RATE_HZ
-        super().__init__(self.topic, rate_hz, num_frames, skip_bad)
+        super().__init__(self.topic, rate_hz, num_frames, skip_bad, None if labels is None else labels.classes)
 
     def _read(self) -> Iterator[tuple[str, Frame | SourceError]]:
         with _reader(self._path) as reader:
@@ -69,8 +81,54 @@ class BagSource(Source):
             image = checked_size(message_to_rgb(message, where), where)
         except SourceError as error:
             return error
-        stamp = message.header.stamp
-        return Frame(image, stamp.sec * 10**9 + stamp.nanosec, stream=self.name, name=name)
+        stamp_ns = _stamp_ns(message)
+        labels = None if self._labels is None else self._labels.at(stamp_ns, image.shape[:2])
+        return Frame(image, stamp_ns, stream=self.name, name=name, labels=labels)
+
+
+def bag_labels(path: Path, where: str | Path, classes: ClassTable) -> StampedLabels:
+    """Ground truth for the images of a recording.
+
+    Args:
+        path: of the recording.
+        where: a topic of it with class ids as mono8 images (255 = void); or a folder, see `labels_in_folder`.
+        classes: their class table.
+
+    Raises:
+        SourceError: the recording cannot be read, or has no such topic.
+        DatasetError: the labels are not what they should be.
+    """
+    topic = str(where)
+    if Path(where).is_dir():
+        return labels_in_folder(Path(where), classes)
+    with _reader(path) as reader:
+        _image_topic(reader, topic, path)
+        return labels_in_memory(_label_messages(reader, topic, path), classes, f"{path}: {topic}")
+
+
+def image_topics(path: Path) -> list[str]:
+    """The topics of a recording that have images.
+
+    Raises:
+        SourceError: it cannot be opened.
+    """
+    with _reader(path) as reader:
+        return _image_topics(reader)
+
+
+def _label_messages(reader: AnyReader, topic: str, path: Path) -> Iterator[tuple[int, np.ndarray]]:
+    for message in _messages(reader, topic, path):
+        if isinstance(message, SourceError):
+            raise message
+        stamp_ns, encoding = _stamp_ns(message), getattr(message, "encoding", "a compressed image")
+        where = f"{path}: {topic}: labels at {seconds(stamp_ns)} s"
+        if encoding not in ("mono8", "8UC1"):
+            raise DatasetError(f"{where}: expected class ids as mono8, got {encoding}")
+        yield stamp_ns, np.ascontiguousarray(_rows(message, message.width, where))
+
+
+def _stamp_ns(message: Any) -> int:
+    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
 
 
 def message_to_rgb(message: Any, where: str) -> np.ndarray:
@@ -152,11 +210,17 @@ def _messages(reader: AnyReader, topic: str, path: Path) -> Iterator[Any]:
             yield SourceError(f"{path}: {topic}: a message cannot be deserialized: {error}")
 
 
+def _image_topics(reader: AnyReader) -> list[str]:
+    return sorted({c.topic for c in reader.connections if c.msgtype in (IMAGE, COMPRESSED_IMAGE) and c.msgcount})
+
+
 def _image_topic(reader: AnyReader, wanted: str | None, path: Path) -> str:
-    topics = sorted({c.topic for c in reader.connections if c.msgtype in (IMAGE, COMPRESSED_IMAGE) and c.msgcount})
+    topics = _image_topics(reader)
     if wanted is not None:
         if wanted not in topics:
-            raise SourceError(f"{path}: no images on topic {wanted!r}; expected one of {topics}")
+            kinds = sorted({c.msgtype for c in reader.connections if c.topic == wanted and c.msgcount})
+            has = f", it has {', '.join(kinds)}" if kinds else ""
+            raise SourceError(f"{path}: no images on topic {wanted!r}{has}; expected one of {topics}")
         return wanted
     candidates = [topic for topic in topics if topic.rpartition("/")[2] not in _NO_CAMERA]
     if len(candidates) == 1:

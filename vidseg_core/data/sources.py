@@ -90,7 +90,8 @@ def open_source(
         topic: image topic of a recording; may be None if there is only one.
         skip_bad: leave out frames that cannot be read instead of raising.
         labels: for a folder of images, the folder of their ground truth: PNG files of the same stems
-            (`X_gtFine_labelIds` for `X_leftImg8bit`). Not every image needs one.
+            (`X_gtFine_labelIds` for `X_leftImg8bit`); for a recording, a topic of it, or a folder (see
+            `vidseg_core.data.bag.bag_labels`). Not every image needs one.
         classes: the class table of those labels.
 
     Raises:
@@ -104,12 +105,13 @@ def open_source(
     path = Path(spec)
     if not path.exists():
         raise SourceError(f"{spec}: expected a folder of images, a video file or a recording, there is nothing")
-    bag = _find_bag(path)
+    bag = find_bag(path)
     if bag is not None:
-        from vidseg_core.data.bag import BagSource
+        from vidseg_core.data.bag import BagSource, bag_labels
 
-        _refuse(spec, "a recording, which has stamps of its own", rate_hz=rate_hz, labels=labels)
-        return BagSource(bag, topic=topic, skip_bad=skip_bad)
+        _refuse(spec, "a recording, which has stamps of its own", rate_hz=rate_hz)
+        truth = None if labels is None else bag_labels(bag, labels, classes)
+        return BagSource(bag, topic=topic, skip_bad=skip_bad, labels=truth)
     if path.is_dir():
         _refuse(spec, "a folder of images", topic=topic)
         truth = _Truth(Path(labels), classes) if labels is not None else None
@@ -216,8 +218,12 @@ def _truth_key(stem: str) -> str:
     return stem.removesuffix("_leftImg8bit")
 
 
-def _find_bag(path: Path) -> Path | None:
-    """The path by which a recording is opened; None if `path` is something else."""
+def find_bag(path: Path) -> Path | None:
+    """The path by which a recording is opened; None if `path` is something else.
+
+    Raises:
+        SourceError: it is a folder with several storage files and nothing that says how they belong together.
+    """
     if path.is_file():
         return path if path.suffix in BAG_SUFFIXES else None
     if (path / "metadata.yaml").exists():

@@ -175,7 +175,8 @@ def test_the_topic_is_found_if_there_is_one(tmp_path):
     with pytest.raises(SourceError, match=r"several image topics, choose one with topic: \['/left', '/right'\]"):
         open_source(path)
     assert len(list(open_source(path, topic="/right"))) == 2
-    with pytest.raises(SourceError, match=r"no images on topic '/text'; expected one of \['/left', '/right'\]"):
+    expected = r"no images on topic '/text', it has std_msgs/msg/String; expected one of \['/left', '/right'\]"
+    with pytest.raises(SourceError, match=expected):
         open_source(path, topic="/text")
     depth = [compressed(picture(), text="16UC1; compressedDepth png")]
     path = record(tmp_path / "depth", {"/image": left, "/image/compressedDepth": depth})
