@@ -31,6 +31,7 @@ from vidseg_ros.camera import Camera
 from vidseg_ros.diagnostics import device_name
 from vidseg_ros.engine import build_engine, warm_up
 from vidseg_ros.mailbox import Mailbox
+from vidseg_ros.memory import keep_freed_memory
 from vidseg_ros.worker import Watchdog, Worker
 
 REPORT_S = 1.0
@@ -274,6 +275,7 @@ def main(args: list[str] | None = None, build: Callable[[Mapping[str, Any]], Any
         args: ROS arguments; None takes the process's.
         build: makes the engine.
     """
+    keep_freed_memory()
     # Until the node spins, a signal interrupts whatever is going on: there is nothing to finish yet.
     for one in (signal.SIGINT, signal.SIGTERM):
         signal.signal(one, signal.default_int_handler)

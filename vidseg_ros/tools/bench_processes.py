@@ -26,6 +26,7 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from vidseg_ros.memory import keep_freed_memory
 from vidseg_ros.messages.image_wire import ImageWriter, parse_header
 from vidseg_ros.tools.bench_transport import NAMESPACE
 
@@ -45,9 +46,13 @@ def publish(publisher: Publisher, message: Image | bytes) -> None:
 
 
 class Camera:
-    """Publishes noise at a rate. The next phase is the measured one: so many frames, and then none."""
+    """Publishes noise at a rate. The next phase is the measured one: so many frames, and then none.
+
+    It keeps the memory that it frees, as `camera_player` does; naive node and listener are left as they come.
+    """
 
     def __init__(self, node: Node, quality: QoSProfile, arguments: argparse.Namespace):
+        keep_freed_memory()
         width, height = arguments.size
         self._pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
         self._num_frames = arguments.frames

@@ -31,6 +31,7 @@ from vidseg_core.classes import load_classes
 from vidseg_core.cli import EXIT_ERROR, one_line
 from vidseg_core.data.sources import open_source
 from vidseg_core.errors import VidsegError
+from vidseg_ros.memory import keep_freed_memory
 from vidseg_ros.messages.image_wire import ImageWriter
 from vidseg_ros.tools.playback import Film, Shot, schedule
 
@@ -262,6 +263,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = sys.argv if argv is None else [NAME, *argv]
     options = build_parser().parse_args(remove_ros_args(argv)[1:])
+    keep_freed_memory()
     # While frames are read there is nothing to finish yet, so a signal interrupts.
     for one in (signal.SIGINT, signal.SIGTERM):
         signal.signal(one, signal.default_int_handler)
