@@ -19,6 +19,8 @@ from vidseg_core.data.street import primitives as P
 from vidseg_core.data.street import textures as T
 from vidseg_core.data.street.textures import JIT, band, cell, clamp, mix, noise2, noise3, scale, visible
 
+ALLOCATING_JIT = {**JIT, "_nrt": True}
+
 SKY_ID, ROAD_ID, WALK_ID, KERB_ID = -1, -2, -3, -4
 NEAR = 0.15
 GROUND_LIMIT = 1500.0
@@ -86,7 +88,7 @@ class Light(NamedTuple):
     skyline: np.ndarray
 
 
-@njit(**JIT)
+@njit(**ALLOCATING_JIT)
 def to_camera(frame, rotation, position):
     out = np.empty_like(frame)
     for i in range(frame.shape[0]):
@@ -99,7 +101,7 @@ def to_camera(frame, rotation, position):
     return out
 
 
-@njit(**JIT)
+@njit(**ALLOCATING_JIT)
 def invert(now):
     """Rows w with local = w P + offset."""
     out = np.empty_like(now)
@@ -278,27 +280,34 @@ def surface_hit(surfaces, i, noise, rx, ry):
     return inverse
 
 
+@njit(inline="always", **JIT)
+def corner(frame, corners, k):
+    """Corner k of a quad in camera coordinates."""
+    a, b = corners[k, 0], corners[k, 1]
+    return (
+        frame[0, 0] + a * frame[1, 0] + b * frame[2, 0],
+        frame[0, 1] + a * frame[1, 1] + b * frame[2, 1],
+        frame[0, 2] + a * frame[1, 2] + b * frame[2, 2],
+    )
+
+
 @njit(**JIT)
 def clipped_outline(frame, corners, view, outline):
     """Image outline of a quad in front of the camera, into `outline`; how many points it has (0: not in view)."""
-    px, py, pz = np.empty(4), np.empty(4), np.empty(4)
-    for k in range(4):
-        a, b = corners[k, 0], corners[k, 1]
-        px[k] = frame[0, 0] + a * frame[1, 0] + b * frame[2, 0]
-        py[k] = frame[0, 1] + a * frame[1, 1] + b * frame[2, 1]
-        pz[k] = frame[0, 2] + a * frame[1, 2] + b * frame[2, 2]
     count = 0
+    x, y, z = corner(frame, corners, 0)
     for k in range(4):
-        j = (k + 1) & 3
-        if pz[k] >= NEAR:
-            outline[count, 0] = view.focal * px[k] / pz[k] + view.cx
-            outline[count, 1] = view.focal * py[k] / pz[k] + view.cy
+        next_x, next_y, next_z = corner(frame, corners, (k + 1) & 3)
+        if z >= NEAR:
+            outline[count, 0] = view.focal * x / z + view.cx
+            outline[count, 1] = view.focal * y / z + view.cy
             count += 1
-        if (pz[k] >= NEAR) != (pz[j] >= NEAR):
-            t = (NEAR - pz[k]) / (pz[j] - pz[k])
-            outline[count, 0] = view.focal * (px[k] + t * (px[j] - px[k])) / NEAR + view.cx
-            outline[count, 1] = view.focal * (py[k] + t * (py[j] - py[k])) / NEAR + view.cy
+        if (z >= NEAR) != (next_z >= NEAR):
+            t = (NEAR - z) / (next_z - z)
+            outline[count, 0] = view.focal * (x + t * (next_x - x)) / NEAR + view.cx
+            outline[count, 1] = view.focal * (y + t * (next_y - y)) / NEAR + view.cy
             count += 1
+        x, y, z = next_x, next_y, next_z
     return count
 
 
@@ -391,7 +400,7 @@ def raster_ellipsoid(surfaces, i, view, noise, inverse_depth, ids):
                 ids[y, x] = i
 
 
-@njit(**JIT)
+@njit(**ALLOCATING_JIT)
 def visibility(surfaces, ground, view, noise, inverse_depth, ids):
     """Fill `inverse_depth` (0 = infinitely far) and `ids` for every pixel centre."""
     ground_pass(ground, view, inverse_depth, ids)
@@ -403,7 +412,7 @@ def visibility(surfaces, ground, view, noise, inverse_depth, ids):
             raster_ellipsoid(surfaces, i, view, noise, inverse_depth, ids)
 
 
-@njit(**JIT)
+@njit(**ALLOCATING_JIT)
 def cast_shadows(blobs, view, inverse_depth, ids, light):
     """Darken the ground.
 

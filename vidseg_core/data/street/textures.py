@@ -12,8 +12,16 @@ import math
 import numpy as np
 from numba import njit
 
-# Without the assumption that no number is infinite or undefined, which the rest of fastmath makes.
-JIT = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": {"contract", "arcp", "nsz", "reassoc"}}
+JIT = {
+    "cache": True,
+    "nogil": True,
+    "error_model": "numpy",
+    # Without the assumption that no number is infinite or undefined, which the rest of fastmath makes.
+    "fastmath": {"contract", "arcp", "nsz", "reassoc"},
+    # Arrays are not counted: these functions only read and fill what they are given. Counting every view of a row took
+    # two thirds of the time of shading. A function that makes an array needs the count.
+    "_nrt": False,
+}
 
 
 def noise_table() -> np.ndarray:
