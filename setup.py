@@ -63,6 +63,7 @@ setup(
             "vidseg_node = vidseg_ros.node:main",
             "camera_player = vidseg_ros.tools.camera_player:main",
             "demo = vidseg_ros.tools.demo:main",
+            "score = vidseg_ros.tools.score:main",
         ]
     },
 )

@@ -9,7 +9,6 @@ import argparse
 import os
 import signal
 import sys
-from typing import Any
 
 from vidseg_core.classes import load_classes
 from vidseg_core.cli import EXIT_ERROR, EXIT_INTERRUPTED, one_line
@@ -18,7 +17,7 @@ from vidseg_core.data.writers import output_folder, write_json
 from vidseg_core.engine.config import DEFAULT_WEIGHTS
 from vidseg_core.errors import VidsegError
 from vidseg_core.networks.registry import find_weights
-from vidseg_ros.tools.demo_results import SHEET, VIDEO, summarise, write_pictures
+from vidseg_ros.tools.demo_results import SHEET, VIDEO, describe, summarise, write_pictures
 from vidseg_ros.tools.demo_session import Session, ros_environment
 
 NAME = "demo"
@@ -116,23 +115,6 @@ def default_source(duration_s: float) -> str:
     """A synthetic street for that time, or for as much of it as is rendered in reasonable time."""
     frames = round(min(duration_s, LONGEST_STREET_S) * STREET_RATE_HZ)
     return str(StreetConfig(rate_hz=STREET_RATE_HZ, num_frames=max(1, frames)))
-
-
-def describe(summary: dict[str, Any]) -> str:
-    """A run in a few words."""
-    frames, latency = summary["frames"], summary["latency_ms"]
-    parts = [f"{frames['labelled']} of {frames['sent']} frames labelled"]
-    if summary["output_hz"] is not None:
-        parts.append(f"{summary['output_hz']:.1f} of {summary['input_hz']:.1f} Hz")
-    if latency["p50"] is not None:
-        parts.append(f"latency {latency['p50']:.0f} ms (p95 {latency['p95']:.0f}, max {latency['max']:.0f})")
-    if summary["key_ratio"] is not None:
-        parts.append(f"{100 * summary['key_ratio']:.0f} % key frames")
-    if summary["miou"] is not None:
-        parts.append(f"mIoU {summary['miou']:.1f} %")
-    if summary["pictures_not_kept"]:
-        parts.append("video and mIoU of the beginning only, the disk has no room for more")
-    return "; ".join([*parts, str(summary["device"])])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""The node in the demo's own process: it hears the camera's camera_info and truth, and all that the node publishes."""
+"""Who judges a run, as a ROS node: it hears the camera's camera_info and truth, and all that the node publishes."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class Listener:
     Args:
         namespace: of the camera and the node.
         recording: to be filled.
+        with_overlays: subscribe to these, too, so that the node renders them.
 
     Attributes:
         classes: of the node's labels, once it has told them.
@@ -43,9 +44,12 @@ class Listener:
         rmw: the middleware.
     """
 
-    def __init__(self, namespace: str, recording: Recording):
+    def __init__(self, namespace: str, recording: Recording, with_overlays: bool = True):
         self._namespace = namespace
         self._recording = recording
+        self._tracks = {"labels": recording.labels, "labels_truth": Track()}
+        if with_overlays:
+            self._tracks["overlay"] = recording.overlays
         self.classes: ClassTable | None = None
         self.diagnostics: dict[str, str] = {}
         self.device: str | None = None
@@ -61,9 +65,8 @@ class Listener:
         self._reliable = reliable
         self._node.create_subscription(String, "legend", self._on_legend, LATCHED)
         self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        self._listen(Image, "labels", self._recording.labels)
-        self._listen(Image, "overlay", self._recording.overlays)
-        self._listen(Image, "labels_truth", Track())
+        for topic, track in self._tracks.items():
+            self._listen(Image, topic, track)
         return self
 
     def __exit__(
@@ -94,9 +97,9 @@ class Listener:
     def turn_until_quiet(self, quiet_s: float) -> None:
         """Take what comes until every frame is labelled, or no labels have come for that long."""
         while not self._is_complete():
-            before = len(self._recording.labels), len(self._recording.overlays)
+            before = self._counts()
             self.turn(quiet_s)
-            if before == (len(self._recording.labels), len(self._recording.overlays)):
+            if before == self._counts():
                 return
 
     def live_line(self) -> str:
@@ -149,6 +152,9 @@ class Listener:
     def _publishers(self, topic: str) -> int:
         return self._node.count_publishers(topic)
 
+    def _counts(self) -> list[int]:
+        """How many messages came of each output."""
+        return [len(track) for topic, track in self._tracks.items() if topic != "labels_truth"]
+
     def _is_complete(self) -> bool:
-        recording = self._recording
-        return len(recording.labels) == len(recording.overlays) == len(recording.sent)
+        return set(self._counts()) == {len(self._recording.sent)}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -82,24 +83,48 @@ def evaluate(run: Run, truth_classes: ClassTable) -> dict:
     return {"miou": None if mean_iou is None else rounded(100 * mean_iou, 2), "labels_evaluated": count}
 
 
-def summarise(run: Run, options: argparse.Namespace, weights: Path) -> dict:
-    """What is in the summary, JSON-safe: rates in Hz, latency in milliseconds, mIoU in percent."""
+def figures(run: Run, truth_classes: ClassTable) -> dict:
+    """What a run showed, JSON-safe: rates in Hz, latency in milliseconds, mIoU in percent."""
     processed = int(run.diagnostics.get("Frames processed", 0))
     return {
         **run.recording.statistics(),
         "key_ratio": rounded(int(run.diagnostics["Key frames"]) / processed, 4) if processed else None,
-        **evaluate(run, load_classes(options.classes)),
+        **evaluate(run, truth_classes),
         "pictures_not_kept": run.recording.spool.num_refused,
         "device": run.device,
         "cpus": len(os.sched_getaffinity(0)),
-        "source": options.source,
-        "parameters": options.parameters,
         "node_counts": {name: run.diagnostics.get(name) for name in COUNTS},
-        "weights": {"name": options.weights, "file": weights.name, "sha256": checksum(weights, "sha256")},
-        "versions": versions() | {"rmw": run.rmw},
         "interrupted": run.interrupted,
         "problems": run.problems(),
     }
+
+
+def summarise(run: Run, options: argparse.Namespace, weights: Path) -> dict:
+    """What is in the summary: the figures, and what they were made with."""
+    return {
+        **figures(run, load_classes(options.classes)),
+        "source": options.source,
+        "parameters": options.parameters,
+        "weights": {"name": options.weights, "file": weights.name, "sha256": checksum(weights, "sha256")},
+        "versions": versions() | {"rmw": run.rmw},
+    }
+
+
+def describe(figures: Mapping[str, Any]) -> str:
+    """A run in a few words."""
+    frames, latency = figures["frames"], figures["latency_ms"]
+    parts = [f"{frames['labelled']} of {frames['sent']} frames labelled"]
+    if figures["output_hz"] is not None:
+        parts.append(f"{figures['output_hz']:.1f} of {figures['input_hz']:.1f} Hz")
+    if latency["p50"] is not None:
+        parts.append(f"latency {latency['p50']:.0f} ms (p95 {latency['p95']:.0f}, max {latency['max']:.0f})")
+    if figures["key_ratio"] is not None:
+        parts.append(f"{100 * figures['key_ratio']:.0f} % key frames")
+    if figures["miou"] is not None:
+        parts.append(f"mIoU {figures['miou']:.1f} %")
+    if figures["pictures_not_kept"]:
+        parts.append("video and mIoU of the beginning only, the disk has no room for more")
+    return "; ".join([*parts, str(figures["device"])])
 
 
 def versions() -> dict[str, str | None]:
