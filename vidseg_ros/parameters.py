@@ -189,9 +189,9 @@ ENGINE_DECLARATIONS = (
     ),
     Declaration(
         "grid_stride",
-        ENGINE.grid_stride,
-        "Image pixels per pixel of the carried logits; 4 is better on small images.",
-        choices=GRID_STRIDES,
+        0,
+        "Image pixels per pixel of the carried logits; 0 takes 2 for images of at most 320,000 pixels, 4 for larger.",
+        choices=(0, *GRID_STRIDES),
     ),
     Declaration("flow", ENGINE.flow, "How motion is found; dis needs no weights, none copies labels.", choices=FLOWS),
     Declaration(
@@ -202,6 +202,7 @@ ENGINE_DECLARATIONS = (
         high=1.0,
     ),
     Declaration("dis_preset", ENGINE.dis_preset, "Accuracy of dis.", choices=DIS_PRESETS),
+    Declaration("fusion", ENGINE.fusion, "Blend the carried past into key frames, where the picture agrees with it."),
     Declaration("refine", ENGINE.refine, "Repair propagated logits; needs `refine_weights`."),
     Declaration(
         "warp_align_corners",

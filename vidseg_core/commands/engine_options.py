@@ -10,8 +10,8 @@ import argparse
 from vidseg_core.engine.config import DIS_PRESETS, FLOWS, GRID_STRIDES, EngineConfig
 
 _FIELDS = (
-    "weights refine_weights flow_weights classes interval input_scale grid_stride flow flow_scale dis_preset refine "
-    "device num_threads ego_mask"
+    "weights refine_weights flow_weights classes interval input_scale grid_stride flow flow_scale dis_preset fusion "
+    "refine device num_threads ego_mask"
 ).split()
 
 
@@ -30,7 +30,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser, several_flows: bool = 
         "--scale", type=float, dest="input_scale", metavar="S", help="size of the network's input (default: as trained)"
     )
     group.add_argument(
-        "--grid-stride", type=int, choices=GRID_STRIDES, help=f"of the carried logits (default: {default.grid_stride})"
+        "--grid-stride", type=int, choices=GRID_STRIDES, help="of the carried logits (default: 2 or 4, by image size)"
     )
     group.add_argument(
         "--flow",
@@ -40,6 +40,11 @@ def add_engine_arguments(parser: argparse.ArgumentParser, several_flows: bool = 
     )
     group.add_argument("--flow-scale", type=float, metavar="S", help="size of the image for --flow dis")
     group.add_argument("--dis-preset", choices=DIS_PRESETS, help=f"for --flow dis (default: {default.dis_preset})")
+    group.add_argument(
+        "--fusion",
+        action=argparse.BooleanOptionalAction,
+        help=f"blend the carried past into key frames (default: {'yes' if default.fusion else 'no'})",
+    )
     group.add_argument(
         "--refine", action=argparse.BooleanOptionalAction, help="repair propagated labels (default: with its weights)"
     )

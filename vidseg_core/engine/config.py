@@ -8,8 +8,10 @@ from pathlib import Path
 from vidseg_core.errors import ConfigError
 
 FLOWS = ("dis", "light", "flownet_s", "flownet2_s", "none")
-DIS_PRESETS = ("ultrafast", "fast", "medium")
-GRID_STRIDES = (4, 8)
+DIS_PRESETS = ("fine", "ultrafast", "fast", "medium")
+GRID_STRIDES = (2, 4, 8)
+# Without a `grid_stride`, images of at most so many pixels get 2.
+FINE_GRID_PIXELS = 320_000
 PADDINGS = ("zeros", "border")
 DEFAULT_WEIGHTS = "camvid-swiftnet-r18"
 
@@ -26,10 +28,12 @@ class EngineConfig:
         interval: number of propagated frames between two key frames, 0 or more; 0 makes every frame a key frame.
         input_scale: size of the segmentation network's input in units of the image's, 0.25 to 2; None takes the scale
             that the weights were trained for, or 1.
-        grid_stride: 8 (as published) or 4 (better on small images): image pixels per pixel of the carried logits.
+        grid_stride: 8 (as published), 4 or 2: image pixels per pixel of the carried logits; None takes 2 for images of
+            at most 320,000 pixels and 4 for larger ones.
         flow: how motion is found: dis (OpenCV's DIS), light, flownet_s, flownet2_s, or none (labels are copied).
         flow_scale: size of the image that `dis` works on, 0.05 to 1; None chooses by the image's size.
-        dis_preset: ultrafast, fast or medium.
+        dis_preset: OpenCV's ultrafast, fast or medium; or fine: ultrafast's settings on patches half as large.
+        fusion: whether key frames blend what is carried from the past into the network's scores, see `fusion.py`.
         refine: whether guided refinement repairs propagated logits; needs `refine_weights`.
         warp_align_corners: False reproduces the published SwNet-seq, which samples half a pixel beside its flow.
         warp_padding: what moves in from outside the image, zeros or border; None is zeros with refinement (which was
@@ -47,10 +51,11 @@ class EngineConfig:
     classes: str | None = None
     interval: int = 4
     input_scale: float | None = None
-    grid_stride: int = 4
+    grid_stride: int | None = None
     flow: str = "dis"
     flow_scale: float | None = None
-    dis_preset: str = "ultrafast"
+    dis_preset: str = "fine"
+    fusion: bool = True
     refine: bool = False
     warp_align_corners: bool = True
     warp_padding: str | None = None
@@ -67,14 +72,15 @@ class EngineConfig:
                 object.__setattr__(self, field.name, str(value))
         self._check_type("interval", int)
         self._check_type("num_threads", int)
-        for name in ("refine", "warp_align_corners", "confidence"):
+        for name in ("fusion", "refine", "warp_align_corners", "confidence"):
             self._check_type(name, bool)
         self._check(self.interval >= 0, "interval", "0 or more")
         self._check(self.num_threads >= 0, "num_threads", "0 (all processors) or more")
         self._check_range("input_scale", 0.25, 2.0)
         self._check_range("flow_scale", 0.05, 1.0)
         self._check(self._is_number("max_gap_s") and self.max_gap_s > 0, "max_gap_s", "a number of seconds above 0")
-        self._check_choice("grid_stride", GRID_STRIDES)
+        if self.grid_stride is not None:
+            self._check_choice("grid_stride", GRID_STRIDES)
         self._check_choice("flow", FLOWS)
         self._check_choice("dis_preset", DIS_PRESETS)
         if self.warp_padding is not None:
@@ -90,6 +96,10 @@ class EngineConfig:
             raise ConfigError(
                 "flow: 'light' needs flow_weights, or refine_weights that bring a flow network; none are given"
             )
+
+    def stride_of(self, size: tuple[int, int]) -> int:
+        """`grid_stride` with its default filled in for images of `size`, (H, W)."""
+        return self.grid_stride or (2 if size[0] * size[1] <= FINE_GRID_PIXELS else 4)
 
     @property
     def padding(self) -> str:

@@ -14,6 +14,7 @@ from vidseg_core.classes import VOID
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.decode import decode
 from vidseg_core.engine.flow import FlowEstimator
+from vidseg_core.engine.fusion import fuse, past_weight, picture
 from vidseg_core.engine.geometry import View, grid_size, resize
 from vidseg_core.engine.schedule import Decision, FixedInterval
 from vidseg_core.engine.segmenter import Segmenter
@@ -41,7 +42,9 @@ class State:
         size: (H, W) of the last frame.
         stamp_ns: of the last frame.
         age: frames since the last key frame.
-        logits: 1 x C x h x w on the grid, of the last frame.
+        logits: 1 x C x h x w on the grid, of the last key frame; with refinement, which changes them, of the last frame.
+        motion: 1 x 2 x h x w, flow from the last frame to the last key frame; None before anything moved.
+        key_picture: of the last key frame, see `fusion.picture`; None without fusion.
         flow_input: what the flow estimator keeps of the last frame.
     """
 
@@ -49,6 +52,8 @@ class State:
     stamp_ns: int
     age: int
     logits: Tensor
+    motion: Tensor | None
+    key_picture: Tensor | None
     flow_input: object
 
 
@@ -59,7 +64,7 @@ class Timings(dict):
     def stage(self, name: str):
         begin = time.perf_counter()
         yield
-        self[name] = (time.perf_counter() - begin) * 1e3
+        self[name] = self.get(name, 0.0) + (time.perf_counter() - begin) * 1e3
 
 
 class Stream:
@@ -117,23 +122,21 @@ class Stream:
             self.reset(reason)
         decision = self._decide()
         timings = Timings()
-        view = View(frame.image, grid_size(frame.size, self._config.grid_stride), self._networks.device)
+        view = View(frame.image, grid_size(frame.size, self._config.stride_of(frame.size)), self._networks.device)
         with timings.stage("prepare"):
             flow_input = self._networks.flow.prepare(view)
         if decision.is_key:
-            scores, logits, age = *self._segment(frame, view, timings), 0
+            scores, self._state = self._segment(frame, view, flow_input, timings)
         else:
-            logits, age = self._propagate(view, flow_input, timings), self._state.age + 1
-            scores = logits
+            scores, self._state = self._propagate(frame, view, flow_input, timings)
         with timings.stage("decode"):
             labels = decode(scores, frame.size)
             if self._ego_mask is not None:
                 labels[self._ego_mask] = VOID
-        self._state = State(frame.size, frame.stamp_ns, age, logits, flow_input)
         reset, self._reset_reason = self._reset_reason, None
-        confidence = self._confidence(logits) if self._config.confidence else None
+        confidence = self._confidence(resize(scores, view.grid)) if self._config.confidence else None
         return Segmentation(
-            labels, frame.stamp_ns, decision.is_key, age, decision.reason, reset, dict(timings), confidence
+            labels, frame.stamp_ns, decision.is_key, self._state.age, decision.reason, reset, dict(timings), confidence
         )
 
     def _outdated_by(self, frame: Frame) -> str | None:
@@ -158,27 +161,51 @@ class Stream:
             self._key_wanted = False
         return decision
 
-    def _segment(self, frame: Frame, view: View, timings: Timings) -> tuple[Tensor, Tensor]:
-        """Scores as fine as the segmenter gives them, and on the grid."""
+    def _segment(self, frame: Frame, view: View, flow_input: object, timings: Timings) -> tuple[Tensor, State]:
+        """A key frame's scores, as fine as the segmenter gives them, and what to remember."""
         self.refined = None
         with timings.stage("segment"):
             scores = self._networks.segmenter(frame)  # 1 x C x any size
-            logits = resize(scores, view.grid)  # 1 x C x h x w
-        return scores, logits
+        key_picture = None
+        if self._config.fusion:
+            with timings.stage("fuse"):
+                key_picture = picture(view)
+            if self._state is not None:
+                carried, motion = self._move(flow_input, timings)
+                with timings.stage("fuse"):
+                    weight = past_weight(key_picture, self._state.key_picture, motion)
+                    scores = fuse(scores, carried, weight)
+        return scores, State(
+            frame.size, frame.stamp_ns, 0, resize(scores, view.grid), None, key_picture, flow_input
+        )
 
-    def _propagate(self, view: View, flow_input: object, timings: Timings) -> Tensor:
-        """The last frame's logits, moved and repaired: 1 x C x h x w."""
-        with timings.stage("flow"):
-            flow = self._networks.flow.flow(flow_input, self._state.flow_input)  # 1 x 2 x h x w
-        logits = self._state.logits
-        if flow is not None:
-            with timings.stage("warp"):
-                logits = warp(logits, flow, self._config.warp_align_corners, self._config.padding)
+    def _propagate(self, frame: Frame, view: View, flow_input: object, timings: Timings) -> tuple[Tensor, State]:
+        """The last frame's logits, moved and repaired, 1 x C x h x w, and what to remember."""
+        logits, motion = self._move(flow_input, timings)
+        remembered = self._state.logits
         if self._networks.refine is not None:
             with timings.stage("refine"):
                 self.refined = self._networks.refine(logits, view.grid_bgr)
-                logits = self.refined.logits
-        return logits
+                logits = remembered = self.refined.logits
+        return logits, State(
+            frame.size, frame.stamp_ns, self._state.age + 1, remembered, motion, self._state.key_picture, flow_input
+        )
+
+    def _move(self, flow_input: object, timings: Timings) -> tuple[Tensor, Tensor | None]:
+        """The remembered logits at their places in this frame, and the flow from here to the last key frame.
+
+        Without refinement the key frame's own logits are moved by all the flow since: one interpolation instead of one
+        for each frame keeps thin things sharp.
+        """
+        state = self._state
+        with timings.stage("flow"):
+            flow = self._networks.flow.flow(flow_input, state.flow_input)  # 1 x 2 x h x w
+        if flow is None:
+            return state.logits, None
+        with timings.stage("warp"):
+            motion = flow if state.motion is None else flow + warp(state.motion, flow, padding="border")
+            way = motion if self._networks.refine is None else flow
+            return warp(state.logits, way, self._config.warp_align_corners, self._config.padding), motion
 
     @staticmethod
     def _confidence(logits: Tensor) -> np.ndarray:

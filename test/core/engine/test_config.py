@@ -15,7 +15,7 @@ from vidseg_core.errors import ConfigError
         ({"input_scale": 0.1}, r"input_scale: expected a number in 0.25\.\.2, got 0.1"),
         ({"input_scale": "1"}, "input_scale: expected a number"),
         ({"flow_scale": 2}, "flow_scale: expected a number in 0.05..1, got 2"),
-        ({"grid_stride": 6}, "grid_stride: expected one of 4, 8, got 6"),
+        ({"grid_stride": 6}, "grid_stride: expected one of 2, 4, 8, got 6"),
         ({"flow": "raft"}, "flow: expected one of dis, light, flownet_s, flownet2_s, none, got 'raft'"),
         ({"dis_preset": "slow"}, "dis_preset: expected one of"),
         ({"warp_padding": "mirror"}, "warp_padding: expected one of zeros, border"),

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from vidseg_core.engine.config import EngineConfig
+from vidseg_core.engine.decode import decode
 from vidseg_core.engine.flow import DIS, NoFlow
 from vidseg_core.engine.segmenter import TruthSegmenter
 from vidseg_core.engine.stream import Networks, Stream
@@ -124,9 +125,57 @@ def test_confidence_can_be_switched_while_running():
     assert stream.step(frame(0)).confidence is None
     stream.set_confidence(True)
     result = stream.step(frame(1))
-    assert not result.is_key and result.confidence.shape == (24, 32)
+    assert not result.is_key and result.confidence.shape == (48, 64)
     stream.set_confidence(False)
     assert stream.step(frame(2)).confidence is None
+
+
+class Doubting(TruthSegmenter):
+    """Sure of the truth on the first frame, and slightly in favour of class 0 everywhere afterwards."""
+
+    def __call__(self, frame):
+        scores = super().__call__(frame)
+        if frame.name != "0":
+            scores = torch.zeros_like(scores)
+            scores[:, 0] = 0.5
+        return scores
+
+
+@pytest.mark.parametrize("fusion", [True, False])
+def test_a_key_frame_keeps_what_the_past_knew_better_where_the_picture_is_the_same(fusion):
+    config = EngineConfig(interval=0, fusion=fusion)
+    stream = Stream(config, Networks(Doubting(4), NoFlow(), None, CPU))
+    first = frame(0)
+    image = first.image.copy()
+    image[:, 64:] = 255 - image[:, 64:]
+    stream.step(first)
+    second = stream.step(Frame(image, STEP_NS, name="1", labels=first.labels))
+    assert second.is_key and (second.labels[:, 80:] == 0).mean() > 0.95
+    assert ((second.labels[:, :56] == first.labels[:, :56]).mean() > 0.95) == fusion
+
+
+class Sliding:
+    """Everything moves one grid pixel to the right with each frame."""
+
+    def prepare(self, view):
+        return view.grid
+
+    def flow(self, current, previous):
+        flow = torch.zeros(1, 2, *current)
+        flow[:, 0] = -1
+        return flow
+
+
+def test_motion_adds_up_and_logits_are_interpolated_once():
+    stream, _ = make_stream(interval=5, flow=Sliding(), grid_stride=4)
+    first = frame(0)
+    stream.step(first)
+    results = [stream.step(frame(i)) for i in range(1, 5)]
+    expected = stream._state.logits  # the key frame's own, not moved yet
+    assert expected.shape[2:] == (24, 32)
+    assert torch.equal(stream._state.motion[0, 0], torch.full((24, 32), -4.0))
+    moved = torch.cat((expected[..., :1].expand(-1, -1, -1, 4), expected[..., :-4]), 3)
+    np.testing.assert_array_equal(results[-1].labels, decode(moved, (96, 128)))
 
 
 def test_two_streams_over_the_same_networks_do_not_meet():
