@@ -126,8 +126,8 @@ def _train_segmenter(args: argparse.Namespace) -> int:
     _stop_on_termination()
     try:
         weights = train_segmenter(
-            mix, config, args.output, device=device, workers=args.workers, init=find_weights(args.init) if args.init else None,
-            resume=args.resume,
+            mix, config, args.output, device=device, workers=args.workers,
+            init=find_weights(args.init) if args.init else None, resume=args.resume,
             time_budget_min=args.time_budget, compiled=args.compile, command=shlex.join(["vidseg", *sys.argv[1:]]),
             report=lambda line: tqdm.write(line, file=sys.stdout),
         )  # fmt: skip

@@ -42,7 +42,7 @@ class State:
         size: (H, W) of the last frame.
         stamp_ns: of the last frame.
         age: frames since the last key frame.
-        logits: 1 x C x h x w on the grid, of the last key frame; with refinement, which changes them, of the last frame.
+        logits: 1 x C x h x w on the grid, of the last key frame; of the last frame if refinement has changed them.
         motion: 1 x 2 x h x w, flow from the last frame to the last key frame; None before anything moved.
         key_picture: of the last key frame, see `fusion.picture`; None without fusion.
         flow_input: what the flow estimator keeps of the last frame.
