@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging
 import os
 import sys
 from types import ModuleType
@@ -89,6 +90,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, 2 after an error of the user, 130 when interrupted."""
     argv = sys.argv[1:] if argv is None else argv
     args = build_parser(argv).parse_args(argv)
+    logging.basicConfig(format="vidseg: %(message)s")
+    logging.getLogger("vidseg_core").setLevel(logging.INFO)
     try:
         status = args.main(args)
         # Here, not at exit: a reader that closed the pipe is no error, but one at exit could not be caught.

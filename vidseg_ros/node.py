@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -294,8 +295,25 @@ def main(args: list[str] | None = None, build: Callable[[Mapping[str, Any]], Any
     return exit_code
 
 
+class RosLog(logging.Handler):
+    """Hands what the core logs to a ROS logger."""
+
+    def __init__(self, logger):
+        super().__init__()
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        write = self._logger.error if record.levelno >= logging.ERROR else self._logger.warning
+        if record.levelno < logging.WARNING:
+            write = self._logger.info
+        write(record.getMessage())
+
+
 def _run(build: Callable[[Mapping[str, Any]], Any]) -> int:
     node = VidsegNode(build=build, last_resort=True)
+    core_log = logging.getLogger("vidseg_core")
+    core_log.setLevel(logging.INFO)
+    core_log.addHandler(RosLog(node.get_logger()))
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:

@@ -18,7 +18,7 @@ from rclpy.exceptions import ParameterUninitializedException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from vidseg_core.engine.config import DIS_PRESETS, FLOWS, GRID_STRIDES, PADDINGS, EngineConfig
+from vidseg_core.engine.config import DIS_PRESETS, FLOWS, GRID_STRIDES, PADDINGS, RUNTIMES, EngineConfig
 from vidseg_core.errors import ConfigError
 
 OUTPUTS = ("labels", "overlay", "labels_color", "confidence")
@@ -229,6 +229,12 @@ ENGINE_DECLARATIONS = (
         high=MOST_SECONDS,
     ),
     Declaration("device", ENGINE.device, "auto (CUDA where there is one), cpu, cuda or cuda:N."),
+    Declaration(
+        "runtime",
+        ENGINE.runtime,
+        "What executes networks: eager (PyTorch), openvino (on the CPU), or auto: the faster one by a short trial.",
+        choices=RUNTIMES,
+    ),
     Declaration(
         "num_threads", ENGINE.num_threads, "Thread budget on the CPU; 0 takes every processor.", low=0, high=1024
     ),

@@ -36,12 +36,13 @@ def test_labels_are_the_engine_s(rig, ros, weights):
     from vidseg_core.frame import Frame
 
     images = [rig.picture(seed) for seed in range(7)]
-    with rig.Rig(ros, weights=str(weights), num_threads=1, interval=2) as bench:
+    with rig.Rig(ros, weights=str(weights), runtime="eager", num_threads=1, interval=2) as bench:
         bench.prime()
         bench.call(Trigger, "vidseg/reset")
         labels = [rig.array_of(bench.exchange(bench.image(image))["labels"]) for image in images]
         status = bench.spin_reports()
-    stream = build_engine(EngineConfig(weights=str(weights), num_threads=1, interval=2)).stream()
+    config = EngineConfig(weights=str(weights), runtime="eager", num_threads=1, interval=2)
+    stream = build_engine(config).stream()
     for i, image in enumerate(images):
         np.testing.assert_array_equal(labels[i], stream.step(Frame(image, i * rig.STEP_NS)).labels)
     values = bench.values(status)

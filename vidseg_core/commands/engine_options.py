@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import argparse
 
-from vidseg_core.engine.config import DIS_PRESETS, FLOWS, GRID_STRIDES, EngineConfig
+from vidseg_core.engine.config import DIS_PRESETS, FLOWS, GRID_STRIDES, RUNTIMES, EngineConfig
 
 _FIELDS = (
     "weights refine_weights flow_weights classes interval input_scale grid_stride flow flow_scale dis_preset fusion "
-    "refine device num_threads ego_mask"
+    "refine device runtime num_threads ego_mask"
 ).split()
 
 
@@ -49,6 +49,9 @@ def add_engine_arguments(parser: argparse.ArgumentParser, several_flows: bool = 
         "--refine", action=argparse.BooleanOptionalAction, help="repair propagated labels (default: with its weights)"
     )
     group.add_argument("--device", help=f"auto, cpu, cuda or cuda:N (default: {default.device})")
+    group.add_argument(
+        "--runtime", choices=RUNTIMES, help=f"what executes networks on the CPU (default: {default.runtime})"
+    )
     group.add_argument("--threads", type=int, dest="num_threads", metavar="N", help="on the CPU (default: all)")
     group.add_argument("--ego-mask", metavar="PNG", help="where it is not 0 the vehicle sees itself: labels are void")
 

@@ -12,6 +12,8 @@ from torch import nn
 from vidseg_core.classes import ClassTable, load_classes
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.flow import DIS, FlowEstimator, NetworkFlow, NoFlow
+from vidseg_core.engine.refine import Refinement
+from vidseg_core.engine.runtime import Executor, Runtime
 from vidseg_core.engine.segmenter import NetworkSegmenter, Segmenter
 from vidseg_core.engine.stream import Networks, Stream
 from vidseg_core.errors import CheckpointError, ConfigError
@@ -58,6 +60,12 @@ class Engine:
         mask = self._ego_mask if ego_mask is None else read_ego_mask(ego_mask)
         return Stream(self.config, self.networks, mask)
 
+    def runtimes(self) -> dict[str, str | None]:
+        """What executes each network: "eager", "openvino bf16", "openvino f32"; None where none has been called yet."""
+        parts = {"segmenter": self.networks.segmenter, "flow": self.networks.flow, "refine": self.networks.refine}
+        executors = {role: getattr(part, "execute", None) for role, part in parts.items()}
+        return {role: one.runtime for role, one in executors.items() if isinstance(one, Executor)}
+
     def describe(self) -> dict:
         """What computes the labels, JSON-safe: configuration, classes, weight files with checksum, device, threads."""
         return {
@@ -69,6 +77,7 @@ class Engine:
             },
             "input_scale": getattr(self.networks.segmenter, "input_scale", None),
             "device": str(self.networks.device),
+            "runtime": self.runtimes(),
             "num_threads": self._num_threads,
             "torch": torch.__version__,
         }
@@ -87,20 +96,23 @@ def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, class
     """
     num_threads = set_num_threads(config.num_threads)
     device = _device(config.device)
+    runtime = Runtime(config.runtime, device, num_threads)
     files: dict[str, Path] = {}
     if segmenter is None:
         files["segmenter"] = find_weights(config.weights)
         network = checkpoint.load_swiftnet(files["segmenter"])
         classes = _classes(config, files["segmenter"], network.num_classes)
         scale = config.input_scale or checkpoint.read_metadata(files["segmenter"]).get("input_scale") or 1.0
-        segmenter = NetworkSegmenter(_place(network, device), scale, device)
+        network = _place(network, device)
+        segmenter = NetworkSegmenter(network, scale, device, runtime.executor(network, "segmenter"))
     light, refine = None, None
     if config.refine_weights is not None:
         files["refine"] = find_weights(config.refine_weights)
         light, refine = checkpoint.load_swnet_seq(files["refine"])
         _check_table(files["refine"], refine.num_classes, classes)
-    flow = _flow(config, light, files, device)
-    networks = Networks(segmenter, flow, _place(refine, device) if config.refine else None, device)
+    flow = _flow(config, light, files, device, runtime)
+    refine = Refinement(_place(refine, device), runtime.executor) if config.refine else None
+    networks = Networks(segmenter, flow, refine, device)
     return Engine(config, classes, networks, files, num_threads)
 
 
@@ -160,7 +172,9 @@ def _check_table(path: Path, num_classes: int, table: ClassTable) -> None:
         )
 
 
-def _flow(config: EngineConfig, light: FlowLight | None, files: dict[str, Path], device: torch.device) -> FlowEstimator:
+def _flow(
+    config: EngineConfig, light: FlowLight | None, files: dict[str, Path], device: torch.device, runtime: Runtime
+) -> FlowEstimator:
     if config.flow == "none":
         return NoFlow()
     if config.flow == "dis":
@@ -175,4 +189,5 @@ def _flow(config: EngineConfig, light: FlowLight | None, files: dict[str, Path],
         raise CheckpointError(f"{files['refine']}: brings no flow network, and flow 'light' needs one (`flow_weights`)")
     else:
         network = light
-    return NetworkFlow(_place(network, device))
+    network = _place(network, device)
+    return NetworkFlow(network, runtime.executor(network, "flow network"))

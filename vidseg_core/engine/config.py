@@ -13,6 +13,7 @@ GRID_STRIDES = (2, 4, 8)
 # Without a `grid_stride`, images of at most so many pixels get 2.
 FINE_GRID_PIXELS = 320_000
 PADDINGS = ("zeros", "border")
+RUNTIMES = ("auto", "eager", "openvino")
 DEFAULT_WEIGHTS = "camvid-swiftnet-r18"
 
 
@@ -42,6 +43,8 @@ class EngineConfig:
         ego_mask: PNG of the image's size; where it is not 0, the vehicle sees itself and labels are void. Or None.
         max_gap_s: a longer pause between two frames makes the stream start afresh; above 0.
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
+        runtime: what executes networks: eager (PyTorch), openvino (on the CPU, in bfloat16 where that has it), or auto:
+            the faster of the two by a short trial on the first frame, eager where OpenVINO is not installed.
         num_threads: thread budget on the CPU, shared by all libraries; 0 takes every processor.
     """
 
@@ -63,6 +66,7 @@ class EngineConfig:
     ego_mask: str | None = None
     max_gap_s: float = 1.0
     device: str = "auto"
+    runtime: str = "auto"
     num_threads: int = 0
 
     def __post_init__(self):
@@ -83,6 +87,7 @@ class EngineConfig:
             self._check_choice("grid_stride", GRID_STRIDES)
         self._check_choice("flow", FLOWS)
         self._check_choice("dis_preset", DIS_PRESETS)
+        self._check_choice("runtime", RUNTIMES)
         if self.warp_padding is not None:
             self._check_choice("warp_padding", PADDINGS)
         kind, _, number = str(self.device).partition(":")

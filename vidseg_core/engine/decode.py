@@ -18,7 +18,8 @@ from vidseg_core.threads import over_rows
 
 
 @njit(nogil=True, cache=True)
-def _argmax_rows(begin, end, logits, top):
+def argmax_rows(begin, end, logits, top):
+    """For `over_rows`: logits, h x w x C, to the class of the largest, the first one of equals, h x w."""
     height, width, classes = logits.shape
     for y in range(begin, end):
         for x in range(width):
@@ -123,7 +124,7 @@ def decode(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
     values = logits.float().permute(0, 2, 3, 1).contiguous()[0].numpy()  # h x w x C
     height, width, _ = values.shape
     top = np.empty((height, width), dtype=np.uint8)
-    over_rows(_argmax_rows, height, values, top)
+    over_rows(argmax_rows, height, values, top)
     y0, fy = positions(height, size[0])
     x0, fx = positions(width, size[1])
     row_start = np.searchsorted(y0, np.arange(height + 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import cv2
@@ -85,10 +86,16 @@ class NetworkFlow:
 
     Args:
         network: FlowLight, UpstreamFlowNetS or FlowNet2S.
+        execute: what calls it, see `runtime.py`; None for the network itself.
     """
 
-    def __init__(self, network: FlowLight | UpstreamFlowNetS | FlowNet2S):
+    def __init__(
+        self,
+        network: FlowLight | UpstreamFlowNetS | FlowNet2S,
+        execute: Callable[[Tensor, Tensor], Tensor] | None = None,
+    ):
         self.network: nn.Module = network
+        self.execute = execute or network
         self._raw_rgb = isinstance(network, FlowNet2S)
         self._unit = 1.0 if self._raw_rgb else flow_light.FLOW_UNIT
 
@@ -96,4 +103,4 @@ class NetworkFlow:
         return view.grid_rgb if self._raw_rgb else view.grid_bgr
 
     def flow(self, current: Tensor, previous: Tensor) -> Tensor:
-        return resize(self.network(current, previous), current.shape[2:]) / self._unit
+        return resize(self.execute(current, previous), current.shape[2:]) / self._unit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -30,17 +31,25 @@ class NetworkSegmenter:
         network: B x 3 x h x w, normalised RGB, to logits B x C x any smaller size; has `num_classes`.
         input_scale: size of its input in units of the image's.
         device: where it is.
+        execute: what calls it, see `runtime.py`; None for the network itself.
     """
 
-    def __init__(self, network: nn.Module, input_scale: float, device: torch.device):
+    def __init__(
+        self,
+        network: nn.Module,
+        input_scale: float,
+        device: torch.device,
+        execute: Callable[[Tensor], Tensor] | None = None,
+    ):
         self.network = network
+        self.execute = execute or network
         self.num_classes: int = network.num_classes
         self.input_scale = input_scale
         self._device = device
 
     def __call__(self, frame: Frame) -> Tensor:
         image = network_input(frame.image, network_size(frame.size, self.input_scale))
-        return self.network(image.to(self._device))
+        return self.execute(image.to(self._device))
 
 
 class TruthSegmenter:

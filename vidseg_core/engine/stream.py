@@ -16,12 +16,13 @@ from vidseg_core.engine.decode import decode
 from vidseg_core.engine.flow import FlowEstimator
 from vidseg_core.engine.fusion import fuse, past_weight, picture
 from vidseg_core.engine.geometry import View, grid_size, resize
+from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.schedule import Decision, FixedInterval
 from vidseg_core.engine.segmenter import Segmenter
 from vidseg_core.engine.warp import warp
 from vidseg_core.errors import ConfigError
 from vidseg_core.frame import Frame, Segmentation
-from vidseg_core.networks.guided_refine import GuidedRefine, Refined
+from vidseg_core.networks.guided_refine import Refined
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Networks:
 
     segmenter: Segmenter
     flow: FlowEstimator
-    refine: GuidedRefine | None
+    refine: Refinement | None
     device: torch.device
 
 

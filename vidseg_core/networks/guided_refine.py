@@ -115,7 +115,11 @@ class GuidedRefine(nn.Module):
             warped: B x C x h x w, the previous logits at their new places.
             image: B x 3 x h x w, the current image on the same grid, normalised BGR.
         """
-        intra = self.intra_net(image)  # B x C x h x w
         edge = label_edges(warped) if self.edge else None
-        guide = self.guide(intra if edge is None else torch.cat((intra, edge), 1))
+        guide, intra = self.weigh(image, edge)
         return Refined(guided_sum(guide, warped, intra), guide, edge)
+
+    def weigh(self, image: Tensor, edge: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What convolutions compute of it: the weights (B x 11 x h x w) and the intra candidate (B x C x h x w)."""
+        intra = self.intra_net(image)
+        return self.guide(intra if edge is None else torch.cat((intra, edge), 1)), intra

@@ -70,7 +70,7 @@ class PyramidPooling(nn.Module):
         self.spp.spp_fuse = BNReluConv(width, DECODER_WIDTH, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h, w = x.shape[2:]
+        h, w = (int(side) for side in x.shape[2:])  # a tracer would make tensors of them
         x = self.spp.spp_bn(x)  # B x 128 x h x w
         levels = [x]
         for level, rows in enumerate(PYRAMID_GRIDS):

@@ -45,7 +45,8 @@ def files(tmp_path_factory):
 
 
 def config(files, **values):
-    return EngineConfig(weights=files / "segmenter.safetensors", device="cpu", num_threads=2, **values)
+    values = {"device": "cpu", "runtime": "eager", "num_threads": 2} | values
+    return EngineConfig(weights=files / "segmenter.safetensors", **values)
 
 
 def frame(index, size=(96, 128)):
@@ -68,6 +69,7 @@ def test_description(files):
         "sha256": checksum(files / "segmenter.safetensors", "sha256"),
     }
     assert about["weights"]["refine"]["file"] == "refine.safetensors"
+    assert about["runtime"] == {"segmenter": "eager", "refine": "eager"}
     assert about["device"] == "cpu" and about["num_threads"] == 2 and about["config"]["refine"] is True
 
 
@@ -116,6 +118,7 @@ def test_public_swnet_seq_on_a_real_snippet(files, shared_data, upstream_weights
             input_scale=0.25,
             interval=2,
             device="cpu",
+            runtime="eager",
         )  # fmt: skip
     )
     folder = shared_data / "cityscapes_sequence" / "leftImg8bit_sequence" / "val" / "lindau"
@@ -159,6 +162,19 @@ def test_a_device_that_is_not_there(files):
     with pytest.raises(ConfigError, match="device: expected a device that is there, got 'cuda'"):
         build_engine(EngineConfig(weights=files / "segmenter.safetensors", device="cuda"))
     assert build_engine(EngineConfig(weights=files / "segmenter.safetensors")).networks.device.type == "cpu"
+
+
+def test_every_network_runs_in_the_runtime_that_was_asked_for(files):
+    values = {"refine": True, "refine_weights": files / "seq.safetensors", "flow": "light"}
+    engines = [build_engine(config(files, runtime=runtime, **values)) for runtime in ("eager", "openvino")]
+    assert engines[1].runtimes() == {"segmenter": None, "flow": None, "refine": None}
+    picture = frame(0)
+    streams = [engine.stream() for engine in engines]
+    for k in range(2):
+        labels = [stream.step(Frame(picture.image, k)).labels for stream in streams]
+        assert (labels[0] == labels[1]).mean() > 0.9  # untrained, so a class wins by a hair
+    assert set(engines[0].runtimes().values()) == {"eager"}
+    assert all(name.startswith("openvino ") for name in engines[1].runtimes().values())
 
 
 def test_ego_mask_file(files, tmp_path):
