@@ -41,6 +41,7 @@ IMAGE_DEPTH = 10
 SMALL_DEPTH = 100
 WAIT_S = 0.05
 LATEST_S = 1.0
+FIRST_STAMP_NS = 1_000_000_000
 ACKNOWLEDGED_S = 2.0
 
 DESCRIPTION = """\
@@ -83,6 +84,7 @@ class CameraPlayer(Node):
         self.outputs = self._create_publishers(has_truth)
         self.num_sent = 0
         self.worst_late_ns = 0
+        self._shift_ns: int | None = None
 
     def play(self, shots: Iterator[tuple[int, Shot]]) -> None:
         """Publish each shot at its time, in nanoseconds after the first; until there are no more, or it is stopped."""
@@ -138,7 +140,9 @@ class CameraPlayer(Node):
     def _send(self, shot: Shot) -> None:
         header = Header(frame_id=self._options.frame_id)
         if self._options.stamps == "source":
-            header.stamp.sec, header.stamp.nanosec = divmod(shot.stamp_ns, 1_000_000_000)
+            if self._shift_ns is None:  # in ROS a stamp of zero is one that was never set
+                self._shift_ns = FIRST_STAMP_NS if shot.stamp_ns == 0 else 0
+            header.stamp.sec, header.stamp.nanosec = divmod(shot.stamp_ns + self._shift_ns, 1_000_000_000)
         else:
             header.stamp = self.get_clock().now().to_msg()
         self.outputs[IMAGES].publish(self._image(header, shot))
@@ -206,8 +210,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--stamps",
         choices=("now", "source"),
         default="now",
-        help="now: the node's clock, when the frame is published; source: unchanged, so that a loop sends the same "
-        "stamps again (default: now)",
+        help="now: the node's clock, when the frame is published; source: its own, so that a loop sends the same "
+        "stamps again; what begins at 0, as folders, videos and the street do, begins at 1 s (default: now)",
     )
     group.add_argument(
         "--wait-for",

@@ -23,6 +23,7 @@ from vidseg_ros.tools.recording import Recording, Track
 
 DEPTH = 100
 WINDOW_S = 2.0
+LAST_S = 10.0
 SIGNALS_S = 0.1
 """Python sees to signals so often."""
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE)
@@ -94,9 +95,10 @@ class Listener:
         while (left_s := end_s - time.monotonic()) > 0:
             self._executor.spin_once(timeout_sec=min(left_s, SIGNALS_S))
 
-    def turn_until_quiet(self, quiet_s: float) -> None:
-        """Take what comes until every frame is labelled, or no labels have come for that long."""
-        while not self._is_complete():
+    def turn_until_quiet(self, quiet_s: float, most_s: float = LAST_S) -> None:
+        """Take what comes until every frame is labelled, or no labels have come for `quiet_s`; for `most_s` at most."""
+        end_s = time.monotonic() + most_s
+        while not self._is_complete() and time.monotonic() < end_s:
             before = self._counts()
             self.turn(quiet_s)
             if before == self._counts():

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from vidseg_core.classes import load_classes
+from vidseg_core.data.bag_writer import BagWriter
 from vidseg_core.data.sources import open_source
 
 pytest.importorskip("rclpy", reason="needs ROS (extra `ros`)")
@@ -24,6 +25,7 @@ from vidseg_ros.tools import camera_player
 NUM_FRAMES = 6
 HEIGHT, WIDTH = 240, 320
 DEADLINE_S = 240
+FIRST_STAMP_NS = 10**9
 WAIT_FOR_ALL = ("--wait-for", "image_raw", "camera_info", "labels_truth")
 
 
@@ -135,13 +137,47 @@ def test_a_folder_once_with_its_own_stamps_and_its_truth(drive, listen, play):
     views = [parse_image(message) for message in listener.images]
     truth = [parse_image(message) for message in listener.truth]
     for frame, view, info, label in zip(frames, views, listener.infos, truth, strict=True):
-        assert frame.stamp_ns == view.stamp_ns == label.stamp_ns == stamp_ns(info.header)
+        assert frame.stamp_ns + FIRST_STAMP_NS == view.stamp_ns == label.stamp_ns == stamp_ns(info.header)
         assert view.frame_id == label.frame_id == info.header.frame_id == "front_optical"
         assert (view.encoding, label.encoding) == ("rgb8", "mono8")
         assert (to_rgb(view) == frame.image).all()
         assert (label.pixels(1)[..., 0] == frame.labels).all()
         assert (info.width, info.height) == (WIDTH, HEIGHT)
         assert info.k[0] == info.k[4] == pytest.approx(WIDTH / 2)  # 90 degrees
+
+
+@pytest.fixture(params=["sqlite3", "mcap"])
+def recording(request, tmp_path):
+    """Two cameras and the labels of one of them, whose frames come at uneven times; and what is in there."""
+    rng = np.random.default_rng(1)
+    stamps_ns = [1_700_000_000_000_000_000 + milliseconds * 10**6 for milliseconds in (0, 100, 140, 390)]
+    images = [rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8) for _ in stamps_ns]
+    labels = [rng.integers(0, 11, (HEIGHT, WIDTH), dtype=np.uint8) for _ in stamps_ns]
+    with BagWriter(tmp_path / "drive", request.param) as bag:
+        for at_ns, image, ids in zip(stamps_ns, images, labels, strict=True):
+            bag.write_image("/front/image_raw", "rgb8", image, at_ns, frame_id="recorded")
+            bag.write_image("/front/labels_truth", "mono8", ids, at_ns, frame_id="recorded")
+            bag.write_image("/left/image_raw", "rgb8", 255 - image, at_ns, frame_id="recorded")
+    return tmp_path / "drive", stamps_ns, images, labels
+
+
+def test_a_recording_with_its_own_stamps_and_its_truth(recording, listen, play):
+    path, stamps_ns, images, labels = recording
+    listener = listen()
+    which = ("--topic", "/front/image_raw", "--labels", "/front/labels_truth", "--frame-id", "front")
+    process = play(path, *which, "--stamps", "source", *WAIT_FOR_ALL)
+    everything = [listener.images, listener.infos, listener.truth]
+    listener.until(lambda: all(len(received) == len(stamps_ns) for received in everything), process)
+    status, errors = ended(process)
+    assert status == 0 and f"{len(stamps_ns)} frames sent" in errors
+
+    views = [parse_image(message) for message in listener.images]
+    truth = [parse_image(message) for message in listener.truth]
+    assert [view.stamp_ns for view in views] == stamps_ns
+    assert [view.stamp_ns for view in truth] == [stamp_ns(info.header) for info in listener.infos] == stamps_ns
+    assert {view.frame_id for view in views + truth} == {"front"}
+    for view, image, label, ids in zip(views, images, truth, labels, strict=True):
+        assert (to_rgb(view) == image).all() and (label.pixels(1)[..., 0] == ids).all()
 
 
 def test_the_street_has_truth(listen, play):
@@ -208,7 +244,7 @@ def test_a_loop_of_source_stamps_repeats_them(drive, listen, play):
     listener.until(lambda: len(listener.images) == NUM_FRAMES + 2, process)
     assert ended(process)[0] == 0
     stamps = [parse_image(message).stamp_ns for message in listener.images]
-    frame_stamps = [frame.stamp_ns for frame in open_source(images)]
+    frame_stamps = [frame.stamp_ns + FIRST_STAMP_NS for frame in open_source(images)]
     assert stamps == frame_stamps + frame_stamps[:2]
 
 
@@ -286,6 +322,11 @@ def test_errors_of_the_user_take_one_line(unshared_ros, drive, tmp_path, capsys)
     assert "unknown key 'sede'" in refused(capsys, "street:sede=1")
     assert "no class table 'kitti'" in refused(capsys, images, "--labels", labels, "--classes", "kitti")
     assert "do not wait for it" in refused(capsys, images, "--wait-for", "labels_truth")
+
+
+def test_a_recording_of_two_cameras_needs_a_topic(unshared_ros, recording, capsys):
+    line = refused(capsys, recording[0])
+    assert "/front/image_raw" in line and "/left/image_raw" in line and "labels_truth" not in line
 
 
 @pytest.mark.parametrize(

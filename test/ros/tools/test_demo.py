@@ -29,6 +29,8 @@ NUM_FRAMES, RATE_HZ = 5, 10
 HEIGHT, WIDTH = 240, 320
 DEADLINE_S = 400
 MARK = "VIDSEG_TEST_RUN"
+OTHER_DOMAIN = 101
+"""Of no other test, see `ros_environment` in conftest.py."""
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,14 @@ class Process:
         """Exit status, standard output, standard error."""
         output, errors = self._process.communicate(timeout=DEADLINE_S)
         return self._process.returncode, output, errors
+
+    def runs_on(self, wait_s: float) -> bool:
+        """Whether it has not ended after that time."""
+        try:
+            self._process.wait(wait_s)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
 
     def family(self) -> list[int]:
         """Processes that are left of it: they inherit its environment."""
@@ -170,6 +180,34 @@ def test_no_labels(start, drive, weights):
     summary = process.summary()
     assert summary["problems"] == ["no labels came"] and summary["miou"] is None
     assert summary["frames"] == {"sent": 10, "labelled": 0, "overlays": summary["frames"]["overlays"]}
+
+
+def test_labels_whose_stamps_no_frame_had(start, drive, weights, ros):
+    """Somebody else publishes them beside the node."""
+    from sensor_msgs.msg import Image
+
+    options = ("--rate", 10, "--duration", 1, "--weights", weights, "--domain", OTHER_DOMAIN)
+    process = start(drive[0], *options, *PASS_THROUGH)
+    context = ros.Context()
+    ros.init(context=context, domain_id=OTHER_DOMAIN)
+    stranger = ros.create_node("stranger", namespace=demo_session.NAMESPACE, context=context)
+    try:
+        publisher = stranger.create_publisher(Image, "labels", 10)
+        while publisher.get_subscription_count() == 0:
+            assert process.runs_on(wait_s=0.1)
+        for second in (3, 2):
+            labels = Image(height=1, width=1, step=1, encoding="mono8", data=b"0")
+            labels.header.stamp.sec = second
+            publisher.publish(labels)
+        status, _, errors = process.end()
+    finally:
+        stranger.destroy_node()
+        ros.shutdown(context=context)
+    assert status == 1
+    foreign, disorder = process.summary()["problems"]
+    assert re.fullmatch(r"2 of \d+ messages on labels have a stamp that no frame .* the first 3000000000 ns", foreign)
+    assert disorder == "stamps on labels are repeated or out of order"
+    assert foreign in errors and disorder in errors
 
 
 def test_a_node_that_fails_shows_its_last_words(start, drive, tmp_path):
@@ -325,6 +363,22 @@ def test_the_live_line(tmp_path):
     )
     # Over two seconds, of which a busy machine may have spent some here.
     assert 0 < float(rates[1]) <= 10.5 and 0 < float(rates[2]) <= 5.5
+
+
+def test_labels_that_never_stop_are_not_waited_for(tmp_path, monkeypatch):
+    from vidseg_ros.tools import demo_listener
+
+    recording, now_s = Recording(tmp_path), [0.0]
+    listener = demo_listener.Listener("/camera", recording)
+    monkeypatch.setattr(demo_listener.time, "monotonic", lambda: now_s[0])
+
+    def turn(seconds):
+        now_s[0] += seconds
+        recording.labels.add(len(recording.labels), len(recording.labels))
+
+    monkeypatch.setattr(listener, "turn", turn)
+    listener.turn_until_quiet(2.0, most_s=10.0)
+    assert now_s[0] == 10.0
 
 
 def test_labels_of_other_stamps_are_a_problem(tmp_path):
