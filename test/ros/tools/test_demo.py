@@ -369,6 +369,7 @@ def test_labels_that_never_stop_are_not_waited_for(tmp_path, monkeypatch):
     from vidseg_ros.tools import demo_listener
 
     recording, now_s = Recording(tmp_path), [0.0]
+    recording.sent.add(1, 1)
     listener = demo_listener.Listener("/camera", recording)
     monkeypatch.setattr(demo_listener.time, "monotonic", lambda: now_s[0])
 
