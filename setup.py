@@ -39,6 +39,7 @@ setup(
             "numba",
             "safetensors",
             "openvino",
+            "matplotlib",
             "av",
             "rosbags",
             "rosbags-image",
@@ -52,7 +53,7 @@ setup(
             "ros-diagnostic-msgs",
             "ros-geometry-msgs",
         ],
-        "train": ["tensorboard", "matplotlib"],
+        "train": ["tensorboard"],
         "dev": ["pytest", "ruff", "colcon-common-extensions", "setuptools<80"],
         # `colcon test` looks for this name to decide that pytest runs the tests.
         "test": ["pytest"],

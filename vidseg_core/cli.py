@@ -16,6 +16,7 @@ from vidseg_core.errors import VidsegError
 COMMANDS = {
     "run": "vidseg_core.commands.run",
     "evaluate": "vidseg_core.commands.evaluate",
+    "replay": "vidseg_core.commands.replay",
     "bag": "vidseg_core.commands.bag",
     "bench": "vidseg_core.commands.bench",
     "figure": "vidseg_core.commands.figure",
@@ -32,6 +33,8 @@ examples:
       your own video; two frames between key frames
   vidseg evaluate --dataset camvid --data CamVid --split val
       how good labels are, by their distance from the key frame
+  vidseg replay drive/ --out report
+      evaluate on a recording: every frame in turn, and as it would have been live
   vidseg bag make frames/ --labels frames_annot/ --rate 15 --out drive
       a rosbag2 recording of images and their labels
   vidseg bench

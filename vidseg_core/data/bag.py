@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from rosbags.highlevel import AnyReader, AnyReaderError
 from rosbags.image import ImageError, image_to_cvimage
+from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
 
 from vidseg_core.classes import ClassTable
@@ -57,7 +58,7 @@ class BagSource(Source):
     ):
         self._path = path
         self._labels = labels
-        with _reader(path) as reader:
+        with open_bag(path) as reader:
             self.topic = _image_topic(reader, topic, path)
             num_frames = sum(c.msgcount for c in reader.connections if c.topic == self.topic)
             duration_s = reader.duration / 1e9
@@ -65,7 +66,7 @@ class BagSource(Source):
         super().__init__(self.topic, rate_hz, num_frames, skip_bad, None if labels is None else labels.classes)
 
     def _read(self) -> Iterator[tuple[str, Frame | SourceError]]:
-        with _reader(self._path) as reader:
+        with open_bag(self._path) as reader:
             count = 0
             for message in _messages(reader, self.topic, self._path):
                 name = f"{count:06d}"
@@ -101,7 +102,7 @@ def bag_labels(path: Path, where: str | Path, classes: ClassTable) -> StampedLab
     topic = str(where)
     if Path(where).is_dir():
         return labels_in_folder(Path(where), classes)
-    with _reader(path) as reader:
+    with open_bag(path) as reader:
         _image_topic(reader, topic, path)
         return labels_in_memory(_label_messages(reader, topic, path), classes, f"{path}: {topic}")
 
@@ -112,7 +113,7 @@ def image_topics(path: Path) -> list[str]:
     Raises:
         SourceError: it cannot be opened.
     """
-    with _reader(path) as reader:
+    with open_bag(path) as reader:
         return _image_topics(reader)
 
 
@@ -181,7 +182,12 @@ def _one_pixel(message: Any) -> Any:
 
 
 @contextmanager
-def _reader(path: Path) -> Iterator[AnyReader]:
+def open_bag(path: Path) -> Iterator[AnyReader]:
+    """`rosbags`' reader of a recording, opened.
+
+    Raises:
+        SourceError: it cannot be opened.
+    """
     try:
         reader = AnyReader([path], default_typestore=get_typestore(Stores.LATEST))
         reader.open()
@@ -193,21 +199,35 @@ def _reader(path: Path) -> Iterator[AnyReader]:
         reader.close()
 
 
-def _messages(reader: AnyReader, topic: str, path: Path) -> Iterator[Any]:
-    """The topic's messages, deserialized; in the place of one that cannot be read, a SourceError."""
-    stored = reader.messages([c for c in reader.connections if c.topic == topic])
+def stored_messages(
+    reader: AnyReader, connections: Collection[Connection], path: Path
+) -> Iterator[tuple[Connection, int, bytes]]:
+    """(connection, when it was recorded in nanoseconds, serialized message), in the order of recording.
+
+    Raises:
+        SourceError: the recording is damaged; nothing can be read after that.
+    """
+    stored = reader.messages(connections)
     while True:
         try:
-            connection, _, data = next(stored)
+            message = next(stored)
         except StopIteration:
             return
-        except Exception as error:  # as above; nothing can be read after it
-            yield SourceError(f"{path}: the recording is damaged: {error}")
-            return
-        try:
-            yield reader.deserialize(data, connection.msgtype)
-        except (AnyReaderError, ValueError) as error:
-            yield SourceError(f"{path}: {topic}: a message cannot be deserialized: {error}")
+        except Exception as error:  # it depends on the storage, as when opening it
+            raise SourceError(f"{path}: the recording is damaged: {error}") from error
+        yield message
+
+
+def _messages(reader: AnyReader, topic: str, path: Path) -> Iterator[Any]:
+    """The topic's messages, deserialized; in the place of one that cannot be read, a SourceError."""
+    try:
+        for connection, _, data in stored_messages(reader, [c for c in reader.connections if c.topic == topic], path):
+            try:
+                yield reader.deserialize(data, connection.msgtype)
+            except (AnyReaderError, ValueError) as error:
+                yield SourceError(f"{path}: {topic}: a message cannot be deserialized: {error}")
+    except SourceError as error:
+        yield error
 
 
 def _image_topics(reader: AnyReader) -> list[str]:

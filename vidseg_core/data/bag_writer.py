@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
@@ -11,9 +13,9 @@ from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from vidseg_core.data.bag import IMAGE
+from vidseg_core.data.bag import IMAGE, open_bag, stored_messages
 from vidseg_core.data.writers import output_folder
-from vidseg_core.errors import ConfigError
+from vidseg_core.errors import ConfigError, SourceError
 
 STORAGES = tuple(plugin.name.lower() for plugin in StoragePlugin)
 CHANNELS = {"rgb8": 3, "mono8": 1}
@@ -122,3 +124,78 @@ class BagWriter:
                 offered_qos_profiles=source.ext.offered_qos_profiles,
             )
         self._writer.write(self._connections[key], recorded_ns, data)
+
+
+class BagExtender:
+    """A copy of a recording with images added to those of one topic: same stamp, frame_id and time of recording.
+
+    A context manager like `BagWriter`. What comes after damage in the original is not copied.
+
+    Args:
+        source: the original.
+        topic: whose images get company.
+        added: names of the topics to add.
+        path, storage: see `BagWriter`.
+
+    Raises:
+        SourceError: the original cannot be opened.
+        ConfigError: it has one of the topics already, or `path` exists or cannot be written.
+    """
+
+    def __init__(self, source: Path, topic: str, added: list[str], path: Path, storage: str = "sqlite3"):
+        with open_bag(source) as reader:
+            present = sorted(set(added) & {c.topic for c in reader.connections})
+        if present:
+            raise ConfigError(f"{source}: has {', '.join(present)} already; they cannot be added to it")
+        self._source = source
+        self._topic = topic
+        self._writer = BagWriter(path, storage)
+        self._stack = ExitStack()
+        self._index = -1
+
+    def __enter__(self) -> BagExtender:
+        with ExitStack() as stack:
+            stack.enter_context(self._writer)
+            self._reader = stack.enter_context(open_bag(self._source))
+            self._copied = self._copy(stored_messages(self._reader, self._reader.connections, self._source))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._copy_until(None)
+        self._stack.__exit__(kind, error, traceback)
+
+    def add(self, index: int, images: dict[str, tuple[str, np.ndarray]]) -> None:
+        """Add images to the one of number `index`, 0 for the topic's first; numbers must grow from call to call.
+
+        Args:
+            images: topic -> (encoding, pixels), see `BagWriter.write_image`.
+        """
+        connection, recorded_ns, data = self._copy_until(index)
+        header = self._reader.deserialize(data, connection.msgtype).header
+        stamp_ns = header.stamp.sec * 10**9 + header.stamp.nanosec
+        for topic, (encoding, pixels) in images.items():
+            self._writer.write_image(
+                topic, encoding, pixels, stamp_ns, frame_id=header.frame_id, recorded_ns=recorded_ns
+            )
+
+    def _copy_until(self, index: int | None) -> tuple[Connection, int, bytes]:
+        """Copy everything up to the image of that number, or all that is left; the last message."""
+        message = None
+        while index is None or self._index < index:
+            message = next(self._copied, None)
+            if message is None:
+                break
+            self._index += message[0].topic == self._topic
+        return message
+
+    def _copy(self, messages: Iterator[tuple[Connection, int, bytes]]) -> Iterator[tuple[Connection, int, bytes]]:
+        try:
+            for message in messages:
+                self._writer.copy(*message)
+                yield message
+        except SourceError:  # whoever reads the images is told, too
+            return

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from rosbags.highlevel import AnyReader
 
-from vidseg_core.data.bag_writer import STORAGES, BagWriter
+from vidseg_core.data.bag_writer import STORAGES, BagExtender, BagWriter
 from vidseg_core.data.sources import open_source
 from vidseg_core.errors import ConfigError
 
@@ -87,3 +87,35 @@ def test_pixels_must_fit_their_encoding(tmp_path, encoding, pixels):
     expected = f"/image: expected uint8 pixels of {encoding}"
     with pytest.raises(ValueError, match=expected), BagWriter(tmp_path / "bag") as bag:
         bag.write_image("/image", encoding, pixels, STAMPS[0])
+
+
+def extended(source, path, storage, numbers):
+    with BagExtender(source, "/camera/image_raw", ["/camera/labels"], path, storage) as bag:
+        for i in numbers:
+            bag.add(i, {"/camera/labels": ("mono8", picture(i)[..., 0])})
+    return path
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_recording_gets_labels_with_the_stamps_of_its_images(tmp_path, storage):
+    source = write(tmp_path / "first", storage)
+    path = extended(source, tmp_path / "second", storage, (0, 2))
+    frames = list(open_source(path, topic="/camera/labels"))
+    assert [frame.stamp_ns for frame in frames] == [STAMPS[0], STAMPS[2]]
+    np.testing.assert_array_equal(frames[1].image[..., 0], picture(2)[..., 0])
+    with AnyReader([source]) as before, AnyReader([path]) as after:
+        messages = list(after.messages())
+        assert [(c.topic, t) for c, t, _ in messages] == [
+            ("/camera/image_raw", STAMPS[0] + 5), ("/camera/labels", STAMPS[0] + 5),
+            ("/camera/image_raw", STAMPS[1] + 5),
+            ("/camera/image_raw", STAMPS[2] + 5), ("/camera/labels", STAMPS[2] + 5),
+        ]  # fmt: skip
+        assert after.deserialize(messages[1][2], messages[1][0].msgtype).header.frame_id == "front"
+        originals = [bytes(data) for c, _, data in messages if c.topic == "/camera/image_raw"]
+        assert originals == [bytes(data) for _, _, data in before.messages()]
+
+
+def test_a_topic_is_not_added_twice(tmp_path):
+    path = extended(write(tmp_path / "first"), tmp_path / "second", "sqlite3", (0,))
+    with pytest.raises(ConfigError, match="second: has /camera/labels already; they cannot be added to it"):
+        extended(path, tmp_path / "third", "sqlite3", ())
