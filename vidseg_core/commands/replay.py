@@ -174,7 +174,7 @@ class Session:
         if rows:
             print(table(rows))
         if folder:
-            from vidseg_core.evaluation.report import html_report
+            from vidseg_core.evaluation.replay_report import html_report
 
             page = html_report(self.replays, self.failed, results["provenance"], self._engine.classes)
             (folder / REPORT).write_text(page, encoding="utf-8")
