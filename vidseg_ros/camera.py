@@ -28,6 +28,7 @@ from vidseg_ros.messages.image_wire import (
 from vidseg_ros.parameters import OUTPUTS, CameraSettings
 from vidseg_ros.stamps import Stamps
 from vidseg_ros.subscription import LATCHED, publish_images, subscribe_raw
+from vidseg_ros.synchronizer import Synchronizer
 
 QUIET_S = 10.0
 
@@ -57,6 +58,7 @@ class Camera:
         self._classes = engine.classes
         self._stream = engine.stream(settings.ego_mask)
         self._mailbox = mailbox
+        self._synchronizer: Synchronizer | None = None
         self._writer = ImageWriter()
         self._stamps = Stamps()
         self._warned: set[str] = set()
@@ -84,6 +86,11 @@ class Camera:
             self._on_lost,
             self._on_incompatible,
         )
+
+    def join(self, synchronizer: Synchronizer) -> None:
+        """Have its frames processed with those of other cameras from now on."""
+        self._synchronizer = synchronizer
+        self.statistics.synchronised = True
 
     def close(self) -> None:
         """Destroy what `open` has created, be it all or not."""
@@ -170,10 +177,24 @@ class Camera:
             return
         received_ns = time.monotonic_ns()
         self.statistics.received(received_ns)
+        letter = Letter(message, received_ns)
         if self._is_repeated(message):
             self.statistics.counts.repeated += 1
-        elif self._mailbox.put(self, Letter(message, received_ns)):
+        elif not self._waits_for_others(letter) and self._mailbox.put(self, ((self, letter),)):
             self.statistics.counts.dropped += 1
+
+    def _waits_for_others(self, letter: Letter) -> bool:
+        """Leave the letter with the synchronizer. False if there is none, or the message has no stamp to go by."""
+        if self._synchronizer is None:
+            return False
+        try:
+            view = self._view(letter.message)
+        except WireError:
+            return False  # the worker says what is wrong with it
+        if view.stamp_ns < 0:
+            return False
+        self._synchronizer.add(view.header, self, letter)
+        return True
 
     def _is_repeated(self, message: bytes) -> bool:
         try:

@@ -22,6 +22,7 @@ WORST_AGE_S = 10.0
 TOLERANCE = 0.9
 RATES_OVER_REPORTS = 4
 MOST_TICKS = 4096
+NO_SETS = "one of them is slower, or its stamps are more than sync_slop_s away"
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Counts:
     received: int = 0
     processed: int = 0
     key_frames: int = 0
+    in_sets: int = 0
     dropped: int = 0
     repeated: int = 0
     refused: int = 0
@@ -96,6 +98,8 @@ class Statistics:
 
     def __init__(self, topic: str, steady_ns: int):
         self.topic = topic
+        self.synchronised = False
+        """Whether only frames count that make a set with those of other cameras."""
         self.counts = Counts()
         self.resets = 0
         self.last_error: str | None = None
@@ -148,10 +152,11 @@ class Statistics:
             period, self._period = self._period, Period()
             resets, last_reset = self.resets, self._last_reset
         counts = self.counts
-        rates = self._rates.update(now_ns, (counts.received, counts.processed, counts.key_frames))
+        rates = self._rates.update(now_ns, (counts.received, counts.processed, counts.key_frames, counts.in_sets))
         return Report(
             topic=self.topic,
             state=state,
+            synchronised=self.synchronised,
             period=period,
             counts=Counts(**vars(counts)),
             rates=rates,
@@ -172,6 +177,7 @@ class Report:
 
     topic: str
     state: str
+    synchronised: bool
     period: Period
     counts: Counts
     rates: tuple[float, ...] | None
@@ -200,6 +206,11 @@ class Report:
         return self.rates is not None and self.rates[1] < TOLERANCE * self.wanted_rate_hz
 
     @property
+    def misses_others(self) -> bool:
+        """Whether frames come that make no set with those of other cameras."""
+        return self.synchronised and self.rates is not None and self.rates[3] < TOLERANCE * self.rates[0]
+
+    @property
     def clocks(self) -> str | None:
         """What is wrong with the camera's clock or this node's; None if nothing is."""
         ages = [tick.age_ns for tick in self.period.ticks if tick.age_ns is not None]
@@ -218,6 +229,8 @@ class Report:
             return WARN, "the node's clock stands still (use_sim_time without a running /clock)"
         if self.is_silent:
             return ERROR, self._why_silent()
+        if self.misses_others and not self.counts.in_sets:
+            return WARN, f"no frame yet that makes a set with those of the other cameras: {NO_SETS}"
         if self.rates is None or not self.counts.processed:
             return OK, "waiting for frames"
         message = f"{self.rates[1]:.1f} Hz"
@@ -233,6 +246,8 @@ class Report:
     def _why_slow(self) -> str:
         if self.input_too_slow:
             return f"the camera delivers {self.rates[0]:.1f} Hz"
+        if self.misses_others:
+            return f"{self.rates[3]:.1f} of {self.rates[0]:.1f} frames per second make a set: {NO_SETS}"
         each_ms = self._engine_ms()
         took = f"the engine takes {each_ms:.0f} ms per frame and " if each_ms else ""
         return f"{took}{self.rates[0] - self.rates[1]:.1f} frames per second are dropped"
@@ -242,7 +257,7 @@ class Report:
 
     def values(self) -> dict[str, str]:
         """Keys and values of the status."""
-        rates = [f"{rate:.2f}" for rate in self.rates] if self.rates else ["unknown"] * 3
+        rates = [f"{rate:.2f}" for rate in self.rates] if self.rates else ["unknown"] * 4
         counts = self.counts
         return {
             "State": self.state,
@@ -253,6 +268,7 @@ class Report:
             "Frames received": str(counts.received),
             "Frames processed": str(counts.processed),
             "Key frames": str(counts.key_frames),
+            **({"Frames in sets": str(counts.in_sets)} if self.synchronised else {}),
             "Frames dropped": str(counts.dropped),
             "Frames repeated": str(counts.repeated),
             "Frames refused": str(counts.refused),

@@ -1,10 +1,11 @@
-"""Between the thread that receives and the one that works: one slot per camera, the newest frame wins."""
+"""Between the thread that receives and the one that works: one slot per camera, or per set of cameras that are
+synchronised; the newest frames win."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
-from typing import NamedTuple
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
 
 
 class Letter(NamedTuple):
@@ -14,40 +15,49 @@ class Letter(NamedTuple):
     received_ns: int
 
 
-class Mailbox:
-    """Slots for the newest letter of each camera, handed out to the one who waits longest first.
+Batch = Sequence[tuple[Any, Letter]]
+"""Cameras and a letter of each, to be processed one after the other."""
 
-    A new letter takes the place of the one before it, and its turn: a fast camera neither loses its turn nor takes
-    anybody else's. Nothing in here grows with time.
+
+class Mailbox:
+    """Slots for what came last from each sender, handed out to the one who waits longest first.
+
+    A sender is a camera, or whatever puts letters of several cameras together. A new batch takes the place of the one
+    before it, and its turn: a fast sender neither loses its turn nor takes anybody else's. Nothing in here grows with
+    time.
     """
 
     def __init__(self):
-        self._slots: dict[Hashable, Letter] = {}  # in the order in which the cameras began to wait
+        self._slots: dict[Hashable, Batch] = {}  # in the order in which the senders began to wait
         self._changed = threading.Condition()
         self._closed = False
 
-    def put(self, camera: Hashable, letter: Letter) -> bool:
-        """Leave a letter; never blocks for longer than a dictionary takes. Returns whether one was replaced."""
+    def put(self, sender: Hashable, batch: Batch) -> bool:
+        """Leave letters; never blocks for longer than a dictionary takes. Returns whether some were replaced."""
         with self._changed:
             if self._closed:
                 return False
-            replaced = camera in self._slots
-            self._slots[camera] = letter
+            replaced = sender in self._slots
+            self._slots[sender] = batch
             self._changed.notify()
         return replaced
 
-    def take(self) -> tuple[Hashable, Letter] | None:
-        """The camera that has waited longest, and its newest letter; waits for one. None once the box is closed."""
+    def take(self) -> Batch | None:
+        """The newest letters of the sender that has waited longest; waits for some. None once the box is closed."""
         with self._changed:
             while not self._slots and not self._closed:
                 self._changed.wait()
             if self._closed:
                 return None
-            camera = next(iter(self._slots))
-            return camera, self._slots.pop(camera)
+            return self._slots.pop(next(iter(self._slots)))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it takes letters."""
+        return not self._closed
 
     def discard(self) -> int:
-        """Throw away what waits. Returns how many letters that were."""
+        """Throw away what waits. Returns how many slots that were."""
         with self._changed:
             waiting = len(self._slots)
             self._slots.clear()

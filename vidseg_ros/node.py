@@ -33,6 +33,7 @@ from vidseg_ros.diagnostics import device_name
 from vidseg_ros.engine import build_engine, warm_up
 from vidseg_ros.mailbox import Mailbox
 from vidseg_ros.memory import keep_freed_memory
+from vidseg_ros.synchronizer import Synchronizer
 from vidseg_ros.worker import Watchdog, Worker
 
 REPORT_S = 1.0
@@ -154,6 +155,10 @@ class VidsegNode(LifecycleNode):
             camera = Camera(self, parameters.camera_settings(values, name), engine, made.mailbox)
             made.cameras.append(camera)
             camera.open()
+        if values["sync"] == "approximate":
+            synchronizer = Synchronizer(made.cameras, made.mailbox, values["sync_slop_s"])
+            for camera in made.cameras:
+                camera.join(synchronizer)
         made.services += [
             self.create_service(Trigger, "~/reset", self._on_reset),
             self.create_service(Trigger, "~/key_frame", self._on_key_frame),

@@ -109,6 +109,20 @@ NODE_DECLARATIONS = (
         per_camera=True,
     ),
     Declaration(
+        "sync",
+        "none",
+        "none: each camera for itself; approximate: frames of all cameras with stamps close to each other are processed"
+        " as a set, others not at all (needs message_filters).",
+        choices=("none", "approximate"),
+    ),
+    Declaration(
+        "sync_slop_s",
+        0.02,
+        "Stamps in a set are less than this apart.",
+        low=0.0001,
+        high=10.0,
+    ),
+    Declaration(
         "engine",
         "network",
         "network, or pass_through: constant labels at no cost, to measure what ROS adds.",

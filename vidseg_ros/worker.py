@@ -17,7 +17,7 @@ GRACE_S = 10.0
 
 
 class Worker:
-    """Takes from the mailbox whatever camera waits longest, and has it processed.
+    """Takes from the mailbox what waits longest, and has it processed.
 
     Args:
         mailbox: closed by `stop`.
@@ -57,15 +57,17 @@ class Worker:
         return "".join(traceback.format_stack(frame)) if frame is not None else "the worker is gone"
 
     def _run(self) -> None:
-        while self.failure is None and (taken := self._mailbox.take()) is not None:
-            camera, letter = taken
-            self._busy_since_s = time.monotonic()
-            try:
-                camera.process(letter)
-            except Exception as error:  # whatever it is, one frame's fault must not end the stream
-                if not self._is_running():
+        while self.failure is None and (batch := self._mailbox.take()) is not None:
+            for camera, letter in batch:
+                if not self._mailbox.is_open:  # whoever stops this waits for one frame only
                     return
-                self._fault(camera, error)
+                self._busy_since_s = time.monotonic()
+                try:
+                    camera.process(letter)
+                except Exception as error:  # whatever it is, one frame's fault must not end the stream
+                    if not self._is_running():
+                        return
+                    self._fault(camera, error)
             self._busy_since_s = None
 
     def _fault(self, camera, error: Exception) -> None:
