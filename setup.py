@@ -61,7 +61,7 @@ setup(
     entry_points={
         "console_scripts": [
             "vidseg = vidseg_core.cli:main",
-            "vidseg_node = vidseg_ros.node:main",
+            "vidseg_node = vidseg_ros.node:program",
             "camera_player = vidseg_ros.tools.camera_player:main",
             "demo = vidseg_ros.tools.demo:main",
             "score = vidseg_ros.tools.score:main",

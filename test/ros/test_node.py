@@ -1,7 +1,9 @@
 """From camera topic to labels on real DDS: topics, headers, lifecycle, parameters, services."""
 
 import json
+import re
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -284,9 +286,12 @@ def test_services(rig, ros):
 def test_a_signal_ends_the_process_cleanly(rig, process, number):
     one = process("engine:=pass_through")
     rig.read_until(one, "subscribed to /outside/image_raw")
+    mapped = Path(f"/proc/{one.pid}/maps").read_text(encoding="ascii")
+    segments = set(re.findall(r"/dev/shm/fastdds_[0-9a-f]{16}", mapped))
     one.send_signal(number)
     assert one.wait(EXIT_S) == 0
     assert one.stderr.read() == ""
+    assert segments and not any(Path(segment).exists() for segment in segments)
 
 
 def test_a_signal_ends_a_node_that_waits_for_its_manager(rig, ros, process):
