@@ -347,7 +347,7 @@ def _leave(node: VidsegNode) -> None:
 
 
 def program() -> None:
-    """`main` as a process, which ends at once: to take an interpreter down with PyTorch in it costs most of a second."""
+    """`main` as a process, which ends at once: taking an interpreter down with PyTorch in it takes most of a second."""
     exit_code = main()
     gc.collect()  # with the last of the node goes its DDS participant, and that one's shared memory
     sys.stdout.flush()
