@@ -54,11 +54,12 @@ class Segmentation:
     Attributes:
         labels: H x W, uint8, class ids 0..254; 255 where the ego mask says void.
         stamp_ns: the stamp of the frame, unchanged.
-        is_key: whether the segmentation network saw this frame.
-        age: number of frames since the key frame that the labels come from; 0 for a key frame.
-        reason: why this was a key frame, or "propagated".
+        is_key: whether the labels are fresh from a key frame: this frame itself, or with asynchronous key frames the
+            one `age` frames ago, whose segmentation has come to its end by now.
+        age: number of frames since the key frame that the labels come from.
+        reason: why that was a key frame, if the labels are fresh; else "propagated".
         reset: why the stream forgot its past before this frame; None if it did not.
-        timings: milliseconds per stage.
+        timings: milliseconds per stage, of what this frame had to wait for.
         confidence: h x w, float32 in 0..1, the largest softmax probability on the grid; None unless asked for.
     """
 

@@ -14,6 +14,7 @@ GRID_STRIDES = (2, 4, 8)
 FINE_GRID_PIXELS = 320_000
 PADDINGS = ("zeros", "border")
 RUNTIMES = ("auto", "eager", "openvino")
+KEY_FRAMES = ("sync", "async")
 DEFAULT_WEIGHTS = "camvid-swiftnet-r18"
 
 
@@ -27,6 +28,9 @@ class EngineConfig:
         flow_weights: flow network for `flow` light, flownet_s, flownet2_s; None takes the one in `refine_weights`.
         classes: class table, a name in `config/classes/` or a path; None takes the one in the weights.
         interval: number of propagated frames between two key frames, 0 or more; 0 makes every frame a key frame.
+        key_frames: sync waits for the segmentation of a key frame; async segments beside the stream, which carries the
+            past on meanwhile: no frame takes longer than the others, and a key frame's labels come some frames later.
+            A key frame is begun when none is under way, so that they are as frequent as the machine can sustain.
         input_scale: size of the segmentation network's input in units of the image's, 0.25 to 2; None takes the scale
             that the weights were trained for, or 1.
         grid_stride: 8 (as published), 4 or 2: image pixels per pixel of the carried logits; None takes 2 for images of
@@ -53,6 +57,7 @@ class EngineConfig:
     flow_weights: str | None = None
     classes: str | None = None
     interval: int = 4
+    key_frames: str = "sync"
     input_scale: float | None = None
     grid_stride: int | None = None
     flow: str = "dis"
@@ -83,6 +88,7 @@ class EngineConfig:
         self._check_range("input_scale", 0.25, 2.0)
         self._check_range("flow_scale", 0.05, 1.0)
         self._check(self._is_number("max_gap_s") and self.max_gap_s > 0, "max_gap_s", "a number of seconds above 0")
+        self._check_choice("key_frames", KEY_FRAMES)
         if self.grid_stride is not None:
             self._check_choice("grid_stride", GRID_STRIDES)
         self._check_choice("flow", FLOWS)

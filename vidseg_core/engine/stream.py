@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,8 +18,9 @@ from vidseg_core.engine.decode import decode
 from vidseg_core.engine.flow import FlowEstimator
 from vidseg_core.engine.fusion import fuse, past_weight, picture
 from vidseg_core.engine.geometry import View, grid_size, resize
+from vidseg_core.engine.key_frames import AtOnce, Job, KeyFrames
 from vidseg_core.engine.refine import Refinement
-from vidseg_core.engine.schedule import Decision, FixedInterval
+from vidseg_core.engine.schedule import PROPAGATED, Decision, FixedInterval
 from vidseg_core.engine.segmenter import Segmenter
 from vidseg_core.engine.warp import warp
 from vidseg_core.errors import ConfigError
@@ -35,29 +38,6 @@ class Networks:
     device: torch.device
 
 
-@dataclass(frozen=True)
-class State:
-    """All that a stream knows of its past.
-
-    Attributes:
-        size: (H, W) of the last frame.
-        stamp_ns: of the last frame.
-        age: frames since the last key frame.
-        logits: 1 x C x h x w on the grid, of the last key frame; of the last frame if refinement has changed them.
-        motion: 1 x 2 x h x w, flow from the last frame to the last key frame; None before anything moved.
-        key_picture: of the last key frame, see `fusion.picture`; None without fusion.
-        flow_input: what the flow estimator keeps of the last frame.
-    """
-
-    size: tuple[int, int]
-    stamp_ns: int
-    age: int
-    logits: Tensor
-    motion: Tensor | None
-    key_picture: Tensor | None
-    flow_input: object
-
-
 class Timings(dict):
     """Milliseconds per stage of one frame."""
 
@@ -68,19 +48,115 @@ class Timings(dict):
         self[name] = self.get(name, 0.0) + (time.perf_counter() - begin) * 1e3
 
 
+@dataclass(frozen=True)
+class Segmented:
+    """What the segmenter, and the past with it, say about a key frame.
+
+    Attributes:
+        scores: 1 x C x any size, as fine as the segmenter gives them.
+        logits: 1 x C x h x w, the same on the grid.
+        picture: see `fusion.picture`; None without fusion.
+        timings: milliseconds per stage.
+    """
+
+    scores: Tensor
+    logits: Tensor
+    picture: Tensor | None
+    timings: Timings
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a stream goes by, as seen from the last frame.
+
+    Attributes:
+        logits: 1 x C x h x w on the grid, of the key frame; of the last frame if refinement has changed them.
+        picture: of the key frame, see `fusion.picture`; None without fusion.
+        way: 1 x 2 x h x w, flow from the last frame to that of the logits; None where nothing has moved.
+        motion: the same to the key frame.
+        age: frames since the key frame.
+    """
+
+    logits: Tensor
+    picture: Tensor | None
+    way: Tensor | None = None
+    motion: Tensor | None = None
+    age: int = 0
+
+    def after(self, flow: Tensor | None) -> Memory:
+        """As seen from the next frame, which `flow` leads from to the last one."""
+        motion = _composed(self.motion, flow)
+        way = motion if self.way is self.motion else _composed(self.way, flow)
+        return replace(self, way=way, motion=motion, age=self.age + 1)
+
+
+class Past(NamedTuple):
+    """What the past says about the current frame: logits, 1 x C x h x w, and the memory that they come from."""
+
+    logits: Tensor
+    memory: Memory
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A key frame under way, as seen from the last frame: `motion` and `age` as in `Memory`, and why it is one."""
+
+    job: Job[Segmented]
+    reason: str
+    motion: Tensor | None = None
+    age: int = 0
+
+    def after(self, flow: Tensor | None) -> Waiting:
+        """As seen from the next frame, which `flow` leads from to the last one."""
+        return replace(self, motion=_composed(self.motion, flow), age=self.age + 1)
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a stream knows of its past.
+
+    Attributes:
+        size: (H, W) of the last frame.
+        stamp_ns: of the last frame.
+        since_key: frames since the last key frame was begun.
+        memory: where the labels come from.
+        waiting: the key frame that will take its place; None if none is under way.
+        flow_input: what the flow estimator keeps of the last frame.
+    """
+
+    size: tuple[int, int]
+    stamp_ns: int
+    since_key: int
+    memory: Memory
+    waiting: Waiting | None
+    flow_input: object
+
+
 class Stream:
     """The engine for the frames of one camera, in order. Not for use by two threads at once.
+
+    A key frame's scores may come some frames later. Meanwhile the past is carried on; once they are there, they take
+    its place, carried to the current frame by all the flow since their own. At most one key frame is under way. Where
+    there is nothing to carry on, the stream waits.
 
     Args:
         config: see `EngineConfig`.
         networks: shared between streams.
         ego_mask: H x W, bool, True where the vehicle sees itself; None for none.
+        key_frames: how long key frames take.
     """
 
-    def __init__(self, config: EngineConfig, networks: Networks, ego_mask: np.ndarray | None = None):
+    def __init__(
+        self,
+        config: EngineConfig,
+        networks: Networks,
+        ego_mask: np.ndarray | None = None,
+        key_frames: KeyFrames | None = None,
+    ):
         self._config = config
         self._networks = networks
         self._ego_mask = ego_mask
+        self._key_frames = key_frames or AtOnce()
         self._schedule = FixedInterval(config.interval)
         self._state: State | None = None
         self._reset_reason: str | None = None
@@ -89,7 +165,9 @@ class Stream:
         """What guided refinement made of the last frame (for figures); None on key frames and without refinement."""
 
     def reset(self, reason: str = "requested") -> None:
-        """Forget the past; the next frame is a key frame."""
+        """Forget the past, a key frame under way included; the next frame is a key frame."""
+        if self._state is not None and self._state.waiting is not None:
+            self._state.waiting.job.discard()
         self._state = None
         self._reset_reason = reason
 
@@ -117,19 +195,34 @@ class Stream:
 
         Raises:
             ConfigError: the ego mask has another size than the frame.
+            Exception: what the segmenter has raised, be it at an earlier frame. The next frame goes on without.
         """
         self._check_ego_mask(frame)
         if reason := self._outdated_by(frame):
             self.reset(reason)
-        decision = self._decide()
         timings = Timings()
-        view = View(frame.image, grid_size(frame.size, self._config.stride_of(frame.size)), self._networks.device)
+        view = self._view(frame)
         with timings.stage("prepare"):
             flow_input = self._networks.flow.prepare(view)
-        if decision.is_key:
-            scores, self._state = self._segment(frame, view, flow_input, timings)
+        self.refined = None
+        arrived = self._take_arrived()
+        decision = self._decide()
+        waits = decision.is_key and (self._state is None or self._key_frames.at_once)
+        past, waiting = None, None
+        if self._state is not None and (self._config.fusion or not waits):
+            past, waiting = self._move(flow_input, timings)
+        job = self._key_frames.begin(partial(self._segment, past), frame) if decision.is_key else None
+        if waits:
+            key = job.wait()
+            timings.update(key.timings)
+            scores, memory, fresh = key.scores, Memory(key.logits, key.picture), decision.reason
         else:
-            scores, self._state = self._propagate(frame, view, flow_input, timings)
+            scores, memory = self._repair(past, view, timings)
+            fresh = None if arrived is None else arrived.reason
+            if job is not None:
+                waiting = Waiting(job, decision.reason)
+        since_key = 0 if decision.is_key else self._state.since_key + 1
+        self._state = State(frame.size, frame.stamp_ns, since_key, memory, waiting, flow_input)
         with timings.stage("decode"):
             labels = decode(scores, frame.size)
             if self._ego_mask is not None:
@@ -137,8 +230,26 @@ class Stream:
         reset, self._reset_reason = self._reset_reason, None
         confidence = self._confidence(resize(scores, view.grid)) if self._config.confidence else None
         return Segmentation(
-            labels, frame.stamp_ns, decision.is_key, self._state.age, decision.reason, reset, dict(timings), confidence
+            labels, frame.stamp_ns, fresh is not None, memory.age, fresh or PROPAGATED, reset, dict(timings), confidence
         )
+
+    def _view(self, frame: Frame) -> View:
+        return View(frame.image, grid_size(frame.size, self._config.stride_of(frame.size)), self._networks.device)
+
+    def _take_arrived(self) -> Waiting | None:
+        """Have the key frame under way take the place of the past, if its scores are there; None if not."""
+        state = self._state
+        if state is None or state.waiting is None:
+            return None
+        waiting = state.waiting
+        self._state = replace(state, waiting=None)  # so it is, too, where the segmenter has failed
+        key = waiting.job.poll()
+        if key is None:
+            self._state = state
+            return None
+        memory = Memory(key.logits, key.picture, waiting.motion, waiting.motion, waiting.age)
+        self._state = replace(state, waiting=None, memory=memory)
+        return waiting
 
     def _outdated_by(self, frame: Frame) -> str | None:
         """Why the past says nothing about this frame; None if it does."""
@@ -155,45 +266,32 @@ class Stream:
         return None
 
     def _decide(self) -> Decision:
-        decision = self._schedule.decide(None if self._state is None else self._state.age)
+        """Whether to begin a key frame: not while one is under way."""
+        if self._state is not None and self._state.waiting is not None:
+            return Decision(False)
+        decision = self._schedule.decide(None if self._state is None else self._state.since_key)
         if self._key_wanted and not decision.is_key:
             decision = Decision(True, "requested")
         if decision.is_key:
             self._key_wanted = False
         return decision
 
-    def _segment(self, frame: Frame, view: View, flow_input: object, timings: Timings) -> tuple[Tensor, State]:
-        """A key frame's scores, as fine as the segmenter gives them, and what to remember."""
-        self.refined = None
+    def _segment(self, past: Past | None, frame: Frame) -> Segmented:
+        """A key frame's scores. Reads nothing of the stream that changes: another thread may run it."""
+        timings, shown = Timings(), None
         with timings.stage("segment"):
             scores = self._networks.segmenter(frame)  # 1 x C x any size
-        key_picture = None
+        view = self._view(frame)
         if self._config.fusion:
             with timings.stage("fuse"):
-                key_picture = picture(view)
-            if self._state is not None:
-                carried, motion = self._move(flow_input, timings)
-                with timings.stage("fuse"):
-                    weight = past_weight(key_picture, self._state.key_picture, motion)
-                    scores = fuse(scores, carried, weight)
-        return scores, State(
-            frame.size, frame.stamp_ns, 0, resize(scores, view.grid), None, key_picture, flow_input
-        )
+                shown = picture(view)
+                if past is not None:
+                    weight = past_weight(shown, past.memory.picture, past.memory.motion)
+                    scores = fuse(scores, past.logits, weight)
+        return Segmented(scores, resize(scores, view.grid), shown, timings)
 
-    def _propagate(self, frame: Frame, view: View, flow_input: object, timings: Timings) -> tuple[Tensor, State]:
-        """The last frame's logits, moved and repaired, 1 x C x h x w, and what to remember."""
-        logits, motion = self._move(flow_input, timings)
-        remembered = self._state.logits
-        if self._networks.refine is not None:
-            with timings.stage("refine"):
-                self.refined = self._networks.refine(logits, view.grid_bgr)
-                logits = remembered = self.refined.logits
-        return logits, State(
-            frame.size, frame.stamp_ns, self._state.age + 1, remembered, motion, self._state.key_picture, flow_input
-        )
-
-    def _move(self, flow_input: object, timings: Timings) -> tuple[Tensor, Tensor | None]:
-        """The remembered logits at their places in this frame, and the flow from here to the last key frame.
+    def _move(self, flow_input: object, timings: Timings) -> tuple[Past, Waiting | None]:
+        """The past at this frame, and the key frame under way as seen from it.
 
         Without refinement the key frame's own logits are moved by all the flow since: one interpolation instead of one
         for each frame keeps thin things sharp.
@@ -201,12 +299,21 @@ class Stream:
         state = self._state
         with timings.stage("flow"):
             flow = self._networks.flow.flow(flow_input, state.flow_input)  # 1 x 2 x h x w
-        if flow is None:
-            return state.logits, None
         with timings.stage("warp"):
-            motion = flow if state.motion is None else flow + warp(state.motion, flow, padding="border")
-            way = motion if self._networks.refine is None else flow
-            return warp(state.logits, way, self._config.warp_align_corners, self._config.padding), motion
+            memory = state.memory.after(flow)
+            logits = memory.logits
+            if memory.way is not None:
+                logits = warp(logits, memory.way, self._config.warp_align_corners, self._config.padding)
+            return Past(logits, memory), None if state.waiting is None else state.waiting.after(flow)
+
+    def _repair(self, past: Past, view: View, timings: Timings) -> tuple[Tensor, Memory]:
+        """Logits of this frame, 1 x C x h x w, and what to remember."""
+        if self._networks.refine is None:
+            return past.logits, past.memory
+        with timings.stage("refine"):
+            self.refined = self._networks.refine(past.logits, view.grid_bgr)
+            logits = self.refined.logits
+        return logits, replace(past.memory, logits=logits, way=None)
 
     @staticmethod
     def _confidence(logits: Tensor) -> np.ndarray:
@@ -216,3 +323,10 @@ class Stream:
         if self._ego_mask is not None and self._ego_mask.shape != frame.size:
             (mask_h, mask_w), (h, w) = self._ego_mask.shape, frame.size
             raise ConfigError(f"ego_mask: expected the image's size {w} x {h}, got {mask_w} x {mask_h}")
+
+
+def _composed(motion: Tensor | None, flow: Tensor | None) -> Tensor | None:
+    """Where `motion` leads from the last frame, from the next one, which `flow` leads from to the last one."""
+    if flow is None or motion is None:
+        return motion if flow is None else flow
+    return flow + warp(motion, flow, padding="border")

@@ -171,9 +171,9 @@ def test_motion_adds_up_and_logits_are_interpolated_once():
     first = frame(0)
     stream.step(first)
     results = [stream.step(frame(i)) for i in range(1, 5)]
-    expected = stream._state.logits  # the key frame's own, not moved yet
+    expected = stream._state.memory.logits  # the key frame's own, not moved yet
     assert expected.shape[2:] == (24, 32)
-    assert torch.equal(stream._state.motion[0, 0], torch.full((24, 32), -4.0))
+    assert torch.equal(stream._state.memory.motion[0, 0], torch.full((24, 32), -4.0))
     moved = torch.cat((expected[..., :1].expand(-1, -1, -1, 4), expected[..., :-4]), 3)
     np.testing.assert_array_equal(results[-1].labels, decode(moved, (96, 128)))
 

@@ -1,0 +1,190 @@
+"""How long key frames take: the stream waits, or the results come some frames later, or when a thread has them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+from queue import SimpleQueue
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+
+from vidseg_core.frame import Frame
+
+Result = TypeVar("Result")
+
+# Where processors are short, a frame that has come goes first. Much more would have a thread that is not let run keep
+# the interpreter's lock from the stream.
+NICENESS = 5
+CLOSE_S = 1.2
+
+
+class Job(Protocol[Result]):
+    """One key frame under way."""
+
+    def poll(self) -> Result | None:
+        """The result if it is there. Called once for every frame after the key frame until it is.
+
+        Raises what the work has raised.
+        """
+
+    def wait(self) -> Result:
+        """The result. Raises what the work has raised."""
+
+    def discard(self) -> None:
+        """Nobody wants the result any more."""
+
+
+class KeyFrames(Protocol):
+    """How long key frames take.
+
+    Attributes:
+        at_once: whether the stream waits for them; it does in any case where it has nothing to carry on.
+    """
+
+    at_once: bool
+
+    def begin(self, work: Callable[[Frame], Result], frame: Frame) -> Job[Result]:
+        """Have `work` done on a frame, perhaps in another thread; the frame's image may change afterwards."""
+
+
+class Delayed:
+    """The result is there `delay` frames later, however long it takes: the same labels every time.
+
+    Args:
+        delay: in frames, 1 or more.
+
+    Raises:
+        ValueError: it is not.
+    """
+
+    at_once = False
+
+    def __init__(self, delay: int):
+        if delay < 1:
+            raise ValueError(f"delay: expected 1 or more frames, got {delay}")
+        self._delay = delay
+
+    def begin(self, work: Callable[[Frame], Result], frame: Frame) -> DelayedJob[Result]:
+        return DelayedJob(work, replace(frame, image=frame.image.copy()), self._delay)
+
+
+class DelayedJob(Generic[Result]):
+    def __init__(self, work: Callable[[Frame], Result], frame: Frame, delay: int):
+        self._work = work
+        self._frame = frame
+        self._remaining = delay
+
+    def poll(self) -> Result | None:
+        self._remaining -= 1
+        return None if self._remaining > 0 else self.wait()
+
+    def wait(self) -> Result:
+        return self._work(self._frame)
+
+    def discard(self) -> None:
+        """Nothing is under way."""
+
+
+class AtOnce:
+    """The stream waits."""
+
+    at_once = True
+
+    def begin(self, work: Callable[[Frame], Result], frame: Frame) -> DelayedJob[Result]:
+        return DelayedJob(work, frame, 0)
+
+
+class Background:
+    """One thread beside the streams: one key frame after the other, in the order they were begun.
+
+    As all of an engine's key frames are its work, it alone uses the segmenter. A context manager: `close` when left.
+    """
+
+    at_once = False
+
+    def __init__(self):
+        self._jobs: SimpleQueue[tuple[Callable[[Frame], Any], Frame, Future] | None] = SimpleQueue()
+        self._busy_since_s: float | None = None
+        self._closed = False
+        # A daemon: a segmenter that hangs must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name="vidseg-segmenter", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Background:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def begin(self, work: Callable[[Frame], Result], frame: Frame) -> BackgroundJob[Result]:
+        """Raises RuntimeError once it is closed."""
+        if self._closed:
+            raise RuntimeError("the thread for key frames is closed")
+        result: Future[Result] = Future()
+        self._jobs.put((work, replace(frame, image=frame.image.copy()), result))
+        return BackgroundJob(result)
+
+    def busy_s(self) -> float:
+        """How long it has been at its key frame."""
+        since_s = self._busy_since_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
+
+    def close(self, timeout_s: float | None = CLOSE_S) -> bool:
+        """Let it finish the key frame it is at; what waits behind that is cancelled. May be called again.
+
+        Returns:
+            Whether it did within `timeout_s` (None: however long it takes).
+        """
+        self._closed = True
+        self._jobs.put(None)
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        os.nice(NICENESS)  # on Linux, of this thread alone
+        with torch.inference_mode():
+            while (job := self._jobs.get()) is not None:
+                work, frame, result = job
+                if self._closed:
+                    result.cancel()
+                if result.set_running_or_notify_cancel():
+                    self._do(work, frame, result)
+
+    def _do(self, work: Callable[[Frame], Result], frame: Frame, result: Future[Result]) -> None:
+        self._busy_since_s = time.monotonic()
+        try:
+            result.set_result(work(frame))
+        except BaseException as error:  # it belongs to whoever waits for the result
+            result.set_exception(error)
+        finally:
+            self._busy_since_s = None
+
+
+class BackgroundJob(Generic[Result]):
+    def __init__(self, result: Future[Result]):
+        self._result = result
+
+    def poll(self) -> Result | None:
+        return self._result.result() if self._result.done() else None
+
+    def wait(self) -> Result:
+        return self._result.result()
+
+    def discard(self) -> None:
+        """Not begun yet: it never will be. Else it is let finish, and what it raises is logged."""
+        if not self._result.cancel():
+            self._result.add_done_callback(_log_failure)
+
+
+def _log_failure(result: Future) -> None:
+    error = result.exception()
+    if error is not None:
+        text = "".join(traceback.format_exception(error))
+        logging.getLogger(__name__).error("a key frame that nobody waits for any more failed:\n%s", text)
