@@ -290,5 +290,11 @@ class Camera:
         age_ns = self._node.get_clock().now().nanoseconds - stamp_ns if stamp_ns else None
         processing_ns = time.monotonic_ns() - letter.received_ns
         return Tick(
-            age_ns, processing_ns, segmentation.is_key, segmentation.age, segmentation.reset, segmentation.timings
+            age_ns,
+            processing_ns,
+            segmentation.is_key,
+            segmentation.age,
+            segmentation.reset,
+            segmentation.timings,
+            segmentation.reason,
         )

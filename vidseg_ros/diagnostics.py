@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +32,7 @@ class Tick:
     Attributes:
         age_ns: from the camera's stamp to the labels' publication, by the node's clock; None for a frame without stamp.
         processing_ns: from reception to publication, by the steady clock.
-        is_key, label_age, reset, timings: as in `Segmentation`.
+        is_key, label_age, reset, timings, reason: as in `Segmentation`.
     """
 
     age_ns: int | None
@@ -41,6 +41,7 @@ class Tick:
     label_age: int
     reset: str | None
     timings: Mapping[str, float]
+    reason: str = ""
 
 
 @dataclass
@@ -296,10 +297,12 @@ class Report:
             for stage, took_ms in tick.timings.items():
                 stages.setdefault(stage, []).append(took_ms)
         oldest = max((tick.label_age for tick in self.period.ticks), default=None)
+        reasons = Counter(tick.reason for tick in self.period.ticks if tick.is_key)
         return {
             **{f"Engine {stage} (ms)": f"{np.mean(took):.2f}" for stage, took in sorted(stages.items())},
             "Engine total (ms)": f"{self._engine_ms():.2f}",
             "Age of the key frame (frames)": "unknown" if oldest is None else str(oldest),
+            "Key frames because of": ", ".join(f"{reason} {n}" for reason, n in sorted(reasons.items())) or "none",
         }
 
     def status(self, node: str, hardware_id: str) -> DiagnosticStatus:

@@ -49,6 +49,7 @@ class Configured:
     mailbox: Mailbox = field(default_factory=Mailbox)
     cameras: list[Camera] = field(default_factory=list)
     services: list = field(default_factory=list)
+    engine: Any = None
     hardware_id: str = ""
 
 
@@ -149,7 +150,7 @@ class VidsegNode(LifecycleNode):
                 parameters.declare_overrides(self, camera)
         values = self._values()
         parameters.check(values, values, configured=False)
-        engine = self._build(values)
+        engine = made.engine = self._build(values)
         warm_up(engine)
         made.hardware_id = device_name(engine.describe()["device"])
         for name in parameters.camera_names(values):
@@ -174,7 +175,7 @@ class VidsegNode(LifecycleNode):
         made = self._configured
         made.mailbox.open()
         self._worker = Worker(made.mailbox, self.get_logger().error, self.context.ok)
-        self._watchdog = Watchdog(self._worker, self._last_resort)
+        self._watchdog = Watchdog(self._worker, made.engine.segmenting_s, self._last_resort)
         self._enabled = True
         for camera in made.cameras:
             camera.listen("activated")
@@ -200,6 +201,8 @@ class VidsegNode(LifecycleNode):
             camera.close()
         for service in made.services:
             self.destroy_service(service)
+        if made.engine is not None and not made.engine.close():
+            raise RuntimeError("the engine does not end its key frame")
 
     def _release(self) -> None:
         self._deactivate()

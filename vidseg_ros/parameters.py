@@ -18,7 +18,7 @@ from rclpy.exceptions import ParameterUninitializedException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from vidseg_core.engine.config import DIS_PRESETS, FLOWS, GRID_STRIDES, PADDINGS, RUNTIMES, EngineConfig
+from vidseg_core.engine.config import DIS_PRESETS, FLOWS, GRID_STRIDES, KEY_FRAMES, PADDINGS, RUNTIMES, EngineConfig
 from vidseg_core.errors import ConfigError
 
 OUTPUTS = ("labels", "overlay", "labels_color", "confidence")
@@ -193,6 +193,13 @@ ENGINE_DECLARATIONS = (
         high=1000,
         while_active=True,
         per_camera=True,
+    ),
+    Declaration(
+        "key_frames",
+        ENGINE.key_frames,
+        "sync waits for a key frame's segmentation; async computes it beside the stream: no frame takes longer than "
+        "the others, and a key frame's labels come some frames later.",
+        choices=KEY_FRAMES,
     ),
     Declaration(
         "input_scale",

@@ -43,5 +43,13 @@ class PassThrough:
     def stream(self, ego_mask: str | None = None) -> PassThroughStream:
         return PassThroughStream()
 
+    def close(self) -> bool:
+        """There is nothing to end."""
+        return True
+
+    def segmenting_s(self) -> float:
+        """Nothing is computed."""
+        return 0.0
+
     def describe(self) -> dict:
         return {"device": "cpu", "engine": "pass_through"}

@@ -87,12 +87,14 @@ class Watchdog:
 
     Args:
         worker: whom to watch.
+        segmenting_s: how long the engine has been at a key frame in a thread of its own.
         last_resort: end the process from outside Python, should even `check` not be called any more. It is then
             armed for the whole process, so only the process's owner may ask for it.
     """
 
-    def __init__(self, worker: Worker, last_resort: bool):
+    def __init__(self, worker: Worker, segmenting_s: Callable[[], float], last_resort: bool):
         self._worker = worker
+        self._segmenting_s = segmenting_s
         self._last_resort = last_resort
         self._armed_s = 0.0
 
@@ -104,6 +106,8 @@ class Watchdog:
             return "the worker is gone"
         if self._worker.busy_s() > limit_s:
             return f"no progress for {self._worker.busy_s():.1f} s\n{self._worker.stack()}"
+        if self._segmenting_s() > limit_s:
+            return f"no progress with a key frame for {self._segmenting_s():.1f} s"
         self._arm(limit_s)
         return None
 

@@ -54,6 +54,12 @@ class StandIn:
     def describe(self):
         return {"device": "cpu"}
 
+    def close(self):
+        return True
+
+    def segmenting_s(self):
+        return 0.0
+
 
 class StandInStream:
     def __init__(self, engine, ego_mask):

@@ -407,6 +407,8 @@ class Engine:
     classes = load_classes("camvid")
     def stream(self, ego_mask=None): return self
     def describe(self): return {{"device": "cpu"}}
+    def close(self): return True
+    def segmenting_s(self): return 0.0
     def reset(self, reason): pass
     def set_interval(self, interval): pass
     def set_confidence(self, wanted): pass

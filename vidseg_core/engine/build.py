@@ -67,6 +67,10 @@ class Engine:
         """
         return self.background is None or self.background.close(timeout_s)
 
+    def segmenting_s(self) -> float:
+        """How long the segmentation beside the streams has been under way; 0 if none is."""
+        return 0.0 if self.background is None else self.background.busy_s()
+
     def stream(self, ego_mask: str | Path | None = None, *, key_delay: int | None = None) -> Stream:
         """A stream for one camera.
 

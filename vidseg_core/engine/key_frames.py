@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 # Where processors are short, a frame that has come goes first. Much more would have a thread that is not let run keep
 # the interpreter's lock from the stream.
 NICENESS = 5
-CLOSE_S = 1.2
+CLOSE_S = 3.0
 
 
 class Job(Protocol[Result]):

@@ -11,6 +11,7 @@ from vidseg_core.errors import ConfigError
     [
         ({"interval": -1}, "interval: expected 0 or more, got -1"),
         ({"interval": 1.5}, "interval: expected a value of type int, got 1.5"),
+        ({"key_frames": "later"}, "key_frames: expected one of sync, async, got 'later'"),
         ({"interval": True}, "interval: expected a value of type int"),
         ({"input_scale": 0.1}, r"input_scale: expected a number in 0.25\.\.2, got 0.1"),
         ({"input_scale": "1"}, "input_scale: expected a number"),
