@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from vidseg_core.engine.config import RUNTIMES
+
 HELP = "time the engine against the plain PyTorch pipeline, stage by stage"
 EXAMPLES = """\
 examples:
@@ -26,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--case", action="append", metavar="TEXT", help="only cases whose name has TEXT (repeatable)")
     parser.add_argument("--weights", metavar="NAME|PATH", help="segmentation network")
     parser.add_argument("--classes", metavar="NAME|PATH", help="class table, where the weights do not tell")
+    parser.add_argument("--runtime", choices=RUNTIMES, default="auto", help="of the engine (default: auto)")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="on the CPU (default: all)")
 
 
@@ -44,8 +47,9 @@ def main(args: argparse.Namespace) -> int:
     if not cases:
         raise ConfigError(f"--case {args.case}: expected part of one of: {'; '.join(case.name for case in CASES)}")
     config = EngineConfig(
-        weights=args.weights or DEFAULT_WEIGHTS, classes=args.classes, device="cpu", num_threads=args.threads
-    )
+        weights=args.weights or DEFAULT_WEIGHTS, classes=args.classes, device="cpu", runtime=args.runtime,
+        num_threads=args.threads,
+    )  # fmt: skip
 
     def progress(items, name):
         return tqdm(items, desc=name, unit="loop", leave=False)

@@ -34,6 +34,7 @@ class Engine:
         classes: the class table of its labels.
         networks: shared by its streams.
         weight_files: which file each network came from.
+        runtime: makes what executes them.
         background: the thread that segments beside the streams; None with synchronous key frames.
     """
 
@@ -43,12 +44,14 @@ class Engine:
         classes: ClassTable,
         networks: Networks,
         weight_files: dict[str, Path],
+        runtime: Runtime,
         num_threads: int,
     ):
         self.config = config
         self.classes = classes
         self.networks = networks
         self.weight_files = weight_files
+        self.runtime = runtime
         self._num_threads = num_threads
         self._ego_mask = None if config.ego_mask is None else read_ego_mask(config.ego_mask)
         self.background = Background() if config.key_frames == "async" else None
@@ -141,7 +144,7 @@ def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, class
     flow = _flow(config, light, files, device, runtime)
     refine = Refinement(_place(refine, device), runtime.executor) if config.refine else None
     networks = Networks(segmenter, flow, refine, device)
-    return Engine(config, classes, networks, files, num_threads)
+    return Engine(config, classes, networks, files, runtime, num_threads)
 
 
 def read_ego_mask(path: str | Path) -> np.ndarray:

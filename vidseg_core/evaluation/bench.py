@@ -26,8 +26,10 @@ from vidseg_core.classes import ClassTable
 from vidseg_core.data.street import Street, StreetConfig
 from vidseg_core.engine.build import Engine, build_engine
 from vidseg_core.engine.config import EngineConfig
-from vidseg_core.engine.flow import NetworkFlow
+from vidseg_core.engine.flow import DIS, NetworkFlow
 from vidseg_core.engine.geometry import grid_size, network_size
+from vidseg_core.engine.refine import Refinement
+from vidseg_core.engine.segmenter import NetworkSegmenter
 from vidseg_core.engine.stream import Networks, Stream, Timings
 from vidseg_core.frame import Frame
 from vidseg_core.networks.flow_light import FLOW_UNIT, FlowLight
@@ -36,12 +38,13 @@ from vidseg_core.networks.normalisation import normalise
 from vidseg_core.overlay import overlay
 
 OPACITY = 0.5
-STAGES = ("prepare", "segment", "flow", "warp", "refine", "decode", "overlay", "frame")
+STEP_NS = 33_333_333
+STAGES = ("prepare", "segment", "fuse", "flow", "warp", "refine", "decode", "overlay", "frame")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One line of the benchmark.
+    """One table of the benchmark.
 
     Attributes:
         name: shown in the table.
@@ -50,6 +53,7 @@ class Case:
         grid_stride: 4 or 8.
         flow: the engine's flow; the plain pipeline always uses FlowLight.
         refine: whether both refine propagated logits.
+        fusion: whether the engine's key frames blend in the past, which the plain pipeline never does.
     """
 
     name: str
@@ -58,12 +62,17 @@ class Case:
     grid_stride: int
     flow: str
     refine: bool
+    fusion: bool = True
 
 
+SAME = Case("2048 x 1024, light, refinement, no fusion", (1024, 2048), 0.75, 8, "light", True, fusion=False)
+LOOP = Case("2048 x 1024, DIS, refinement", (1024, 2048), 0.75, 8, "dis", True)
+NON_KEY = Case("2048 x 1024, DIS", (1024, 2048), 0.75, 8, "dis", False)
 CASES = (
-    Case("2048 x 1024, light, refinement", (1024, 2048), 0.75, 8, "light", True),
-    Case("2048 x 1024, DIS, refinement", (1024, 2048), 0.75, 8, "dis", True),
-    Case("2048 x 1024, DIS", (1024, 2048), 0.75, 8, "dis", False),
+    SAME,
+    LOOP,
+    NON_KEY,
+    Case("2048 x 1024, stride 4, DIS", (1024, 2048), 0.75, 4, "dis", False),
     Case("480 x 360, DIS, refinement", (360, 480), 1.0, 4, "dis", True),
     Case("480 x 360, DIS", (360, 480), 1.0, 4, "dis", False),
 )
@@ -151,8 +160,8 @@ def run_case(
         progress: wraps the iteration over rounds, for instance `tqdm`.
 
     Returns:
-        JSON-safe: `case`, `stages` (name -> `ms`, `plain_ms`, `ratio`, `spread`), for key and non-key frames and the
-        whole loop, `loop_vs_eager`, `loop_vs_per_frame`, `label_agreement`.
+        JSON-safe: `case`, `grid_stride`, `stages` (name -> `ms`, `plain_ms`, `ratio`, `spread`), for key and non-key
+        frames and the whole loop, `loop_vs_eager`, `loop_vs_per_frame`, `label_agreement`.
     """
     torch.manual_seed(0)
     network = engine.networks.segmenter.network
@@ -166,8 +175,9 @@ def run_case(
     agreement = []
     for number in progress(range(rounds + 1)):
         loop = [0.0, 0.0]
-        stream.reset("new round")
         for k, frame in enumerate(frames):
+            # Time goes on, so that key frames have a past from the second round on.
+            frame = replace(frame, stamp_ns=(number * len(frames) + k) * STEP_NS)
             times, labels = [None, None], [None, None]
             for which in (0, 1) if (number + k) % 2 else (1, 0):
                 labels[which], times[which] = _timed(which, k == 0, frame, plain, stream, classes.lut)
@@ -186,7 +196,8 @@ def run_case(
     key = statistics.median(plain_ms for plain_ms, _ in records["key.frame"])
     per_frame = [key * (interval + 1) / ours for _, ours in records["loop"]]
     return {
-        "case": case.name, "size": list(case.size), "scale": case.scale, "interval": interval, "stages": stages,
+        "case": case.name, "size": list(case.size), "scale": case.scale, "grid_stride": case.grid_stride,
+        "interval": interval, "stages": stages,
         "loop_vs_eager": stages["loop"]["ratio"], "loop_vs_per_frame": statistics.median(per_frame),
         "decode_vs_plain": stages["non_key.decode"]["ratio"] if interval else None,
         "non_key_ms": min(ours for _, ours in records["non_key.frame"]) if interval else None,
@@ -209,14 +220,17 @@ def _timed(which: int, is_key: bool, frame: Frame, plain: PlainPipeline, stream:
 
 
 def _stream(engine: Engine, case: Case, interval: int, light: FlowLight, refine: GuidedRefine | None) -> Stream:
+    """The engine with the case's networks, in its own runtime; its segmenter serves all cases."""
     config = replace(
-        engine.config, interval=interval, grid_stride=case.grid_stride, input_scale=case.scale,
-        flow="dis" if case.flow == "light" else case.flow, warp_padding="zeros",
+        engine.config, interval=interval, grid_stride=case.grid_stride, input_scale=case.scale, fusion=case.fusion,
+        flow="dis", warp_padding="zeros",
     )  # fmt: skip
-    built = build_engine(config)
-    channels_last = [None if n is None else deepcopy(n).to(memory_format=torch.channels_last) for n in (light, refine)]
-    flow = NetworkFlow(channels_last[0]) if case.flow == "light" else built.networks.flow
-    return Stream(config, Networks(built.networks.segmenter, flow, channels_last[1], built.networks.device))
+    device, execute = engine.networks.device, engine.runtime.executor
+    segmenter = engine.networks.segmenter
+    segmenter = NetworkSegmenter(segmenter.network, case.scale, device, segmenter.execute)
+    light, refine = (None if n is None else deepcopy(n).to(memory_format=torch.channels_last) for n in (light, refine))
+    flow = NetworkFlow(light, execute(light, "flow network")) if case.flow == "light" else DIS(config.dis_preset)
+    return Stream(config, Networks(segmenter, flow, None if refine is None else Refinement(refine, execute), device))
 
 
 def street_frames(size: tuple[int, int], count: int) -> list[Frame]:
@@ -248,22 +262,43 @@ def bench(
     engine = build_engine(config)
     rows = [run_case(case, engine, interval, rounds, lambda items, c=case: progress(items, c.name)) for case in cases]
     return {
-        "version": __version__, "device": str(engine.networks.device), "runtime": "eager", "processor": _processor(),
-        "engine": engine.describe(), "rounds": rounds, "rows": rows,
+        "version": __version__, "processor": _processor(), "cpu_bf16": cpu_bf16(),
+        "device": str(engine.networks.device), "runtime": engine.runtimes()["segmenter"], **headline(rows), "rounds": rounds, "engine": engine.describe(),
+        "rows": rows,
     }  # fmt: skip
 
 
+def headline(rows: Iterable[dict]) -> dict:
+    """The figures that are read first, of the cases that define them; None where such a case was left out."""
+    by_name = {row["case"]: row for row in rows}
+    defined_by = {
+        "loop_vs_eager": LOOP, "loop_vs_per_frame": LOOP, "decode_vs_plain": LOOP,
+        "non_key_ms": NON_KEY, "label_agreement": SAME,
+    }  # fmt: skip
+    return {name: by_name.get(case.name, {}).get(name) for name, case in defined_by.items()}
+
+
+def cpu_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 numbers itself."""
+    return bool({"avx512_bf16", "amx_bf16"} & set(_cpuinfo("flags").split()))
+
+
 def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor()
+
+
+def _cpuinfo(name: str) -> str:
+    """An entry of the first processor in Linux's list; empty where there is none."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+            return next((line.partition(":")[2].strip() for line in lines if line.split(":")[0].strip() == name), "")
     except OSError:
-        return platform.processor()
+        return ""
 
 
 def table(report: dict) -> str:
     """The report as text."""
-    lines = []
+    lines = [f"{report['processor']}, {report['runtime']}"]
     for row in report["rows"]:
         lines.append(f"{row['case']}, i = {row['interval']}")
         lines.append(f"  {'stage':<18}{'plain ms':>10}{'ms':>10}{'ratio':>8}   spread")

@@ -5,7 +5,18 @@ from vidseg_core import cli
 from vidseg_core.classes import load_classes
 from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import EngineConfig
-from vidseg_core.evaluation.bench import Case, run_case, table, untrained_refinement
+from vidseg_core.evaluation.bench import (
+    CASES,
+    LOOP,
+    NON_KEY,
+    SAME,
+    Case,
+    cpu_bf16,
+    headline,
+    run_case,
+    table,
+    untrained_refinement,
+)
 from vidseg_core.networks.checkpoint import save_weights
 from vidseg_core.networks.swiftnet import SwiftNet
 
@@ -21,8 +32,9 @@ def weights(tmp_path_factory):
 
 
 def test_the_engine_and_the_plain_pipeline_compute_the_same(weights):
-    case = Case("small", (240, 320), 0.5, 8, "light", True)
-    row = run_case(case, build_engine(EngineConfig(weights=weights, device="cpu")), interval=2, rounds=2)
+    case = Case("small", (240, 320), 0.5, 8, "light", True, fusion=False)
+    engine = build_engine(EngineConfig(weights=weights, device="cpu", runtime="eager"))
+    row = run_case(case, engine, interval=2, rounds=2)
     assert row["label_agreement"] > 0.999
     stages = row["stages"]
     assert {"key.segment", "key.frame", "non_key.flow", "non_key.warp", "non_key.refine", "loop"} <= set(stages)
@@ -30,7 +42,20 @@ def test_the_engine_and_the_plain_pipeline_compute_the_same(weights):
         assert stages[stage]["spread"][0] <= stages[stage]["ratio"] <= stages[stage]["spread"][1]
     assert stages["key.frame"]["ms"] > stages["key.segment"]["ms"] > 0
     assert row["loop_vs_eager"] == stages["loop"]["ratio"] and row["non_key_ms"] > 0
-    assert "whole loop" in table({"rows": [row]})
+    assert "whole loop" in table({"processor": "P", "runtime": "eager", "rows": [row]})
+
+
+def test_the_figures_that_are_read_first_come_from_the_cases_that_define_them():
+    names = ("loop_vs_eager", "loop_vs_per_frame", "decode_vs_plain", "non_key_ms", "label_agreement")
+    rows = [{"case": case.name} | {name: (name, number) for name in names} for number, case in enumerate(CASES)]
+    assert CASES[:3] == (SAME, LOOP, NON_KEY)
+    assert headline(rows) == {name: (name, {"non_key_ms": 2, "label_agreement": 0}.get(name, 1)) for name in names}
+    assert headline([]) == dict.fromkeys(names)
+
+
+def test_bf16_is_what_the_processor_says():
+    flags = open("/proc/cpuinfo").read().split()
+    assert cpu_bf16() == ("avx512_bf16" in flags or "amx_bf16" in flags)
 
 
 def test_untrained_refinement_hands_logits_on():
