@@ -263,8 +263,8 @@ def bench(
     rows = [run_case(case, engine, interval, rounds, lambda items, c=case: progress(items, c.name)) for case in cases]
     return {
         "version": __version__, "processor": _processor(), "cpu_bf16": cpu_bf16(),
-        "device": str(engine.networks.device), "runtime": engine.runtimes()["segmenter"], **headline(rows), "rounds": rounds, "engine": engine.describe(),
-        "rows": rows,
+        "device": str(engine.networks.device), "runtime": engine.runtimes()["segmenter"],
+        **headline(rows), "rounds": rounds, "engine": engine.describe(), "rows": rows,
     }  # fmt: skip
 
 
