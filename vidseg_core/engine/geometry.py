@@ -52,17 +52,19 @@ def positions(inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
 
 @njit(nogil=True, cache=True)
 def _sample(begin, end, image, y0, fy, x0, fx, gain, offset, first, out):
-    height, width = image.shape[:2]
+    """`image` is H x (W * 3). Down whole rows first, where neighbours in memory get the same weights."""
+    height, values = image.shape
+    row = np.empty(values, dtype=np.float32)
     for y in range(begin, end):
         top, bottom = y0[y], min(y0[y] + 1, height - 1)
-        wy = fy[y]
+        above, below = np.float32(1.0) - fy[y], fy[y]
+        for i in range(values):
+            row[i] = image[top, i] * above + image[bottom, i] * below
         for x in range(out.shape[1]):
-            left, right = x0[x], min(x0[x] + 1, width - 1)
-            wx = fx[x]
+            left, right = 3 * x0[x], min(3 * x0[x] + 3, values - 3)
+            before, behind = np.float32(1.0) - fx[x], fx[x]
             for c in range(3):
-                upper = image[top, left, c] * (np.float32(1.0) - wx) + image[top, right, c] * wx
-                lower = image[bottom, left, c] * (np.float32(1.0) - wx) + image[bottom, right, c] * wx
-                value = upper * (np.float32(1.0) - wy) + lower * wy
+                value = row[left + c] * before + row[right + c] * behind
                 out[y, x, abs(first - c)] = value * gain[c] + offset[c]
 
 
@@ -84,7 +86,8 @@ def network_input(image: np.ndarray, size: tuple[int, int], *, bgr: bool = False
     gain = (1.0 / np.array(std)).astype(np.float32)
     offset = (-np.array(mean) / np.array(std)).astype(np.float32)
     out = np.empty((*size, 3), dtype=np.float32)
-    over_rows(_sample, size[0], image, y0, fy, x0, fx, gain, offset, 2 if bgr else 0, out)
+    rows = image.reshape(image.shape[0], -1)
+    over_rows(_sample, size[0], rows, y0, fy, x0, fx, gain, offset, 2 if bgr else 0, out)
     return torch.from_numpy(out)[None].permute(0, 3, 1, 2)
 
 

@@ -37,6 +37,21 @@ def test_border_repeats_the_last_pixel(values):
     torch.testing.assert_close(warped[..., 7:], values[..., -1:].expand(-1, -1, -1, 5), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("padding", ["zeros", "border"])
+@pytest.mark.parametrize("channels", [1, 2, 19])
+def test_the_kernel_moves_as_grid_sample_does(align_corners, padding, channels):
+    """A flow that asks for a gradient is followed by `grid_sample`."""
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(1, channels, 23, 31, generator=generator)
+    flow = 8 * torch.randn(1, 2, 23, 31, generator=generator)
+    flow[0, :, :2] *= 1e6
+    kernel = warp(values, flow, align_corners, padding)
+    sampled = warp(values, flow.clone().requires_grad_(), align_corners, padding)
+    assert sampled.requires_grad and not kernel.requires_grad
+    torch.testing.assert_close(kernel, sampled.detach(), atol=2e-4, rtol=0)
+
+
 def test_gradients_flow(values):
     flow = constant_flow(0.3, 0.2).clone().requires_grad_()
     warp(values.requires_grad_(), flow).sum().backward()
