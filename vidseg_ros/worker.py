@@ -12,7 +12,7 @@ from collections.abc import Callable
 from vidseg_ros.mailbox import Mailbox
 
 MOST_FAULTS_IN_A_ROW = 3
-JOIN_S = 1.2
+JOIN_S = 1.5
 GRACE_S = 10.0
 
 
