@@ -16,6 +16,7 @@ from vidseg_core.errors import VidsegError
 COMMANDS = {
     "run": "vidseg_core.commands.run",
     "evaluate": "vidseg_core.commands.evaluate",
+    "infer": "vidseg_core.commands.infer",
     "replay": "vidseg_core.commands.replay",
     "bag": "vidseg_core.commands.bag",
     "bench": "vidseg_core.commands.bench",

@@ -15,7 +15,7 @@ LEVELS = (
     {"training", "evaluation"},
     {"engine"},
     {"networks", "data", "overlay"},
-    {"frame", "classes", "errors", "resources", "threads", "__init__"},
+    {"frame", "classes", "errors", "resources", "threads", "distributed", "__init__"},
 )
 LEVEL = {unit: len(LEVELS) - i for i, units in enumerate(LEVELS) for unit in units}
 SOURCES = sorted(CORE.rglob("*.py"))

@@ -15,45 +15,72 @@ _FIELDS = (
 ).split()
 
 
-def add_engine_arguments(parser: argparse.ArgumentParser, several_flows: bool = False) -> None:
-    """Add the options; with `several_flows`, `--flow` takes more than one."""
+def add_engine_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """Add the options; with `several`, those that evaluations compare take more than one value."""
     default = EngineConfig()
+    number = {"nargs": "+"} if several else {}
     group = parser.add_argument_group("engine")
     group.add_argument("--weights", metavar="NAME|PATH", help=f"segmentation network (default: {default.weights})")
-    group.add_argument("--refine-weights", metavar="NAME|PATH", help="guided refinement, perhaps with a flow network")
+    group.add_argument(
+        "--refine-weights", metavar="NAME|PATH", help="guided refinement, perhaps with a flow network", **number
+    )
     group.add_argument("--flow-weights", metavar="NAME|PATH", help="flow network (default: in --refine-weights)")
     group.add_argument("--classes", metavar="NAME|PATH", help="class table (default: the one in the weights)")
     group.add_argument(
-        "--interval", type=int, metavar="N", help=f"frames between two key frames (default: {default.interval})"
-    )
+        "--interval", type=int, metavar="N", help=f"frames between two key frames (default: {default.interval})",
+        **number,
+    )  # fmt: skip
     group.add_argument(
-        "--scale", type=float, dest="input_scale", metavar="S", help="size of the network's input (default: as trained)"
-    )
+        "--scale", type=float, dest="input_scale", metavar="S",
+        help="size of the network's input (default: as trained)", **number,
+    )  # fmt: skip
     group.add_argument(
         "--grid-stride", type=int, choices=GRID_STRIDES, help="of the carried logits (default: 2 or 4, by image size)"
     )
-    group.add_argument(
-        "--flow",
-        choices=FLOWS,
-        nargs="+" if several_flows else None,
-        help=f"how motion is found (default: {default.flow})",
-    )
+    group.add_argument("--flow", choices=FLOWS, help=f"how motion is found (default: {default.flow})", **number)
     group.add_argument("--flow-scale", type=float, metavar="S", help="size of the image for --flow dis")
     group.add_argument("--dis-preset", choices=DIS_PRESETS, help=f"for --flow dis (default: {default.dis_preset})")
+    switch = {"choices": ("on", "off"), "nargs": "+"} if several else {"action": argparse.BooleanOptionalAction}
     group.add_argument(
-        "--fusion",
-        action=argparse.BooleanOptionalAction,
-        help=f"blend the carried past into key frames (default: {'yes' if default.fusion else 'no'})",
+        "--fusion", help=f"blend the carried past into key frames (default: {'on' if default.fusion else 'off'})", **switch
     )
-    group.add_argument(
-        "--refine", action=argparse.BooleanOptionalAction, help="repair propagated labels (default: with its weights)"
-    )
+    group.add_argument("--refine", help="repair propagated labels (default: with its weights)", **switch)
+    if several:
+        group.add_argument(
+            "--edge", choices=("on", "off"), nargs="+",
+            help="let refinement see label edges; off gives a network made with them none (default: as it was made)",
+        )  # fmt: skip
     group.add_argument("--device", help=f"auto, cpu, cuda or cuda:N (default: {default.device})")
     group.add_argument(
         "--runtime", choices=RUNTIMES, help=f"what executes networks on the CPU (default: {default.runtime})"
     )
     group.add_argument("--threads", type=int, dest="num_threads", metavar="N", help="on the CPU (default: all)")
     group.add_argument("--ego-mask", metavar="PNG", help="where it is not 0 the vehicle sees itself: labels are void")
+
+
+def method_choices(args: argparse.Namespace):
+    """The `Choices` that the options of `add_engine_arguments(several=True)` say, and the rest as an `EngineConfig`."""
+    from vidseg_core.evaluation.methods import Choices
+
+    default = EngineConfig()
+    def each(values, otherwise) -> tuple:
+        return tuple(dict.fromkeys(values or (otherwise,)))
+
+    def switches(words, otherwise) -> tuple:
+        return each([word == "on" for word in words or ()], otherwise)
+
+    choices = Choices(
+        intervals=tuple(sorted(each(args.interval, default.interval))),
+        scales=each(args.input_scale, None),
+        flows=each(args.flow, default.flow),
+        fusion=switches(args.fusion, default.fusion),
+        refine=switches(args.refine, args.refine_weights is not None),
+        refine_weights=each(args.refine_weights, None),
+        edge=switches(args.edge, None),
+    )
+    # What is chosen takes the place of these.
+    fixed = {"interval": 0, "input_scale": None, "flow": "none", "fusion": False, "refine": False}
+    return engine_config(args, refine_weights=choices.refine_weights[0], **fixed), choices
 
 
 def engine_config(args: argparse.Namespace, **fixed) -> EngineConfig:

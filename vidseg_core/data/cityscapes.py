@@ -13,7 +13,7 @@ from vidseg_core.data.labelled import LabelledSet, Sample, existing_folder, pred
 from vidseg_core.errors import DatasetError
 
 SPLITS = ("train", "val", "test")
-_IMAGE = "_leftImg8bit"
+IMAGE_SUFFIX = "_leftImg8bit"
 _LABELS = "_gtFine_labelIds"
 
 
@@ -35,7 +35,7 @@ def cityscapes(root: str | Path, split: str) -> LabelledSet:
         samples += _city_samples(city, image_root / city.name)
     if not samples:
         raise DatasetError(f"{label_root}: expected CITY/*{_LABELS}.png, there are none")
-    return LabelledSet(f"cityscapes-{split}", load_classes("cityscapes"), tuple(samples))
+    return LabelledSet(f"cityscapes-{split}", load_classes("cityscapes"), tuple(samples), IMAGE_SUFFIX)
 
 
 def _city_samples(label_folder: Path, image_folder: Path) -> list[Sample]:
@@ -43,12 +43,12 @@ def _city_samples(label_folder: Path, image_folder: Path) -> list[Sample]:
     if not label_files:
         return []
     existing_folder(image_folder, f"the frames of {label_folder}")
-    frames = [path for path in list_images(image_folder, (".png",)) if path.stem.endswith(_IMAGE)]
-    before = predecessors(frames, step=1, suffix=_IMAGE)
+    frames = [path for path in list_images(image_folder, (".png",)) if path.stem.endswith(IMAGE_SUFFIX)]
+    before = predecessors(frames, step=1, suffix=IMAGE_SUFFIX)
     samples = []
     for labels in label_files:
         name = labels.stem.removesuffix(_LABELS)
-        image = image_folder / f"{name}{_IMAGE}.png"
+        image = image_folder / f"{name}{IMAGE_SUFFIX}.png"
         if image not in before:
             raise DatasetError(f"{image}: missing, but there are labels for it: {labels}")
         samples.append(Sample(image, labels, name, before[image]))

@@ -38,11 +38,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """A data set: its class table and its samples in order. Files are read when asked for, and nothing is kept."""
+    """A data set: its class table and its samples in order. Files are read when asked for, and nothing is kept.
+
+    Attributes:
+        suffix: what the stems of all image files end in, behind the number of the frame.
+    """
 
     name: str
     classes: ClassTable
     samples: tuple[Sample, ...]
+    suffix: str = ""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -127,9 +132,9 @@ def predecessors(frames: Iterable[Path], step: int | None = None, suffix: str = 
     """
     clips: dict[tuple, dict[int, Path]] = defaultdict(dict)
     for path in frames:
-        number = re.fullmatch(r"(.*?)(\d+)(\D*)", path.stem.removesuffix(suffix))
-        if number:
-            clips[path.parent, number[1], number[3]][int(number[2])] = path
+        if found_number := clip_and_number(path, suffix):
+            clip, number = found_number
+            clips[clip][number] = path
     found: dict[Path, tuple[Path, ...]] = {}
     for clip in clips.values():
         numbers = sorted(clip)
@@ -139,6 +144,12 @@ def predecessors(frames: Iterable[Path], step: int | None = None, suffix: str = 
             chain = (*found[previous], previous) if previous else ()
             found[clip[number]] = chain[-MAX_PREDECESSORS:]
     return found
+
+
+def clip_and_number(path: Path, suffix: str = "") -> tuple[tuple, int] | None:
+    """Which clip a frame's file belongs to and its number in there; None for a name without a number."""
+    match = re.fullmatch(r"(.*?)(\d+)(\D*)", path.stem.removesuffix(suffix))
+    return ((path.parent, match[1], match[3]), int(match[2])) if match else None
 
 
 def existing_folder(path: Path, what: str) -> Path:

@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 
+from vidseg_core import distributed
 from vidseg_core.classes import VOID
 
 
@@ -56,6 +57,10 @@ class ConfusionMatrix:
         if other.num_classes != self.num_classes:
             raise ValueError(f"expected a matrix of {self.num_classes} classes, got {other.num_classes}")
         self._counts += other._counts
+
+    def sum_over_processes(self) -> None:
+        """Add the counts of the other processes, which do the same."""
+        self._counts = distributed.sum_counts(self._counts)
 
     @property
     def num_pixels(self) -> int:
