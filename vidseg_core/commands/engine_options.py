@@ -41,9 +41,8 @@ def add_engine_arguments(parser: argparse.ArgumentParser, several: bool = False)
     group.add_argument("--flow-scale", type=float, metavar="S", help="size of the image for --flow dis")
     group.add_argument("--dis-preset", choices=DIS_PRESETS, help=f"for --flow dis (default: {default.dis_preset})")
     switch = {"choices": ("on", "off"), "nargs": "+"} if several else {"action": argparse.BooleanOptionalAction}
-    group.add_argument(
-        "--fusion", help=f"blend the carried past into key frames (default: {'on' if default.fusion else 'off'})", **switch
-    )
+    usual = "on" if default.fusion else "off"
+    group.add_argument("--fusion", help=f"blend the carried past into key frames (default: {usual})", **switch)
     group.add_argument("--refine", help="repair propagated labels (default: with its weights)", **switch)
     if several:
         group.add_argument(

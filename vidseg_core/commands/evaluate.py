@@ -87,7 +87,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from vidseg_core import distributed
     from vidseg_core.commands.engine_options import method_choices
     from vidseg_core.data.writers import write_json
-    from vidseg_core.evaluation import consistency, results
+    from vidseg_core.evaluation import consistency, tables
     from vidseg_core.evaluation.evaluate import (
         PROTOCOL_CLIPS,
         PROTOCOL_STREAMS,
@@ -119,7 +119,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     for method, interval, score in progress("measuring frame rates")(results):
         timed = not (truth or args.no_fps)
         fps = frames_per_second(method, interval, video.sequences[scored[0][0]]) if timed else None
-        rows.append(results.row(method, interval, score, fps) | {"key_frames": args.key_frames})
+        rows.append(tables.row(method, interval, score, fps) | {"key_frames": args.key_frames})
     protocols = {key_frames_depend_on_past(method.engine.config) for method in methods}
     labelled = sum(map(sum, (sequence.labelled for sequence in video.sequences)))
     result = description(args, methods) | {
@@ -140,8 +140,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     folders.write(result)
     if args.json:
         write_json(Path(args.json), result)
-    print(f"{result['title']}; shares in percent\n{results.summary_table(rows)}\n")
-    print(results.distance_table(rows))
+    print(f"{result['title']}; shares in percent\n{tables.summary_table(rows)}\n")
+    print(tables.distance_table(rows))
     return 0
 
 
@@ -230,7 +230,7 @@ class Folders:
     def observer(self, args: argparse.Namespace, methods: list):
         """Writes the predictions that the options ask for, each method's and interval's; None if they ask for none."""
         from vidseg_core.evaluation.predictions import Predictions
-        from vidseg_core.evaluation.results import name
+        from vidseg_core.evaluation.tables import name
 
         if not (args.save_res or args.save_seq_res):
             return None
@@ -254,10 +254,10 @@ class Folders:
     def write(self, result: dict) -> None:
         """results.json, results.md, plots and TensorBoard's files."""
         from vidseg_core.data.writers import write_json
-        from vidseg_core.evaluation import results
+        from vidseg_core.evaluation import tables
 
         write_json(self.run / "results.json", result)
-        (self.run / "results.md").write_text(results.markdown(result), encoding="utf-8")
+        (self.run / "results.md").write_text(tables.markdown(result), encoding="utf-8")
         if "avg_miou" in result["rows"][0]:
-            results.plot(self.run, result["rows"])
-        results.log(self.run / "tensorboard", result["rows"])
+            tables.plot(self.run, result["rows"])
+        tables.log(self.run / "tensorboard", result["rows"])

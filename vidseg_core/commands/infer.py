@@ -34,7 +34,7 @@ def _infer(args: argparse.Namespace) -> int:
     from vidseg_core import distributed
     from vidseg_core.commands.engine_options import method_choices
     from vidseg_core.commands.evaluate import Folders, description, process_options, progress
-    from vidseg_core.evaluation import consistency, results
+    from vidseg_core.evaluation import consistency, tables
     from vidseg_core.evaluation.evaluate import frames_per_second, label
     from vidseg_core.evaluation.methods import build_methods
 
@@ -46,7 +46,7 @@ def _infer(args: argparse.Namespace) -> int:
     if not distributed.is_writer():
         return 0
     rows = [
-        results.row(method, interval, score, frames_per_second(method, interval, video.sequences[0]), scored=False)
+        tables.row(method, interval, score, frames_per_second(method, interval, video.sequences[0]), scored=False)
         for method, interval, score in progress("measuring frame rates")(results)
     ]
     frames = sum(map(len, video.sequences))
@@ -61,7 +61,7 @@ def _infer(args: argparse.Namespace) -> int:
         "rows": rows,
     }
     folders.write(result)
-    print(f"{result['title']}\n{results.summary_table(rows)}")
+    print(f"{result['title']}\n{tables.summary_table(rows)}")
     if args.save_res or args.save_seq_res:
         print(f"predictions: {folders.predictions}")
     return 0

@@ -50,7 +50,8 @@ def make_video(folder, count, size=(64, 96)):
 
 def truth_method(*intervals, flow=None, segmenter=None, **config):
     networks = Networks(segmenter or TruthSegmenter(len(CLASSES)), flow or NoFlow(), None, CPU)
-    engine = Engine(EngineConfig(interval=max(intervals), **{"grid_stride": 4, "fusion": False} | config), CLASSES, networks, {}, 1)
+    config = EngineConfig(interval=max(intervals), **{"grid_stride": 4, "fusion": False} | config)
+    engine = Engine(config, CLASSES, networks, {}, 1)
     return Method(engine, {"scale": None, "flow": "none", "refine": False, "edge": None}, intervals)
 
 

@@ -174,7 +174,7 @@ def _figure(x: str, y: str):
 
 
 def _save(figure, axes, path: Path) -> None:
-    axes.legend()
+    axes.legend(loc="lower left")
     unfinished = path.with_name(f".{path.name}.part")
     figure.savefig(unfinished, format="png")
     os.replace(unfinished, path)
