@@ -16,6 +16,8 @@ examples:
   vidseg train segmenter --dataset camvid:/data/camvid --output runs/camvid
   vidseg train segmenter --dataset camvid:/data/camvid@4 --dataset street:frames=800@1 --output runs/mixed
   vidseg train segmenter --dataset folder:/data/mine:train --classes mine.yaml --init resnet18.pth --output runs/mine
+  torchrun --nproc-per-node 4 -m vidseg_core.cli train segmenter --dataset ... --batch 16 --output runs/four
+      four processes, each with a quarter of every batch
   vidseg train segmenter ... --output runs/camvid --resume
       go on after the last finished epoch; all other options as before, but for --dataset, --epochs, --evaluate-every
 """
@@ -30,7 +32,11 @@ def main(args: argparse.Namespace) -> int:
     # PyTorch's idle threads would spin for work; where another program wants the processor too, that makes training
     # three times slower. Read when the thread library is loaded, hence before anything imports torch.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return args.train(args)
+    from vidseg_core import distributed
+
+    with distributed.session(args.device):
+        args.device = distributed.local_device(args.device)
+        return args.train(args)
 
 
 def _add_segmenter(networks) -> None:
@@ -107,6 +113,7 @@ def _add_segmenter(networks) -> None:
 def _train_segmenter(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from vidseg_core import distributed
     from vidseg_core.classes import load_classes
     from vidseg_core.networks.registry import find_weights
     from vidseg_core.training.mix import make_mix
@@ -118,10 +125,11 @@ def _train_segmenter(args: argparse.Namespace) -> int:
     use_threads(args.threads)
     classes = load_classes(args.classes) if args.classes else None
     specifications = [split_share(text) for text in args.dataset]
-    sets = [
-        open_dataset(text, classes, args.cache, lambda shots: tqdm(shots, "rendering the street", leave=False))
-        for text, _ in specifications
-    ]
+    with distributed.writer_first():  # it renders streets
+        sets = [
+            open_dataset(text, classes, args.cache, lambda shots: tqdm(shots, "rendering the street", leave=False))
+            for text, _ in specifications
+        ]
     mix = make_mix(sets, [share for _, share in specifications], config.hold_back)
     _stop_on_termination()
     try:
@@ -134,9 +142,11 @@ def _train_segmenter(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         state = args.output / STATE_FILE
         tail = f"{state} holds the last finished epoch; --resume goes on" if state.exists() else "no epoch was finished"
-        print(f"vidseg: training stopped; {tail}", file=sys.stderr)
+        if distributed.is_writer():
+            print(f"vidseg: training stopped; {tail}", file=sys.stderr)
         return 130
-    print(f"weights: {weights}")
+    if distributed.is_writer():
+        print(f"weights: {weights}")
     return 0
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import nn
 
+from vidseg_core import distributed
 from vidseg_core.data.labelled import LabelledSet
 from vidseg_core.engine.decode import decode
 from vidseg_core.engine.segmenter import NetworkSegmenter
@@ -25,6 +26,8 @@ def evaluate_images(
 ) -> ConfusionMatrix:
     """Segment every image of `dataset` as the engine segments a key frame, and count against its labels.
 
+    Several processes share the images, and each gets the counts of all.
+
     Args:
         net: has `num_classes`; B x 3 x H x W normalised RGB -> B x C x h x w logits; its training mode is put back.
         input_scale: the network sees the image resized by this factor.
@@ -39,9 +42,10 @@ def evaluate_images(
     net.eval()
     try:
         with torch.inference_mode(), precision:
-            for index in progress(range(len(dataset))):
+            for index in progress(range(distributed.rank(), len(dataset), distributed.world_size())):
                 frame = Frame(dataset.read_image(index), stamp_ns=0, name=dataset.samples[index].name)
                 matrix.update(decode(segmenter(frame), frame.size), dataset.read_labels(index))
     finally:
         net.train(mode)
+    matrix.sum_over_processes()
     return matrix

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidseg_core import distributed
 from vidseg_core.training.augment import Augmentation
 from vidseg_core.training.mix import Mix
 
@@ -19,7 +20,8 @@ def load_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The augmented views of `batches` in order; `workers` threads stay a little ahead.
 
-    What a view looks like depends on (seed, epoch, its position in the epoch) only.
+    What a view looks like depends on (seed, epoch, its position in the epoch) only. Of several processes, each gets its
+    own part of every batch.
 
     Yields:
         images B x 3 x h x w, uint8, channels last in memory; labels B x h x w, int64, 255 = void.
@@ -42,7 +44,8 @@ def load_batches(
 
 def _load(mix: Mix, batch: list[tuple[int, int]], augmentation: Augmentation, where: tuple[int, int, int]):
     views = []
-    for position, (number, index) in enumerate(batch):
+    for position in range(distributed.rank(), len(batch), distributed.world_size()):
+        number, index = batch[position]
         dataset = mix.parts[number].train
         rng = np.random.default_rng([*where, position])
         views.append(augmentation(dataset.read_image(index), dataset.read_labels(index), rng))

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from vidseg_core import distributed
 from vidseg_core.errors import CheckpointError, ConfigError, VidsegError
 from vidseg_core.evaluation.images import evaluate_images
 from vidseg_core.evaluation.metrics import ConfusionMatrix
@@ -127,7 +128,7 @@ def train_segmenter(
     command: str = "",
     report: Callable[[str], None] = print,
 ) -> Path:
-    """Train SwiftNet-R18.
+    """Train SwiftNet-R18; with several processes (see `distributed.py`) each computes its part of every batch.
 
     `output` receives `last.safetensors` after each epoch (everything a resumed training needs), `weights.safetensors`
     (the best epoch's averaged weights so far), `history.json`, `history.png` and TensorBoard's files.
@@ -152,7 +153,10 @@ def train_segmenter(
     output.mkdir(parents=True, exist_ok=True)
     if not resume and (output / STATE_FILE).exists():
         raise ConfigError(f"{output}: expected a new folder, it holds a training already; --resume goes on with it")
-    frequency = mix.check(lambda indices: tqdm(indices, "reading the images", leave=False, mininterval=_interval()))
+    _check_parts(config.batch)
+    frequency = mix.check(
+        lambda indices: tqdm(indices, "reading the images", leave=False, mininterval=_interval(), disable=_quiet())
+    )
     mix.draws(config.seed, 0, config.batch)  # a batch larger than an epoch is an error now, not later
     run = _Run(mix, config, output, torch.device(device), class_weights(frequency, config.weighting), compiled)
     if resume:
@@ -161,10 +165,11 @@ def train_segmenter(
         initialise(init, run.net, mix.classes)
         run.average = WeightAverage(run.net, config.average)
     if run.sources and run.sources[-1]["data"] != run.data():
-        report(f"from epoch {run.epoch + 1} on with other data than before")
+        run.report(report, f"from epoch {run.epoch + 1} on with other data than before")
     run.sources.append({
         "from_epoch": run.epoch + 1, "epochs": config.epochs, "command": command,
         "init": init.name if init and not resume else None, "data": run.data(),
+        "processes": distributed.world_size(),
     })  # fmt: skip
     return run.loop(workers, math.inf if time_budget_min is None else time_budget_min * 60, report)
 
@@ -200,26 +205,38 @@ class _Run:
         steps = len(self.mix.draws(self.config.seed, 0, self.config.batch))
         bar = tqdm(
             total=self.config.epochs * steps, initial=self.epoch * steps, desc="training", unit="step",
-            mininterval=_interval(), smoothing=0.02,
+            mininterval=_interval(), smoothing=0.02, disable=_quiet(),
         )  # fmt: skip
-        with bar, SummaryWriter(str(self.output / "tensorboard"), purge_step=self.epoch) as board:
+        with bar, self._board() as board:
             while self.epoch < self.config.epochs:
                 entry = self._train_epoch(workers, bar)
                 last = self.epoch + 1 == self.config.epochs
-                elapsed = time.monotonic() - started
+                elapsed = distributed.agreed(time.monotonic() - started)
                 out_of_time = elapsed + entry["seconds"] > budget_s
                 if last or out_of_time or (self.epoch + 1) % self.config.evaluate_every == 0:
                     self._evaluate(entry)
                 self.history.append(entry)
-                self._write(entry)
-                _log(board, entry)
+                if distributed.is_writer():
+                    self._write(entry)
+                    _log(board, entry)
                 bar.set_postfix(epoch=self.epoch, loss=f"{entry['loss']:.3f}")
                 if entry.get("miou") is not None or last:
-                    report(_line(entry))
+                    self.report(report, _line(entry))
                 if out_of_time and not last:
-                    report(f"time budget: stopped after epoch {self.epoch} of {self.config.epochs}")
+                    self.report(report, f"time budget: stopped after epoch {self.epoch} of {self.config.epochs}")
                     break
+        distributed.barrier()
         return self.output / WEIGHTS_FILE
+
+    @staticmethod
+    def report(report: Callable[[str], None], line: str) -> None:
+        if distributed.is_writer():
+            report(line)
+
+    def _board(self) -> contextlib.AbstractContextManager[SummaryWriter | None]:
+        if not distributed.is_writer():
+            return contextlib.nullcontext()
+        return SummaryWriter(str(self.output / "tensorboard"), purge_step=self.epoch)
 
     def _train_epoch(self, workers: int, bar: tqdm) -> dict:
         config, epoch = self.config, self.epoch
@@ -234,7 +251,7 @@ class _Run:
                 rate = config.rate_at(epoch + number / len(batches))
                 total += self._step(images, labels, rate)
                 bar.update()
-        seconds = time.monotonic() - started
+        seconds = distributed.agreed(time.monotonic() - started)
         return {
             "epoch": epoch + 1,
             "loss": total / len(batches),
@@ -251,7 +268,9 @@ class _Run:
         with precision:
             logits = self.forward(normalise(images.float()))
         loss = self.loss(logits.float(), labels)
-        value = loss.item()
+        mean = loss.detach().clone()
+        distributed.average([mean])
+        value = mean.item()
         if not math.isfinite(value):
             raise TrainingError(
                 f"epoch {self.epoch + 1}: expected a finite loss, got {value}; "
@@ -259,7 +278,10 @@ class _Run:
             )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        distributed.average(p.grad for p in self.net.parameters() if p.grad is not None)
         self.optimizer.step()
+        # Each process normalises its own part of a batch; the statistics for later are those of all.
+        distributed.average(buffer for buffer in self.net.buffers() if buffer.is_floating_point())
         self.average.update(self.net)
         return value
 
@@ -363,6 +385,13 @@ class _Run:
         self.history, self.sources = metadata["history"], metadata["sources"]
 
 
+def _check_parts(batch: int) -> None:
+    """Raises ConfigError unless each process gets as much of a batch, and enough for batch normalisation."""
+    parts = distributed.world_size()
+    if batch % parts or batch // parts < 2:
+        raise ConfigError(f"batch: expected a multiple of {parts} (processes), two images or more each, got {batch}")
+
+
 def device_name(device: torch.device) -> str:
     """What to write into records: the graphics card's name, or how many threads of which processor."""
     if device.type == "cuda":
@@ -413,6 +442,11 @@ def _log(board: SummaryWriter, entry: dict) -> None:
 def _plain(config: SegmenterTraining) -> dict:
     """As it comes back from JSON."""
     return json.loads(json.dumps(asdict(config)))
+
+
+def _quiet() -> bool:
+    """Whether another process draws the progress bars."""
+    return not distributed.is_writer()
 
 
 def _interval() -> float:

@@ -250,3 +250,47 @@ def test_mistakes_in_options_are_one_clear_error(arguments, options, message):
     args = build_parser([*arguments[3:], *options]).parse_args([*arguments[3:], *options])
     with pytest.raises(ConfigError, match=message):
         command.main(args)
+
+
+def test_two_processes_train_one_network(arguments, tmp_path, checkout):
+    """Half of every batch each, gradients and statistics averaged: both hold the same network, one writes it."""
+    script = tmp_path / "worker.py"
+    script.write_text(
+        """
+import sys
+from vidseg_core import cli, distributed
+from vidseg_core.training import train
+import torch
+
+real = train._Run.loop
+def loop(run, *arguments):
+    path = real(run, *arguments)
+    state = {"net": run.net.state_dict(), "average": run.average.net.state_dict(), "history": run.history}
+    torch.save(state, f"{sys.argv[1]}/rank{distributed.rank()}.pt")
+    return path
+train._Run.loop = loop
+sys.exit(cli.main(sys.argv[2:]))
+"""
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    options = [*arguments[3:], "--epochs", "1", "--warm-up", "0", "--float32"]
+    done = subprocess.run(
+        [*launch, str(script), str(tmp_path), *options], cwd=checkout, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("held-back mIoU") == 1 and done.stdout.count("weights: ") == 1
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
+    for part in ("net", "average"):
+        for key, value in first[part].items():
+            assert torch.equal(value, second[part][key]), key
+    assert first["history"][0]["held_back"] == second["history"][0]["held_back"]
+    saved = read_tensors(tmp_path / "out" / "last.safetensors")
+    assert torch.equal(saved["net.logits.conv.weight"], first["net"]["logits.conv.weight"])
+    assert len(list((tmp_path / "out" / "tensorboard").iterdir())) == 1
+    assert read_metadata(tmp_path / "out" / "last.safetensors")["sources"][0]["processes"] == 2
+
+
+def test_a_batch_is_shared_evenly(mix, tmp_path, monkeypatch):
+    monkeypatch.setattr(training.distributed, "world_size", lambda: 3)
+    with pytest.raises(ConfigError, match="expected a multiple of 3 .* got 4"):
+        train_segmenter(mix, QUICK, tmp_path)
