@@ -15,6 +15,7 @@ from vidseg_core.data.sequences import labelled_video
 from vidseg_core.engine.build import Engine
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.flow import DIS, NetworkFlow, NoFlow
+from vidseg_core.engine.runtime import Runtime
 from vidseg_core.engine.segmenter import TruthSegmenter
 from vidseg_core.engine.stream import Networks
 from vidseg_core.errors import DatasetError
@@ -51,7 +52,7 @@ def make_video(folder, count, size=(64, 96)):
 def truth_method(*intervals, flow=None, segmenter=None, **config):
     networks = Networks(segmenter or TruthSegmenter(len(CLASSES)), flow or NoFlow(), None, CPU)
     config = EngineConfig(interval=max(intervals), **{"grid_stride": 4, "fusion": False} | config)
-    engine = Engine(config, CLASSES, networks, {}, 1)
+    engine = Engine(config, CLASSES, networks, {}, Runtime("eager", CPU, 1), 1)
     return Method(engine, {"scale": None, "flow": "none", "refine": False, "edge": None}, intervals)
 
 
