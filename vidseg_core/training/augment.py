@@ -53,13 +53,12 @@ class Augmentation:
         Returns:
             image (crop x 3, uint8) and labels (crop, uint8; 255 beside the picture).
         """
-        image, labels = self._crop(image, labels, rng)
-        image = self._recolor(image, rng)
-        if rng.random() < self.blur:
-            image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.3))
-        return image, labels
+        matrix = self.view(labels, rng)
+        image, labels = self.cut_image(image, matrix), self.cut_labels(labels, matrix)
+        return self.change_look(image, rng), labels
 
-    def _crop(self, image, labels, rng):
+    def view(self, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A random view of an image with these labels: 2 x 3, from pixels of the view to pixels of the image."""
         height, width = self.crop
         scale = float(np.exp(rng.uniform(*np.log(self.scale))))
         flip = rng.random() < 0.5
@@ -69,20 +68,31 @@ class Augmentation:
                 labels.shape[::-1], (width, height), self._center(labels, rng), strict=True
             )
         )
-        # From the view to the image: one warp crops, scales and flips.
         matrix = np.array([[1 / scale, 0, left / scale], [0, 1 / scale, top / scale]])
         if flip:
             matrix[0] = [-1 / scale, 0, (left + width - 1) / scale]
-        flags = cv2.WARP_INVERSE_MAP
-        image = cv2.warpAffine(
-            image, matrix, (width, height), flags=flags | cv2.INTER_LINEAR,
+        return matrix
+
+    def cut_image(self, image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+        """The view of an image: one warp crops, scales and flips."""
+        return cv2.warpAffine(
+            image, matrix, self.crop[::-1], flags=cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_CONSTANT, borderValue=MEAN_RGB,
         )  # fmt: skip
-        labels = cv2.warpAffine(
-            labels, matrix, (width, height), flags=flags | cv2.INTER_NEAREST,
+
+    def cut_labels(self, labels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+        """The view of its labels, void beside the picture."""
+        return cv2.warpAffine(
+            labels, matrix, self.crop[::-1], flags=cv2.WARP_INVERSE_MAP | cv2.INTER_NEAREST,
             borderMode=cv2.BORDER_CONSTANT, borderValue=VOID,
         )  # fmt: skip
-        return image, labels
+
+    def change_look(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Other colours, perhaps less sharp; equal states of `rng` change images alike."""
+        image = self._recolor(image, rng)
+        if rng.random() < self.blur:
+            image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.3))
+        return image
 
     def _center(self, labels, rng) -> tuple[float, float]:
         """(x, y) around which the view is laid, where it fits."""

@@ -18,7 +18,8 @@ data sets, each as KIND:WHERE[@SHARE], repeatable:
   camvid:DIR[:SPLIT]         SegNet's arrangement of CamVid: DIR/train, DIR/trainannot; SPLIT train unless said
   cityscapes:DIR[:SPLIT]     DIR/leftImg8bit_sequence/SPLIT, DIR/gtFine/SPLIT
   folder:DIR:NAME            your own: images in DIR/NAME, labels (PNG, ids) in DIR/NAMEannot; needs --classes
-  street:[KEY=VALUE,...]     the synthetic street, rendered into --cache: frames=800,scenes=50,seed=1000,size=640x360
+  street:[KEY=VALUE,...]     the synthetic street, rendered into --cache: frames=800,scenes=50,seed=1000,size=640x360;
+                             run=5 makes clips of five frames that follow each other
 SHARE weighs the sets against each other: camvid:DIR@4 and street:@1 draw four images of CamVid for each of the street.
 An epoch sees the first set once. All sets must have the same classes.
 """

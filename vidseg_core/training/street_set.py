@@ -16,6 +16,7 @@ from vidseg_core.errors import ConfigError
 
 SCENE_FRAMES = 600
 RATE_HZ = 30.0
+VIDEO_STEP = 2  # every second frame of a scene makes video of 15 Hz
 
 
 @dataclass(frozen=True)
@@ -27,18 +28,25 @@ class StreetStills:
         scenes: how many different streets.
         seed: of the first street; the others follow. All must be seeds for training.
         size: (width, height), pixels.
+        run: how many follow each other as video of 15 Hz; 1 for stills.
     """
 
     frames: int = 800
     scenes: int = 50
     seed: int = TRAIN_SEEDS[0]
     size: tuple[int, int] = (640, 360)
+    run: int = 1
 
     def __post_init__(self):
         if not 1 <= self.scenes <= self.frames:
             raise ConfigError(f"street: expected 1 <= scenes <= frames, got scenes={self.scenes} frames={self.frames}")
-        if self.frames > self.scenes * SCENE_FRAMES:
-            raise ConfigError(f"street: expected at most {SCENE_FRAMES * self.scenes} frames, got {self.frames}")
+        most = self.scenes * SCENE_FRAMES // (VIDEO_STEP if self.run > 1 else 1)
+        if self.frames > most:
+            raise ConfigError(f"street: expected at most {most} frames, got {self.frames}")
+        if not 1 <= self.run <= self.frames // self.scenes:
+            raise ConfigError(
+                f"street: expected runs of 1..{self.frames // self.scenes} frames (frames / scenes), got run={self.run}"
+            )
         if self.seed not in TRAIN_SEEDS or self.seed + self.scenes - 1 not in TRAIN_SEEDS:
             raise ConfigError(
                 f"street: expected seeds for training ({TRAIN_SEEDS[0]}..{TRAIN_SEEDS[-1]}), "
@@ -47,7 +55,7 @@ class StreetStills:
 
     @classmethod
     def parse(cls, text: str) -> StreetStills:
-        """From `frames=800,scenes=50,seed=1000,size=640x360`, each with a default.
+        """From `frames=800,scenes=50,seed=1000,size=640x360,run=1`, each with a default.
 
         Raises:
             ConfigError: a key is unknown or a value is not of its kind.
@@ -59,10 +67,10 @@ class StreetStills:
                 if key == "size":
                     width, height = (int(side) for side in value.split("x"))
                     values[key] = (width, height)
-                elif key in ("frames", "scenes", "seed"):
+                elif key in ("frames", "scenes", "seed", "run"):
                     values[key] = int(value)
                 else:
-                    raise ConfigError(f"street: expected keys frames, scenes, seed, size, got {key!r}")
+                    raise ConfigError(f"street: expected keys frames, scenes, seed, size, run, got {key!r}")
             except ValueError as error:
                 if isinstance(error, ConfigError):
                     raise
@@ -70,16 +78,21 @@ class StreetStills:
         return cls(**values)
 
     def folder_name(self) -> str:
-        return f"street-{self.size[0]}x{self.size[1]}-{self.seed}-{self.scenes}-{self.frames}"
+        run = f"-{self.run}" if self.run > 1 else ""
+        return f"street-{self.size[0]}x{self.size[1]}-{self.seed}-{self.scenes}-{self.frames}{run}"
 
     def where(self) -> list[tuple[int, int]]:
         """(seed, number of the frame) of every frame, scene by scene."""
         shots = []
         for scene in range(self.scenes):
             count = self.frames // self.scenes + (scene < self.frames % self.scenes)
+            runs = -(-count // self.run)
+            apart = SCENE_FRAMES // runs
             # The first frame differs from scene to scene, so that all ages of a scene are seen.
-            first = scene * 7 % max(1, SCENE_FRAMES // count)
-            shots += [(self.seed + scene, first + k * SCENE_FRAMES // count) for k in range(count)]
+            first = scene * 7 % max(1, apart - VIDEO_STEP * (self.run - 1))
+            for k in range(count):
+                run, place = divmod(k, self.run)
+                shots.append((self.seed + scene, first + run * SCENE_FRAMES // runs + VIDEO_STEP * place))
         return [(seed, min(number, SCENE_FRAMES - 1)) for seed, number in shots]
 
 
@@ -107,7 +120,7 @@ def street_stills(
         frame = street.render(number)
         _write(root / "street" / name, cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
         _write(root / "streetannot" / name, frame.labels)  # last: a frame is complete when its labels are there
-    return folder_pair(root, "street", classes)
+    return folder_pair(root, "street", classes, video=stills.run > 1)
 
 
 def _write(path: Path, image) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -31,12 +30,11 @@ from vidseg_core.training.history import plot_history, write_history
 from vidseg_core.training.loader import load_batches
 from vidseg_core.training.losses import CLASS_WEIGHTINGS, SegmentationLoss, class_weights
 from vidseg_core.training.mix import Mix
+from vidseg_core.training.schedule import SCHEDULES, progress_interval, rate_factor
 
 STATE_FILE, WEIGHTS_FILE = "last.safetensors", "weights.safetensors"
-SCHEDULES = ("cosine", "poly")
 # What a resumed training may change; the learning rate then follows the new schedule from where it is.
 CHANGEABLE = ("epochs", "evaluate_every")
-FINAL_RATE = 0.01
 
 
 class TrainingError(VidsegError):
@@ -107,11 +105,7 @@ class SegmenterTraining:
 
     def rate_at(self, progress: float) -> float:
         """The learning rate after `progress` epochs, a fraction included."""
-        if progress < self.warmup:
-            return self.rate * progress / self.warmup
-        rest = min(1.0, (progress - self.warmup) / max(1e-9, self.epochs - self.warmup))
-        fall = (1 + math.cos(math.pi * rest)) / 2 if self.schedule == "cosine" else (1 - rest) ** 0.9
-        return self.rate * (FINAL_RATE + (1 - FINAL_RATE) * fall)
+        return self.rate * rate_factor(progress, self.warmup, self.epochs, self.schedule)
 
 
 def train_segmenter(
@@ -155,7 +149,7 @@ def train_segmenter(
         raise ConfigError(f"{output}: expected a new folder, it holds a training already; --resume goes on with it")
     _check_parts(config.batch)
     frequency = mix.check(
-        lambda indices: tqdm(indices, "reading the images", leave=False, mininterval=_interval(), disable=_quiet())
+        lambda indices: tqdm(indices, "reading the images", leave=False, mininterval=progress_interval(), disable=_quiet())
     )
     mix.draws(config.seed, 0, config.batch)  # a batch larger than an epoch is an error now, not later
     run = _Run(mix, config, output, torch.device(device), class_weights(frequency, config.weighting), compiled)
@@ -205,7 +199,7 @@ class _Run:
         steps = len(self.mix.draws(self.config.seed, 0, self.config.batch))
         bar = tqdm(
             total=self.config.epochs * steps, initial=self.epoch * steps, desc="training", unit="step",
-            mininterval=_interval(), smoothing=0.02, disable=_quiet(),
+            mininterval=progress_interval(), smoothing=0.02, disable=_quiet(),
         )  # fmt: skip
         with bar, self._board() as board:
             while self.epoch < self.config.epochs:
@@ -447,8 +441,3 @@ def _plain(config: SegmenterTraining) -> dict:
 def _quiet() -> bool:
     """Whether another process draws the progress bars."""
     return not distributed.is_writer()
-
-
-def _interval() -> float:
-    """Seconds between updates of a progress bar: seldom in a log file."""
-    return 0.5 if os.isatty(2) else 30.0

@@ -20,6 +20,8 @@ def test_specification():
         ("size=640", "size: expected .* got '640'"),
         ("frames=2,scenes=3", "scenes <= frames"),
         ("frames=6001,scenes=10", "at most 6000 frames"),
+        ("frames=300,scenes=1,seed=1000,run=0", "runs of 1..300 frames"),
+        ("frames=301,scenes=1,run=2", "at most 300 frames"),
         ("seed=5", "seeds for training"),
         (f"seed={TRAIN_SEEDS[-1]},scenes=2,frames=2", "seeds for training"),
     ],
@@ -35,6 +37,20 @@ def test_frames_are_spread_over_the_scenes(frames, scenes):
     assert len(set(shots)) == len(shots) == frames
     assert {seed for seed, _ in shots} == set(range(1000, 1000 + scenes))
     assert all(0 <= number < SCENE_FRAMES for _, number in shots)
+
+
+@pytest.mark.parametrize(("frames", "scenes", "run"), [(40, 4, 5), (300, 1, 5), (21, 2, 4)])
+def test_runs_are_video(frames, scenes, run):
+    shots = StreetStills(frames, scenes, run=run).where()
+    assert len(set(shots)) == len(shots) == frames
+    assert all(0 <= number < SCENE_FRAMES for _, number in shots)
+    first = [number for seed, number in shots if seed == 1000][:run]
+    assert first == list(range(first[0], first[0] + 2 * run, 2))
+
+
+def test_frames_of_a_run_precede_each_other(tmp_path):
+    dataset = street_stills(StreetStills(frames=3, scenes=1, size=(320, 240), run=3), tmp_path)
+    assert [len(sample.predecessors) for sample in dataset.samples] == [0, 1, 2]
 
 
 def test_frames_are_rendered_once_and_read_back(tmp_path):

@@ -1,0 +1,104 @@
+"""Batches of clips prepared in the background, in a fixed order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidseg_core.data.labelled import LabelledSet
+from vidseg_core.engine.flow import FlowEstimator
+from vidseg_core.engine.geometry import View, grid_size, network_input, network_size
+from vidseg_core.training.clips import ClipMaker
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Clips of K + 1 frames, as the networks want them.
+
+    Attributes:
+        key: B x 3 x h x w, float32, normalised RGB: what the segmenter sees of the first frame.
+        last: the same of the last frame.
+        images: K + 1 times B x 3 x h x w, float32, normalised BGR on the grid.
+        flows: K times B x 2 x h x w, from frame k + 1 to frame k; None where a network finds them.
+        labels: B x H x W, int64, of the last frame.
+    """
+
+    key: Tensor
+    last: Tensor
+    images: tuple[Tensor, ...]
+    flows: tuple[Tensor, ...] | None
+    labels: Tensor
+
+    def to(self, device: torch.device) -> ClipBatch:
+        """The same on `device`."""
+        flows = None if self.flows is None else tuple(flow.to(device) for flow in self.flows)
+        images = tuple(image.to(device) for image in self.images)
+        return ClipBatch(self.key.to(device), self.last.to(device), images, flows, self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """What every batch is made with.
+
+    Attributes:
+        maker: cuts or makes the clips.
+        flow: finds motion outside of networks, None where a network does.
+        input_scale: of the segmenter.
+        grid_stride: of the carried logits.
+    """
+
+    maker: ClipMaker
+    flow: FlowEstimator | None
+    input_scale: float
+    grid_stride: int
+
+    def batch(self, samples: list[tuple[LabelledSet, int]], steps: int, seed: tuple[int, ...]) -> ClipBatch:
+        """Clips of `steps` + 1 frames that end at `samples`; they depend on the arguments only."""
+        clips = [
+            self.maker(dataset, index, steps, np.random.default_rng([*seed, position]))
+            for position, (dataset, index) in enumerate(samples)
+        ]
+        size = clips[0].labels.shape
+        wanted = network_size(size, self.input_scale)
+        views = [[View(image, grid_size(size, self.grid_stride), CPU) for image in clip.images] for clip in clips]
+        return ClipBatch(
+            torch.cat([network_input(clip.images[0], wanted) for clip in clips]),
+            torch.cat([network_input(clip.images[-1], wanted) for clip in clips]),
+            tuple(torch.cat([clip[k].grid_bgr for clip in views]) for k in range(steps + 1)),
+            None if self.flow is None else self._flows(views, steps),
+            torch.from_numpy(np.stack([clip.labels for clip in clips])).long(),
+        )
+
+    def _flows(self, views: list[list[View]], steps: int) -> tuple[Tensor, ...]:
+        prepared = [[self.flow.prepare(view) for view in clip] for clip in views]
+        return tuple(
+            torch.cat([self.flow.flow(clip[k + 1], clip[k]) for clip in prepared]) for k in range(steps)
+        )
+
+
+def load_clips(
+    source: ClipSource, batches: list[tuple[list[tuple[LabelledSet, int]], int, tuple[int, ...]]], workers: int
+) -> Iterator[ClipBatch]:
+    """The batches in order, each given by samples, steps and seed; `workers` threads stay a little ahead."""
+    ahead = workers + 1
+    pending: deque[Future] = deque()
+    waiting = iter(batches)
+    with ThreadPoolExecutor(workers, "clips") as pool:
+        try:
+            while True:
+                while len(pending) < ahead and (one := next(waiting, None)):
+                    pending.append(pool.submit(source.batch, *one))
+                if not pending:
+                    return
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
