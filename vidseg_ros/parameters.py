@@ -211,7 +211,8 @@ ENGINE_DECLARATIONS = (
     Declaration(
         "grid_stride",
         0,
-        "Image pixels per pixel of the carried logits; 0 takes 2 for images of at most 320,000 pixels, 4 for larger.",
+        "Image pixels per pixel of the carried logits; 0 takes what refinement was trained for, without it 2 for "
+        "images of at most 320,000 pixels and 4 for larger.",
         choices=(0, *GRID_STRIDES),
     ),
     Declaration("flow", ENGINE.flow, "How motion is found; dis needs no weights, none copies labels.", choices=FLOWS),
@@ -233,7 +234,7 @@ ENGINE_DECLARATIONS = (
     Declaration(
         "warp_padding",
         "",
-        "What moves in from outside the image; empty takes zeros with refinement and border without.",
+        "What moves in from outside the image; empty takes zeros where refinement feeds back, and border otherwise.",
         choices=("", *PADDINGS),
     ),
     Declaration(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,9 @@ from vidseg_core.networks import checkpoint
 from vidseg_core.networks.flow_light import FlowLight
 from vidseg_core.networks.registry import checksum, find_weights, record_of
 from vidseg_core.threads import available_threads, set_num_threads
+
+# Of the grid that public refinement files were trained on.
+PUBLISHED_STRIDE = 8
 
 
 class Engine:
@@ -136,14 +140,18 @@ def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, class
         scale = config.input_scale or checkpoint.read_metadata(files["segmenter"]).get("input_scale") or 1.0
         network = _place(network, device)
         segmenter = NetworkSegmenter(network, scale, device, runtime.executor(network, "segmenter"))
-    light, refine = None, None
+    light, refine, feedback = None, None, True
     if config.refine_weights is not None:
         files["refine"] = find_weights(config.refine_weights)
         light, refine = checkpoint.load_swnet_seq(files["refine"])
-        _check_table(files["refine"], refine.num_classes, classes)
+        check_table(files["refine"], refine.num_classes, classes)
+        trained = checkpoint.read_metadata(files["refine"])
+        feedback = trained.get("feedback", True)  # public files do
+        if config.refine and config.grid_stride is None:
+            config = replace(config, grid_stride=trained.get("grid_stride", PUBLISHED_STRIDE))
     flow = _flow(config, light, files, device, runtime)
     refine = Refinement(_place(refine, device), runtime.executor) if config.refine else None
-    networks = Networks(segmenter, flow, refine, device)
+    networks = Networks(segmenter, flow, refine, device, feedback)
     return Engine(config, classes, networks, files, runtime, num_threads)
 
 
@@ -191,7 +199,7 @@ def _classes(config: EngineConfig, path: Path, num_classes: int) -> ClassTable:
     if config.classes is None and stored is None:
         raise CheckpointError(f"{path}: does not tell its {num_classes} classes; name a class table (`classes`)")
     table = stored if config.classes is None else load_classes(config.classes)
-    _check_table(path, num_classes, table)
+    check_table(path, num_classes, table)
     return table
 
 
@@ -202,7 +210,8 @@ def _stored_classes(path: Path) -> ClassTable | None:
     return stored
 
 
-def _check_table(path: Path, num_classes: int, table: ClassTable) -> None:
+def check_table(path: Path, num_classes: int, table: ClassTable) -> None:
+    """Raises CheckpointError unless the network in `path` has the classes of `table`, as far as the file tells."""
     checkpoint.check_classes(path, num_classes, table)
     stored = _stored_classes(path)
     if stored is not None and stored.names != table.names:

@@ -33,16 +33,16 @@ class EngineConfig:
             A key frame is begun when none is under way, so that they are as frequent as the machine can sustain.
         input_scale: size of the segmentation network's input in units of the image's, 0.25 to 2; None takes the scale
             that the weights were trained for, or 1.
-        grid_stride: 8 (as published), 4 or 2: image pixels per pixel of the carried logits; None takes 2 for images of
-            at most 320,000 pixels and 4 for larger ones.
+        grid_stride: 8 (as published), 4 or 2: image pixels per pixel of the carried logits; None takes what the
+            refinement was trained for; without one 2 for images of at most 320,000 pixels and 4 for larger ones.
         flow: how motion is found: dis (OpenCV's DIS), light, flownet_s, flownet2_s, or none (labels are copied).
         flow_scale: size of the image that `dis` works on, 0.05 to 1; None chooses by the image's size.
         dis_preset: OpenCV's ultrafast, fast or medium; or fine: ultrafast's settings on patches half as large.
         fusion: whether key frames blend what is carried from the past into the network's scores, see `fusion.py`.
         refine: whether guided refinement repairs propagated logits; needs `refine_weights`.
         warp_align_corners: False reproduces the published SwNet-seq, which samples half a pixel beside its flow.
-        warp_padding: what moves in from outside the image, zeros or border; None is zeros with refinement (which was
-            trained to fill them) and border without.
+        warp_padding: what moves in from outside the image, zeros or border; None is zeros where refinement feeds back
+            (as published: it was trained to fill them) and border otherwise.
         confidence: whether to compute `Segmentation.confidence`.
         ego_mask: PNG of the image's size; where it is not 0, the vehicle sees itself and labels are void. Or None.
         max_gap_s: a longer pause between two frames makes the stream start afresh; above 0.
@@ -111,11 +111,6 @@ class EngineConfig:
     def stride_of(self, size: tuple[int, int]) -> int:
         """`grid_stride` with its default filled in for images of `size`, (H, W)."""
         return self.grid_stride or (2 if size[0] * size[1] <= FINE_GRID_PIXELS else 4)
-
-    @property
-    def padding(self) -> str:
-        """`warp_padding` with its default filled in."""
-        return self.warp_padding or ("zeros" if self.refine else "border")
 
     def to_dict(self) -> dict:
         """JSON-safe."""

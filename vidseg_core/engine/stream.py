@@ -30,12 +30,22 @@ from vidseg_core.networks.guided_refine import Refined
 
 @dataclass(frozen=True)
 class Networks:
-    """What all streams of an engine share; none of it has state."""
+    """What all streams of an engine share; none of it has state.
+
+    Attributes:
+        feedback: whether a frame's refined logits are what the next frame starts from (as published); else each frame
+            starts from the key frame's own, and its refinement is for itself.
+    """
 
     segmenter: Segmenter
     flow: FlowEstimator
     refine: Refinement | None
     device: torch.device
+    feedback: bool = True
+
+    @property
+    def feeds_back(self) -> bool:
+        return self.refine is not None and self.feedback
 
 
 class Timings(dict):
@@ -70,7 +80,7 @@ class Memory:
     """What a stream goes by, as seen from the last frame.
 
     Attributes:
-        logits: 1 x C x h x w on the grid, of the key frame; of the last frame if refinement has changed them.
+        logits: 1 x C x h x w on the grid, of the key frame; of the last frame if refinement feeds back.
         picture: of the key frame, see `fusion.picture`; None without fusion.
         way: 1 x 2 x h x w, flow from the last frame to that of the logits; None where nothing has moved.
         motion: the same to the key frame.
@@ -157,6 +167,7 @@ class Stream:
         self._networks = networks
         self._ego_mask = ego_mask
         self._key_frames = key_frames or AtOnce()
+        self._padding = config.warp_padding or ("zeros" if networks.feeds_back else "border")
         self._schedule = FixedInterval(config.interval)
         self._state: State | None = None
         self._reset_reason: str | None = None
@@ -293,8 +304,8 @@ class Stream:
     def _move(self, flow_input: object, timings: Timings) -> tuple[Past, Waiting | None]:
         """The past at this frame, and the key frame under way as seen from it.
 
-        Without refinement the key frame's own logits are moved by all the flow since: one interpolation instead of one
-        for each frame keeps thin things sharp.
+        The key frame's own logits are moved by all the flow since: one interpolation instead of one for each frame
+        keeps thin things sharp. Where refinement feeds back, the last frame's are moved by the flow from it.
         """
         state = self._state
         with timings.stage("flow"):
@@ -303,7 +314,7 @@ class Stream:
             memory = state.memory.after(flow)
             logits = memory.logits
             if memory.way is not None:
-                logits = warp(logits, memory.way, self._config.warp_align_corners, self._config.padding)
+                logits = warp(logits, memory.way, self._config.warp_align_corners, self._padding)
             return Past(logits, memory), None if state.waiting is None else state.waiting.after(flow)
 
     def _repair(self, past: Past, view: View, timings: Timings) -> tuple[Tensor, Memory]:
@@ -313,7 +324,7 @@ class Stream:
         with timings.stage("refine"):
             self.refined = self._networks.refine(past.logits, view.grid_bgr)
             logits = self.refined.logits
-        return logits, replace(past.memory, logits=logits, way=None)
+        return logits, replace(past.memory, logits=logits, way=None) if self._networks.feedback else past.memory
 
     @staticmethod
     def _confidence(logits: Tensor) -> np.ndarray:

@@ -79,9 +79,7 @@ class ClipSource:
 
     def _flows(self, views: list[list[View]], steps: int) -> tuple[Tensor, ...]:
         prepared = [[self.flow.prepare(view) for view in clip] for clip in views]
-        return tuple(
-            torch.cat([self.flow.flow(clip[k + 1], clip[k]) for clip in prepared]) for k in range(steps)
-        )
+        return tuple(torch.cat([self.flow.flow(clip[k + 1], clip[k]) for clip in prepared]) for k in range(steps))
 
 
 def load_clips(

@@ -69,7 +69,9 @@ class ClipMaker:
         images = [self.view.cut_image(image, _then(matrix, camera, steps - k)) for k in range(steps + 1)]
         labels = self.view.cut_labels(labels, matrix)
         donor = int(rng.integers(len(dataset)))
-        things = cut_things(dataset.read_image(donor), dataset.read_labels(donor), int(rng.integers(MOST_THINGS + 1)), rng)
+        things = cut_things(
+            dataset.read_image(donor), dataset.read_labels(donor), int(rng.integers(MOST_THINGS + 1)), rng
+        )
         for patch, mask, label in things:
             place, velocity = self._course(patch, rng)
             for k, frame in enumerate(images):
@@ -92,7 +94,10 @@ class ClipMaker:
     def _course(self, patch, rng) -> tuple[np.ndarray, np.ndarray]:
         """Where a thing's top left corner is in the last frame, and how far it moves with each frame: (x, y)."""
         height, width = self.view.crop
-        place = np.array([rng.uniform(0, width), rng.uniform(0.2 * height, 0.9 * height)]) - np.array(patch.shape[1::-1]) / 2
+        place = (
+            np.array([rng.uniform(0, width), rng.uniform(0.2 * height, 0.9 * height)])
+            - np.array(patch.shape[1::-1]) / 2
+        )
         return place, rng.normal(0, (5.0, 1.0))
 
 

@@ -198,7 +198,9 @@ def train_refine(
     output.mkdir(parents=True, exist_ok=True)
     if not resume and (output / STATE_FILE).exists():
         raise ConfigError(f"{output}: expected a new folder, it holds a training already; --resume goes on with it")
-    frequency = mix.check(lambda indices: tqdm(indices, "reading the images", leave=False, mininterval=progress_interval()))
+    frequency = mix.check(
+        lambda indices: tqdm(indices, "reading the images", leave=False, mininterval=progress_interval())
+    )
     mix.draws(config.seed, 0, config.batch)
     if not any(len(part.held_back) for part in mix.parts):
         raise ConfigError(f"hold_back: {config.hold_back} of the images is none; hold back more, or give more images")
@@ -244,7 +246,9 @@ class _Run:
             total=self.config.epochs * steps, initial=self.epoch * steps, desc="training", unit="step",
             mininterval=progress_interval(), smoothing=0.05, disable=None if distributed.is_writer() else True,
         )  # fmt: skip
-        board = SummaryWriter(str(self.output / "tensorboard"), purge_step=self.epoch) if distributed.is_writer() else None
+        board = (
+            SummaryWriter(str(self.output / "tensorboard"), purge_step=self.epoch) if distributed.is_writer() else None
+        )
         with bar, board or contextlib.nullcontext():
             while self.epoch < self.config.epochs:
                 entry = self._train_epoch(workers, bar)
@@ -265,7 +269,11 @@ class _Run:
         lengths = np.random.default_rng([config.seed, epoch, 1]).integers(1, config.steps + 1, len(draws))
         mine = slice(distributed.rank(), None, distributed.world_size())
         planned = [
-            ([(self.mix.parts[part].train, index) for part, index in draw][mine], int(steps), (config.seed, epoch, number))
+            (
+                [(self.mix.parts[part].train, index) for part, index in draw][mine],
+                int(steps),
+                (config.seed, epoch, number),
+            )
             for number, (draw, steps) in enumerate(zip(draws, lengths, strict=True))
         ]
         self.net.train()
@@ -329,10 +337,14 @@ class _Run:
                     for matrix, logits in zip(matrices, net(self._logits(batch.key, batch), batch), strict=True):
                         matrix.update(decode(logits.contiguous(), labels.shape), labels)
             for matrix in matrices:
-                matrix.set_counts(distributed.sum_counts(matrix.all_counts))
+                matrix.sum_over_processes()
             refined, plain = (matrix.mean_iou() for matrix in matrices)
             sets[f"{number}:{held.name}"] = {"miou": refined, "warped_miou": plain}
-            score, plain_score, shares = score + part.share * refined, plain_score + part.share * plain, shares + part.share
+            score, plain_score, shares = (
+                score + part.share * refined,
+                plain_score + part.share * plain,
+                shares + part.share,
+            )
         entry |= {"miou": score / shares, "warped_miou": plain_score / shares, "held_back": sets}
 
     def _write(self, entry: dict) -> None:
@@ -415,7 +427,8 @@ def _line(entry: dict) -> str:
         f"{name} {100 * figures['miou']:.2f} (warped only {100 * figures['warped_miou']:.2f})"
         for name, figures in entry["held_back"].items()
     )
-    return f"epoch {entry['epoch']}: loss {entry['loss']:.4f}  {entry['clips_per_second']:.2f} clips/s  held-back mIoU: {sets}"
+    speed = f"{entry['clips_per_second']:.2f} clips/s"
+    return f"epoch {entry['epoch']}: loss {entry['loss']:.4f}  {speed}  held-back mIoU: {sets}"
 
 
 def _log(board: SummaryWriter, entry: dict) -> None:

@@ -148,8 +148,9 @@ def train_segmenter(
     if not resume and (output / STATE_FILE).exists():
         raise ConfigError(f"{output}: expected a new folder, it holds a training already; --resume goes on with it")
     _check_parts(config.batch)
+    pause = progress_interval()
     frequency = mix.check(
-        lambda indices: tqdm(indices, "reading the images", leave=False, mininterval=progress_interval(), disable=_quiet())
+        lambda indices: tqdm(indices, "reading the images", leave=False, mininterval=pause, disable=_quiet())
     )
     mix.draws(config.seed, 0, config.batch)  # a batch larger than an epoch is an error now, not later
     run = _Run(mix, config, output, torch.device(device), class_weights(frequency, config.weighting), compiled)

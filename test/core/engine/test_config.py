@@ -36,12 +36,6 @@ def test_bad_values(values, message):
         EngineConfig(**values)
 
 
-def test_padding_follows_refinement():
-    assert EngineConfig().padding == "border"
-    assert EngineConfig(refine=True, refine_weights="x").padding == "zeros"
-    assert EngineConfig(warp_padding="zeros").padding == "zeros"
-
-
 def test_frozen_and_json_safe():
     config = EngineConfig(weights=Path("a.pt"))
     assert config.to_dict()["weights"] == "a.pt"
