@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+# PyTorch's idle threads would spin for work; where something else wants the processors too, tests then take minutes
+# instead of seconds. Subprocesses inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 
 
