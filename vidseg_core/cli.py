@@ -38,6 +38,8 @@ examples:
       evaluate on a recording: every frame in turn, and as it would have been live
   vidseg bag make frames/ --labels frames_annot/ --rate 15 --out drive
       a rosbag2 recording of images and their labels
+  vidseg infer --dataset folder --data drive --split images --save-seq-res
+      the same frames without ground truth: predictions and strips
   vidseg bench
       how fast it is on this computer
   vidseg train segmenter --dataset camvid:CamVid --output runs/camvid
