@@ -1,4 +1,4 @@
-"""The processes that `bench_transport` starts: a camera, a naive node, a listener to the labels.
+"""The processes that `bench_transport` and `bench_cameras` start: cameras, a naive node, a listener to the labels.
 
 What happens in one it tells its parent as a line of JSON on standard output. A line on standard input lets it go on to
 its next phase, and the end of standard input ends it, so that none outlives its parent.
@@ -14,7 +14,9 @@ import sys
 import threading
 import time
 from array import array
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import cycle
 
 import numpy as np
 import rclpy
@@ -45,8 +47,13 @@ def publish(publisher: Publisher, message: Image | bytes) -> None:
         publisher.publish(message)
 
 
+def topics_of(cameras: Sequence[str], topic: str) -> list[str]:
+    """Of each camera; without names there is one."""
+    return [f"{camera}/{topic}" for camera in cameras] or [topic]
+
+
 class Camera:
-    """Publishes noise at a rate. The next phase is the measured one: so many frames, and then none.
+    """Publishes noise at a rate, as each camera in turn. The next phase is the measured one: so many frames, no more.
 
     It keeps the memory that it frees, as `camera_player` does; naive node and listener are left as they come.
     """
@@ -56,7 +63,9 @@ class Camera:
         width, height = arguments.size
         self._pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
         self._num_frames = arguments.frames
-        self._publisher = node.create_publisher(Image, "image_raw", quality)
+        topics = topics_of(arguments.cameras, "image_raw")
+        self._publishers = cycle([node.create_publisher(Image, topic, quality) for topic in topics])
+        self._is_subscribed = lambda: all(node.count_subscribers(topic) for topic in topics)
         self._writer = ImageWriter()
         self._header = Header(frame_id="camera")
         self._is_measured = False
@@ -64,7 +73,7 @@ class Camera:
         self._timer = node.create_timer(1 / arguments.rate, self._publish)
 
     def is_matched(self) -> bool:
-        return self._publisher.get_subscription_count() > 0
+        return self._is_subscribed()
 
     def next_phase(self) -> None:
         self._is_measured = True
@@ -75,7 +84,7 @@ class Camera:
     def _publish(self) -> None:
         stamp_ns = time.time_ns()
         self._header.stamp.sec, self._header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
-        publish(self._publisher, self._writer.serialise(self._header, "rgb8", self._pixels))
+        publish(next(self._publishers), self._writer.serialise(self._header, "rgb8", self._pixels))
         if not self._is_measured:
             return
         self._stamps.append(stamp_ns)
@@ -116,8 +125,10 @@ class Listener:
         self._arrivals: list[tuple[int, int]] = []
         self._last_s = time.monotonic()
         self._is_finishing = False
-        self._is_published = lambda: node.count_publishers(f"{NAMESPACE}/labels") > 0
-        node.create_subscription(Image, "labels", self._arrive, quality, raw=True)
+        topics = topics_of(arguments.cameras, "labels")
+        self._is_published = lambda: all(node.count_publishers(topic) for topic in topics)
+        for topic in topics:
+            node.create_subscription(Image, topic, self._arrive, quality, raw=True)
 
     def is_matched(self) -> bool:
         return self._is_published()
@@ -156,6 +167,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, nargs=2)
     parser.add_argument("--rate", type=float)
     parser.add_argument("--frames", type=int)
+    parser.add_argument("--cameras", nargs="*", default=[])
     arguments = parser.parse_args()
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)

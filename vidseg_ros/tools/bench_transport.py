@@ -39,7 +39,7 @@ PROCESSES = "vidseg_ros.tools.bench_processes"
 NODE = ("vidseg_ros.node", "--ros-args", "-r", f"__ns:={NAMESPACE}", "-p", "engine:=pass_through")
 TRANSPORT_VARIABLES = (*PROFILE_VARIABLES, "FASTDDS_BUILTIN_TRANSPORTS")
 LEAST_PIXELS = 64
-START_S = 60.0
+START_S = 180.0
 WARM_UP_S = 10.0
 OVERTIME_S = 30.0
 END_S = 10.0
@@ -169,6 +169,11 @@ class Trial:
         fields = stat.rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def memory_mb(self, name: str) -> float:
+        """Resident memory of the process, in units of a million bytes."""
+        pages = int(Path(f"/proc/{self._children[name].pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
     def _read(self, name: str) -> None:
         for line in self._children[name].stdout:
             self._lines.put((name, line))
@@ -204,8 +209,18 @@ def camera_arguments(load: Load) -> tuple[str, ...]:
 
 def environment_of(variant: Variant) -> dict[str, str]:
     """This process's environment with the profile of the package or with none."""
-    ours = {name: value for name, value in os.environ.items() if name not in TRANSPORT_VARIABLES}
-    return {**ours, **profile_environment(ours)} if variant.with_profile else ours
+    return profiled_environment() if variant.with_profile else bare_environment()
+
+
+def bare_environment() -> dict[str, str]:
+    """This process's environment without anything that chooses a transport."""
+    return {name: value for name, value in os.environ.items() if name not in TRANSPORT_VARIABLES}
+
+
+def profiled_environment() -> dict[str, str]:
+    """This process's environment with the profile of the package, whatever the user has chosen."""
+    ours = bare_environment()
+    return {**ours, **profile_environment(ours)}
 
 
 def summarise(sent: list[int], arrivals: list[tuple[int, int]], node_cpu_s: float) -> Result:
