@@ -24,7 +24,7 @@ help:
 	@echo '               WEIGHTS=...               another network, by its name or its file'
 	@echo 'make test    run the tests'
 	@echo 'make test-ros-constraints   run them with the versions that a ROS distribution has, in .venv-ros'
-	@echo 'make soak    overload the node for 10 minutes: bounded latency, flat memory'
+	@echo 'make soak    10,000 frames through the engine, 10 minutes of overload for the node: bounded latency, flat memory'
 	@echo 'make lint    check the style'
 	@echo 'make clean   remove what builds and runs have written; the environments stay'
 
@@ -65,6 +65,7 @@ test-ros-constraints: .venv-ros
 	.venv-ros/bin/python -m pytest
 
 soak: .venv
+	VIDSEG_SOAK_FRAMES=10000 .venv/bin/python -m pytest test/core/engine/test_memory.py
 	VIDSEG_SOAK_S=600 .venv/bin/python -m pytest test/ros/test_node_faults.py -k overload
 
 lint: .venv

@@ -1,0 +1,56 @@
+"""Memory over a long drive; `make soak` drives for longer."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from vidseg_core.classes import load_classes
+from vidseg_core.engine.build import build_engine
+from vidseg_core.engine.config import EngineConfig
+from vidseg_core.frame import Frame
+from vidseg_core.networks.checkpoint import save_weights
+from vidseg_core.networks.flow_light import FlowLight
+from vidseg_core.networks.guided_refine import GuidedRefine
+from vidseg_core.networks.swiftnet import SwiftNet
+from vidseg_core.overlay import overlay
+
+FRAMES = int(os.environ.get("VIDSEG_SOAK_FRAMES", "500"))
+SETTLED = 100  # frames until everything is compiled and allocated
+SIZE = (128, 192)
+
+
+def resident_bytes():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("runtime", ["eager", "openvino"])
+def test_memory_does_not_grow(tmp_path, runtime):
+    classes = load_classes("camvid")
+    torch.manual_seed(0)
+    save_weights(
+        tmp_path / "net.safetensors", SwiftNet(11).state_dict(),
+        {"architecture": "swiftnet-r18", "classes": classes.to_dict()},
+    )  # fmt: skip
+    parts = {"refine": GuidedRefine(11), "flow": FlowLight()}
+    tensors = {f"{part}.{key}": value for part, net in parts.items() for key, value in net.state_dict().items()}
+    save_weights(
+        tmp_path / "seq.safetensors", tensors, {"architecture": "swnet-seq", "classes": classes.to_dict()}
+    )
+    engine = build_engine(
+        EngineConfig(
+            weights=tmp_path / "net.safetensors", refine_weights=tmp_path / "seq.safetensors", refine=True,
+            flow="light", confidence=True, input_scale=0.5, grid_stride=8, device="cpu", runtime=runtime,
+        )  # fmt: skip
+    )
+    stream = engine.stream()
+    images = np.random.default_rng(0).integers(0, 256, (7, *SIZE, 3), dtype=np.uint8)
+    # One frame's labels and overlay are 98 kB: where each were kept, 400 frames would be 39 MB.
+    for number in range(FRAMES):
+        image = images[number % len(images)]
+        overlay(image, stream.step(Frame(image, number * 33_333_333)).labels, classes.lut)
+        if number == SETTLED:
+            settled = resident_bytes()
+    assert resident_bytes() - settled < 8_000_000
