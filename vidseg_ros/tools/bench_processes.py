@@ -59,7 +59,6 @@ class Camera:
     """
 
     def __init__(self, node: Node, quality: QoSProfile, arguments: argparse.Namespace):
-        keep_freed_memory()
         width, height = arguments.size
         self._pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
         self._num_frames = arguments.frames
@@ -164,6 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("role", choices=ROLES)
     parser.add_argument("--reliability", choices=RELIABILITY, required=True)
+    parser.add_argument("--keep-memory", action="store_true")
     parser.add_argument("--size", type=int, nargs=2)
     parser.add_argument("--rate", type=float)
     parser.add_argument("--frames", type=int)
@@ -171,6 +171,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if arguments.keep_memory:
+        keep_freed_memory()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node(arguments.role, namespace=NAMESPACE)
     executor = SingleThreadedExecutor()

@@ -5,10 +5,11 @@
 One after the other, each as three processes (camera, node, listener to the labels):
 
 - the naive node: Fast DDS as it comes, message objects, a NumPy copy of each image; best effort, and again reliable;
-- vidseg's node with `engine: pass_through`: the Fast DDS profile, serialized images read where they lie. The camera is
-  best effort.
+- vidseg's node with `engine: pass_through`: the Fast DDS profile, serialized images read where they lie, memory that is
+  freed kept for the next image. The camera is best effort;
+- the same with a listener that keeps its memory, too, as the demo's does.
 
-The camera's code is the same in all of them. Latency is taken by the system clock; CPU time is the node's own, from the
+The camera's code is the same in all of them; it keeps its memory, as `camera_player` does. Latency is taken by the system clock; CPU time is the node's own, from the
 first measured frame to the last label.
 """
 
@@ -58,6 +59,7 @@ class Variant:
     with_profile: bool
     camera: str
     labels: str
+    listener_options: tuple[str, ...] = ()
 
 
 def naive(reliability: str) -> Variant:
@@ -69,6 +71,7 @@ VARIANTS = (
     naive("best_effort"),
     naive("reliable"),
     Variant("vidseg", NODE, True, "best_effort", "reliable"),
+    Variant("vidseg, listener too", NODE, True, "best_effort", "reliable", ("--keep-memory",)),
 )
 
 
@@ -187,7 +190,7 @@ def measure(variant: Variant, load: Load) -> Result:
         BenchError: a process ended or did not answer.
     """
     with Trial(environment_of(variant)) as trial:
-        trial.start("listener", (PROCESSES, "listener", "--reliability", variant.labels))
+        trial.start("listener", (PROCESSES, "listener", "--reliability", variant.labels, *variant.listener_options))
         trial.start("node", variant.node)
         trial.start("camera", (PROCESSES, "camera", "--reliability", variant.camera, *camera_arguments(load)))
         trial.expect("camera", "matched", START_S)
@@ -204,7 +207,7 @@ def measure(variant: Variant, load: Load) -> Result:
 
 def camera_arguments(load: Load) -> tuple[str, ...]:
     size = (str(load.width), str(load.height))
-    return ("--size", *size, "--rate", str(load.rate_hz), "--frames", str(load.num_frames))
+    return ("--keep-memory", "--size", *size, "--rate", str(load.rate_hz), "--frames", str(load.num_frames))
 
 
 def environment_of(variant: Variant) -> dict[str, str]:

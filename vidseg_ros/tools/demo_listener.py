@@ -18,6 +18,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 
 from vidseg_core.classes import ClassTable
+from vidseg_ros.memory import keep_freed_memory
 from vidseg_ros.messages.image_wire import parse_header
 from vidseg_ros.tools.recording import Recording, Track
 
@@ -58,6 +59,7 @@ class Listener:
         self.rmw = rclpy.get_rmw_implementation_identifier()
 
     def __enter__(self) -> Listener:
+        keep_freed_memory()
         rclpy.init(args=[], signal_handler_options=SignalHandlerOptions.NO)
         self._node = Node("vidseg_demo", namespace=self._namespace)
         self._executor = SingleThreadedExecutor()
