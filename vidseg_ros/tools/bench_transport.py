@@ -9,8 +9,8 @@ One after the other, each as three processes (camera, node, listener to the labe
   freed kept for the next image. The camera is best effort;
 - the same with a listener that keeps its memory, too, as the demo's does.
 
-The camera's code is the same in all of them; it keeps its memory, as `camera_player` does. Latency is taken by the system clock; CPU time is the node's own, from the
-first measured frame to the last label.
+The camera's code is the same in all of them; it keeps its memory, as `camera_player` does. Latency is taken by the
+system clock; CPU time is the node's own, from the first measured frame to the last label.
 """
 
 from __future__ import annotations
