@@ -49,12 +49,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--skip-bad", action="store_true", help="leave out frames that cannot be read")
     group.add_argument("--frames", type=int, metavar="N", help="the first N only")
     group.add_argument("--size", type=parse_size, metavar="WxH", help="resize frames and labels to this size first")
+    parser.add_argument(
+        "--key-delay",
+        type=int,
+        metavar="N",
+        default=0,
+        help="every frame in turn: have labels of key frames come N frames later (default: 0)",
+    )
     group = parser.add_argument_group("as live")
     group.add_argument("--no-live", action="store_true", help="every frame in turn only")
     group.add_argument(
         "--timings", metavar="key_ms=A,step_ms=B", help="what the worker takes (default: what it takes here)"
     )
     group.add_argument("--realtime", action="store_true", help="play at real pace with real threads")
+    group.add_argument(
+        "--key-frames",
+        choices=("sync", "async"),
+        default="sync",
+        help="whether the stream waits for key frames, or segments them beside itself (default: sync)",
+    )
     group.add_argument("--compare", action="store_true", help="compare modes, at the recording's rate and twice that")
     add_engine_arguments(parser)
 
@@ -71,26 +84,36 @@ def main(args: argparse.Namespace) -> int:
     from vidseg_core.commands.engine_options import engine_config
     from vidseg_core.engine.build import build_engine
     from vidseg_core.evaluation.live import Timings
+    from vidseg_core.evaluation.modes import config_of
     from vidseg_core.evaluation.replay import Choices
 
     if args.frames is not None and args.frames < 1:
         raise ConfigError(f"--frames: expected 1 or more, got {args.frames}")
+    if args.key_delay < 0:
+        raise ConfigError(f"--key-delay: expected 0 or more, got {args.key_delay}")
     if args.bag_out and args.size:
         raise ConfigError("--bag-out: expected images of their own size, --size changes it")
     if args.realtime and args.timings:
         raise ConfigError("--realtime: expected no --timings, which only a simulated clock can obey")
     timings = Timings.parse(args.timings) if args.timings else None
-    choices = Choices(not (args.no_live or args.compare), timings, args.realtime, args.compare)
-    config = engine_config(args)
+    config = engine_config(args, key_frames=args.key_frames)
+    choices = Choices(
+        live=not (args.no_live or args.compare),
+        timings=timings,
+        realtime=args.realtime,
+        engine_of=(lambda mode: build_engine(config_of(config, mode))) if args.compare else None,
+        by_distance=not args.compare,
+        key_delay=args.key_delay,
+    )
     recordings = expand(args.bags)
     folder = prepare_output(args.out, args.overwrite) if args.out else None
-    engine = build_engine(config)
-    session = Session(args, engine, choices)
-    try:
-        for recording in recordings:
-            session.replay(recording)
-    finally:
-        session.write(folder)
+    with build_engine(config) as engine:
+        session = Session(args, engine, choices)
+        try:
+            for recording in recordings:
+                session.replay(recording)
+        finally:
+            session.write(folder)
     return 2 if session.failed or any(one.error for one in session.replays) else 0
 
 

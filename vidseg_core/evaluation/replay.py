@@ -5,21 +5,27 @@ A recording whose end cannot be read is evaluated as far as it goes, and the res
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import islice, pairwise
 
 import cv2
 import numpy as np
 
+from vidseg_core.data.sequences import Sequence, VideoSet
 from vidseg_core.data.sources import Source
 from vidseg_core.data.stamped import compressed, seconds
 from vidseg_core.engine.build import Engine
 from vidseg_core.errors import DatasetError, SourceError, VidsegError
+from vidseg_core.evaluation.consistency import Consistency, Matcher
+from vidseg_core.evaluation.evaluate import Method, Score, accumulated, evaluate
 from vidseg_core.evaluation.live import Log, Timings, arrivals, distribution, percent, simulate
 from vidseg_core.evaluation.metrics import ConfusionMatrix
-from vidseg_core.evaluation.modes import MODES, given, measured, play_for_real, variant, warm_up
+from vidseg_core.evaluation.modes import MODES, given, measured, play_for_real, remembering, variant, warm_up
 from vidseg_core.frame import Frame, Segmentation
 
 REFERENCES = ("ground truth", "per-frame segmenter")
@@ -141,23 +147,47 @@ class Offline:
 
     Attributes:
         stamps: of all frames, nanoseconds.
+        names: of all frames.
+        has_truth: for each frame whether there is something to compare it with.
+        breaks: positions of the frames before which the stream forgot its past.
+        consistency: of consecutive frames' labels.
         samples: some frames, evenly spread.
     """
 
     classes: tuple[str, ...]
     matrix: ConfusionMatrix
     stamps: list[int] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    has_truth: list[bool] = field(default_factory=list)
+    breaks: list[int] = field(default_factory=list)
+    consistency: Consistency = field(default_factory=Consistency)
     samples: list[Sample] = field(default_factory=list)
-    labelled: int = 0
     reasons: Counter = field(default_factory=Counter)
     resets: list[dict] = field(default_factory=list)
     times: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    @property
+    def labelled(self) -> int:
+        """How many frames there was something to compare with."""
+        return sum(self.has_truth)
 
     @property
     def period_ns(self) -> int:
         """Between two frames: the median of the steps forwards."""
         steps = [b - a for a, b in zip(self.stamps, self.stamps[1:], strict=False) if b > a]
         return round(float(np.median(steps))) if steps else 10**9 // 30
+
+    def add(self, frame: Frame, segmentation: Segmentation) -> None:
+        """Count the next frame."""
+        if segmentation.reset is not None:
+            self.breaks.append(len(self.names))
+            self.resets.append({"frame": frame.name, "reason": segmentation.reset})
+        self.stamps.append(frame.stamp_ns)
+        self.names.append(frame.name)
+        self.has_truth.append(frame.labels is not None)
+        self.reasons[segmentation.reason] += 1
+        if frame.labels is not None:
+            self.matrix.update(segmentation.labels, frame.labels)
 
     def summary(self) -> dict:
         """JSON-safe. mIoU and IoU in percent, times in milliseconds."""
@@ -169,6 +199,7 @@ class Offline:
             "miou": percent(self.matrix.mean_iou()),
             "pixel_accuracy": percent(self.matrix.pixel_accuracy()),
             "class_iou": dict(zip(self.classes, iou, strict=True)) if self.labelled else None,
+            "temporal_consistency": percent(self.consistency.share()),
             "key_frames": sum(n for reason, n in self.reasons.items() if reason != "propagated"),
             "reasons": dict(self.reasons),
             "resets": self.resets,
@@ -179,32 +210,74 @@ class Offline:
 Observer = Callable[[Frame, Segmentation], None]
 
 
-def offline(engine: Engine, footage: Footage, observe: Observer | None = None, progress: Progress = no_progress):
-    """The engine over every frame in turn, however long it takes: an `Offline`.
+def offline(
+    engine: Engine,
+    footage: Footage,
+    key_delay: int = 0,
+    observe: Observer | None = None,
+    progress: Progress = no_progress,
+) -> Offline:
+    """The engine over every frame in turn, however long it takes: the same labels every time.
 
     Args:
+        key_delay: how many frames later the labels of key frames come; 0: at once.
         observe: called with each frame and its labels.
     """
-    warm_up(engine.stream(), footage)
-    stream = engine.stream()
+    warm_up(engine.stream(key_delay=key_delay), footage)
+    stream, match = engine.stream(key_delay=key_delay), Matcher()
     result = Offline(engine.classes.names, ConfusionMatrix(len(engine.classes)))
     wanted = {round(i) for i in np.linspace(0, max(len(footage) - 1, 0), SAMPLES)}
+    previous = None
     for index, frame in enumerate(progress(footage, "every frame")):
         begin = time.perf_counter()
         segmentation = stream.step(frame)
         result.times["key frame" if segmentation.is_key else "propagated"].append((time.perf_counter() - begin) * 1e3)
-        result.stamps.append(frame.stamp_ns)
-        result.reasons[segmentation.reason] += 1
-        if segmentation.reset is not None:
-            result.resets.append({"frame": frame.name, "reason": segmentation.reset})
-        if frame.labels is not None:
-            result.labelled += 1
-            result.matrix.update(segmentation.labels, frame.labels)
+        result.add(frame, segmentation)
+        if previous is not None and segmentation.reset is None:
+            correspondence = match(frame.image, previous.frame.image)
+            result.consistency.update(previous.segmentation.labels, segmentation.labels, correspondence)
+        previous = Sample(frame, segmentation)
         if index in wanted:
-            result.samples.append(Sample(frame, segmentation))
+            result.samples.append(previous)
         if observe is not None:
             observe(frame, segmentation)
     return result
+
+
+def by_distance(engine: Engine, footage: Footage, every: Offline, progress: Progress = no_progress) -> Score | None:
+    """The protocol of `vidseg evaluate` at the engine's interval, on what `every` has found to be consecutive frames.
+
+    Returns:
+        None if no labelled frame has that many frames before it.
+    """
+    interval, reader, sequences = engine.config.interval, _Reader(footage), []
+    for start, stop in pairwise([0, *every.breaks, len(every.names)]):
+        names, has_truth = tuple(every.names[start:stop]), tuple(every.has_truth[start:stop])
+        sequences.append(Sequence(names[0], names, has_truth, partial(reader.read, start)))
+    if not any(any(sequence.labelled[interval:]) for sequence in sequences):
+        return None
+    video = VideoSet(footage.name, engine.classes, tuple(sequences))
+    methods = [Method(variant(engine, "sync"), {}, (interval,))]
+    ((_, _, score),) = evaluate(video, methods, progress=partial(progress, what="by distance"))
+    return score
+
+
+class _Reader:
+    """Frames by their positions, cheap where these ascend."""
+
+    def __init__(self, footage: Footage):
+        self._footage = footage
+        self._next = math.inf
+
+    def read(self, start: int, position: int) -> Frame:
+        """The frame `position` of the sequence that begins at frame `start`."""
+        wanted = start + position
+        if wanted < self._next:
+            self._frames, self._next = iter(self._footage), 0
+        for frame in islice(self._frames, wanted - self._next, None):
+            self._next = wanted + 1
+            return frame
+        raise SourceError(self._footage.error or f"{self._footage.name}: has no frame {wanted} any more")
 
 
 def live(
@@ -215,27 +288,34 @@ def live(
     timings: Timings | None = None,
     realtime: bool = False,
     progress: Progress = no_progress,
-) -> Log:
+) -> tuple[Log, Timings | None]:
     """As it would have been on the vehicle.
 
     Args:
         period_ns: between two frames, as recorded.
-        timings: how long the worker takes; None takes for each frame what it takes here.
+        timings: how long steps take; None takes for each what it takes here, or with asynchronous key frames the
+            medians of playing it for real.
         realtime: play at real pace, with real threads; else on a simulated clock.
 
+    Returns:
+        What happened, and the times that all steps took; None where each took its own.
+
     Raises:
-        SourceError: `realtime`, and the frames do not fit into memory.
+        SourceError: what must be played for real does not fit into memory.
     """
     if realtime:
-        return play_for_real(engine, footage.in_memory(), period_ns)[0]
-    stream = engine.stream()
-    warm_up(engine.stream(), footage)
-    step = measured(stream) if timings is None else given(stream, timings)
-    return simulate(step, arrivals(progress(footage, "as live"), period_ns), len(engine.classes), period_ns)
+        return play_for_real(engine, footage.in_memory(), period_ns)[0], None
+    if timings is None and engine.config.key_frames == "async":
+        timings = play_for_real(engine, footage.in_memory(), period_ns)[1]
+    if timings is None:
+        warm_up(engine.stream(), footage)
+    step = measured(engine) if timings is None else given(engine, timings)
+    coming = arrivals(progress(footage, "as live"), period_ns)
+    return simulate(step, coming, len(engine.classes), period_ns), timings
 
 
 def compare(
-    engine: Engine,
+    engine_of: Callable[[str], Engine],
     footage: Footage,
     period_ns: int,
     *,
@@ -246,6 +326,7 @@ def compare(
     """The modes against each other at several speeds, on a simulated clock.
 
     Args:
+        engine_of: the engine for a mode, built when it is asked for; it is closed here.
         period_ns: between two frames, as recorded.
         timings: how long steps take; None plays each mode for real first and takes the medians, so that no single
             slow step decides.
@@ -253,32 +334,41 @@ def compare(
 
     Returns:
         For each speed and mode what `Log.summary` has of the simulation, and `mode`, `rate_hz` (of the input),
-        `output_hz`, `latency_ms` (median), `key_ms`, `step_ms`, and `realtime`: the summary of the real play, or None.
+        `output_hz`, `latency_ms` (median), `key_ms`, `step_ms`, `runtime`, `num_threads`, and `realtime`: the summary
+        of the real play, or None.
 
     Raises:
         SourceError: the frames do not fit into memory.
     """
-    frames = footage.in_memory()
-    rows = []
-    for speed, mode in progress([(speed, mode) for speed in speeds for mode in MODES], "modes"):
-        one = variant(engine, mode)
-        real, took = play_for_real(one, frames, period_ns, speed) if timings is None else (None, timings)
-        coming, due_ns = arrivals(frames, period_ns, speed), round(period_ns / speed)
-        summary = simulate(given(one.stream(), took), coming, len(engine.classes), due_ns).summary()
-        rows.append(
-            summary
-            | {
-                "mode": mode,
-                "rate_hz": round(1e9 / due_ns, 3),
-                "output_hz": summary["rate_hz"],
-                "latency_ms": summary["latency_ms"]["p50"],
-                "latency": summary["latency_ms"],
-                "key_ms": round(took.key_ms, 3),
-                "step_ms": round(took.step_ms, 3),
-                "realtime": None if real is None else real.summary(),
-            }
-        )
-    return rows
+    frames, rows = footage.in_memory(), {}
+    # A thread budget is the process's, so whatever is asked of an engine is asked before the next one is built.
+    for mode in progress(MODES, "modes"):
+        with engine_of(mode) as engine:
+            known = remembering(engine)
+            for speed in speeds:
+                real, took = None, timings
+                if timings is None:
+                    real, took = play_for_real(engine, frames, period_ns, speed)
+                coming, due_ns = arrivals(frames, period_ns, speed), round(period_ns / speed)
+                log = simulate(given(known, took), coming, len(engine.classes), due_ns)
+                rows[speed, mode] = _row(engine, mode, due_ns, took, log, real)
+    return [rows[speed, mode] for speed in speeds for mode in MODES]
+
+
+def _row(engine: Engine, mode: str, period_ns: int, timings: Timings, log: Log, real: Log | None) -> dict:
+    summary, engine_is = log.summary(), engine.describe()
+    return summary | {
+        "mode": mode,
+        "rate_hz": round(1e9 / period_ns, 3),
+        "output_hz": summary["rate_hz"],
+        "latency_ms": summary["latency_ms"]["p50"],
+        "latency": summary["latency_ms"],
+        "key_ms": round(timings.key_ms, 3),
+        "step_ms": round(timings.step_ms, 3),
+        "runtime": engine_is["runtime"],
+        "num_threads": engine_is["num_threads"],
+        "realtime": None if real is None else real.summary(),
+    }
 
 
 @dataclass
@@ -292,7 +382,8 @@ class Replay:
         error: what ended it early; None if nothing did.
         every: each frame in turn.
         log: as live; None if that was not asked for.
-        timings: what was given for it.
+        timings: what all steps took in it, where that was the same.
+        score: by the distance from the key frame; None if that was not asked for, or there are too few frames.
         realtime: whether that was with real threads.
         rows: see `compare`.
     """
@@ -302,6 +393,7 @@ class Replay:
     reference: str
     error: str | None
     every: Offline
+    score: Score | None = None
     log: Log | None = None
     timings: Timings | None = None
     realtime: bool = False
@@ -323,14 +415,19 @@ class Replay:
             "size": list(self.every.samples[0].frame.size),
             "reference": self.reference,
             "error": self.error,
-            "avg_miou": None,
-            "min_miou": None,
-            "miou_by_distance": None,
-            "temporal_consistency": None,
+            **self._accuracy(),
             "offline": self.every.summary(),
             "live": live,
             "rows": self.rows,
         }
+
+    def _accuracy(self) -> dict:
+        """As `vidseg evaluate` has it."""
+        if self.score is None:
+            return dict.fromkeys(("avg_miou", "min_miou", "miou_by_distance"))
+        by_distance = [percent(matrix.mean_iou()) for matrix in self.score.matrices]
+        average = percent(accumulated(self.score.matrices).mean_iou())
+        return {"avg_miou": average, "min_miou": by_distance[-1], "miou_by_distance": by_distance}
 
 
 @dataclass(frozen=True)
@@ -340,13 +437,17 @@ class Choices:
     Attributes:
         live: whether to play it as it would have been live.
         timings, realtime: see `live`.
-        compare: whether to compare the modes; see `compare`.
+        engine_of: to compare the modes, see `compare`; None does not.
+        by_distance: whether to score by the distance from the key frame, which takes an engine for each distance.
+        key_delay: see `offline`.
     """
 
     live: bool = True
+    by_distance: bool = True
+    key_delay: int = 0
     timings: Timings | None = None
     realtime: bool = False
-    compare: bool = False
+    engine_of: Callable[[str], Engine] | None = None
 
 
 def replay(
@@ -370,18 +471,22 @@ def replay(
     """
     if not footage.has_truth:
         footage.compare_with(engine, progress)
-    every = offline(engine, footage, observe, progress)
+    every = offline(engine, footage, choices.key_delay, observe, progress)
     if not every.labelled:
         raise DatasetError(
             f"{recording}: {footage.name}: expected ground truth for some of the {len(every.stamps)} frames "
             f"({seconds(every.stamps[0])} to {seconds(every.stamps[-1])} s), none has a stamp of theirs"
         )
     result = Replay(recording, footage.name, footage.reference, footage.error, every)
+    if choices.by_distance:
+        result.score = by_distance(engine, footage, every, progress)
     if choices.live:
-        result.realtime, result.timings = choices.realtime, choices.timings
-        result.log = live(
+        result.realtime = choices.realtime
+        result.log, result.timings = live(
             engine, footage, every.period_ns, timings=choices.timings, realtime=choices.realtime, progress=progress
         )
-    if choices.compare:
-        result.rows = compare(engine, footage, every.period_ns, timings=choices.timings, progress=progress)
+    if choices.engine_of is not None:
+        result.rows = compare(
+            choices.engine_of, footage, every.period_ns, timings=choices.timings, progress=progress
+        )
     return result

@@ -92,7 +92,7 @@ def _offline(summary: dict) -> str:
         ("avg mIoU over the distances", _percent(summary["avg_miou"])),
         ("min mIoU, at the last distance", _percent(summary["min_miou"])),
         (agreement, _percent(every["pixel_accuracy"])),
-        ("temporal consistency", _percent(summary["temporal_consistency"])),
+        ("temporal consistency", _percent(every["temporal_consistency"])),
         ("key frames", f"{every['key_frames']} of {every['frames']}"),
     ]
     parts = ["<h3>Every frame</h3>", _cards(cards), _pairs("Reasons", every["reasons"])]

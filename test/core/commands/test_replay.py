@@ -39,7 +39,7 @@ def record(path, namespace="/camera", truth=True):
 @pytest.fixture
 def call(weights):
     def run(*arguments):
-        options = ["--weights", weights, "--interval", "1", "--scale", "0.25", "--threads", "1"]
+        options = ["--weights", weights, "--interval", "1", "--scale", "0.25", "--threads", "1", "--runtime", "eager"]
         return cli.main(["replay", *map(str, arguments), *options, "--timings", "key_ms=80,step_ms=10"])
 
     return run

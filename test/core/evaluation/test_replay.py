@@ -7,14 +7,17 @@ import pytest
 from vidseg_core.classes import load_classes
 from vidseg_core.data.bag import BagSource, bag_labels
 from vidseg_core.data.bag_writer import BagWriter
+from vidseg_core.data.labelled import folder_pair
+from vidseg_core.data.sequences import labelled_video
 from vidseg_core.data.sources import open_source
 from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.segmenter import TruthSegmenter
 from vidseg_core.errors import DatasetError
+from vidseg_core.evaluation.evaluate import Method, evaluate
 from vidseg_core.evaluation.live import Timings
 from vidseg_core.evaluation.modes import variant
-from vidseg_core.evaluation.replay import REFERENCES, Choices, Footage, compare, live, offline, replay
+from vidseg_core.evaluation.replay import REFERENCES, Choices, Footage, by_distance, compare, live, offline, replay
 
 CLASSES = load_classes("camvid")
 PERIOD_NS = 66_666_667
@@ -49,7 +52,7 @@ def engine(interval=2, **config):
 
 def test_every_frame_in_turn(clip):
     seen = []
-    result = offline(engine(), footage(clip), lambda frame, segmentation: seen.append((frame.name, segmentation)))
+    result = offline(engine(), footage(clip), 0, lambda frame, segmentation: seen.append((frame.name, segmentation)))
     summary = result.summary()
     assert json.loads(json.dumps(summary, allow_nan=False)) == summary
     assert (summary["frames"], summary["labelled_frames"], summary["key_frames"]) == (12, 12, 4)
@@ -69,7 +72,8 @@ def test_frames_and_labels_are_resized_together(clip):
 
 
 def test_who_is_fast_enough_drops_nothing_and_is_one_frame_behind(clip):
-    log = live(engine(interval=0), footage(clip), PERIOD_NS, timings=Timings(50, 10))
+    log, timings = live(engine(interval=0), footage(clip), PERIOD_NS, timings=Timings(50, 10))
+    assert timings == Timings(50, 10)
     summary = log.summary()
     assert (summary["outputs"], summary["dropped"], summary["labelled_before_first_output"]) == (12, 0, 1)
     assert summary["latency_ms"] == {"p50": 50, "p95": 50, "p99": 50, "max": 50}
@@ -79,7 +83,7 @@ def test_who_is_fast_enough_drops_nothing_and_is_one_frame_behind(clip):
 
 
 def test_the_figures_of_a_simulation_are_the_same_every_time(clip):
-    logs = [live(engine(), footage(clip), PERIOD_NS, timings=Timings(150, 10)) for _ in range(2)]
+    logs = [live(engine(), footage(clip), PERIOD_NS, timings=Timings(150, 10))[0] for _ in range(2)]
     assert logs[0].summary() == logs[1].summary()
     # While a key frame takes its 150 ms, three frames come, two of which give way to the third.
     summary = logs[0].summary()
@@ -89,18 +93,20 @@ def test_the_figures_of_a_simulation_are_the_same_every_time(clip):
 
 
 def test_measured_times_are_those_of_this_machine(clip):
-    summary = live(engine(), footage(clip), PERIOD_NS).summary()
+    log, timings = live(engine(), footage(clip), PERIOD_NS)
+    summary = log.summary()
+    assert timings is None
     assert summary["outputs"] + summary["dropped"] == 12
     assert 0 < summary["step_ms"] <= summary["latency_ms"]["max"]
 
 
 def test_real_threads(clip):
-    summary = live(engine(), footage(clip), PERIOD_NS, realtime=True).summary()
+    summary = live(engine(), footage(clip), PERIOD_NS, realtime=True)[0].summary()
     assert summary["outputs"] + summary["dropped"] == 12 and summary["labelled_frames"] == 12
 
 
 def test_without_truth_the_per_frame_segmenter_is_the_reference(clip, untrained):
-    one = build_engine(EngineConfig(weights=untrained, interval=3, input_scale=0.5, num_threads=1))
+    one = build_engine(EngineConfig(weights=untrained, runtime="eager", interval=3, input_scale=0.5, num_threads=1))
     shown = footage(clip, labels=None, max_frames=4)
     result = replay(one, shown, "clip", Choices(live=False))
     summary = result.summary()
@@ -125,15 +131,66 @@ def untrained(tmp_path_factory):
 
 
 def test_modes_are_compared_on_the_same_frames(clip):
-    rows = compare(engine(), footage(clip), PERIOD_NS, timings=Timings(100, 5))
-    assert [(row["mode"], round(row["rate_hz"])) for row in rows][:2] == [("per_frame", 15), ("sync", 15)]
-    assert {round(row["rate_hz"]) for row in rows} == {15, 30}
+    rows = compare(lambda mode: variant(engine(), mode), footage(clip), PERIOD_NS, timings=Timings(100, 5))
+    found = [(row["mode"], round(row["rate_hz"])) for row in rows]
+    assert found == [(mode, rate_hz) for rate_hz in (15, 30) for mode in ("per_frame", "sync", "async")]
     for row in rows:
         assert row["frames"] == 12 and row["labelled_frames"] == 12 and row["realtime"] is None
         assert 0 < row["streaming_miou"] < 100 and 0 < row["deadline_miou"] <= 100
     by_mode = {(row["mode"], round(row["rate_hz"])): row for row in rows}
     assert by_mode["per_frame", 15]["latency_ms"] > 100 > by_mode["sync", 15]["latency_ms"]
-    assert by_mode["per_frame", 30]["dropped"] > by_mode["sync", 30]["dropped"] > 0
+    assert by_mode["per_frame", 30]["dropped"] > by_mode["sync", 30]["dropped"] > by_mode["async", 30]["dropped"] > 0
+
+
+def test_asynchronous_key_frames_on_a_simulated_clock(clip):
+    """Only the first key frame is waited for; the others come when their time is over, several frames later."""
+    log, _ = live(engine(interval=2, key_frames="async"), footage(clip), PERIOD_NS, timings=Timings(150, 10))
+    results = [output.segmentation for output in log.outputs]
+    latency_ms = [(output.done_ns - output.arrived_ns) / 1e6 for output in log.outputs]
+    # 0 takes 150 ms; 1 gives way to 2, which waits from 133 ms on; then everything comes at once.
+    assert latency_ms[0] == 150 and latency_ms[1] == pytest.approx(150 - 2 * 66.667 + 10, abs=0.01)
+    assert latency_ms[2:] == [10] * 9 and log.dropped == 1
+    # Of the frames 0, 2, 3, ... 11, key frames begin at 4 and 7; their labels come 150 ms, three frames, later.
+    assert [log.outputs[i].arrived_ns // PERIOD_NS for i, result in enumerate(results) if result.is_key] == [0, 7, 10]
+    assert [result.age for result in results if result.is_key] == [0, 3, 3]
+
+
+def test_asynchronous_key_frames_for_real(clip):
+    one = engine(interval=0, key_frames="async")
+    try:
+        log, timings = live(one, footage(clip), PERIOD_NS, realtime=True)
+        assert timings is None and log.summary()["outputs"] + log.summary()["dropped"] == 12
+        log, timings = live(one, footage(clip), PERIOD_NS)
+        assert timings.key_ms > 0 and timings.step_ms > 0
+        assert log.summary()["latency_ms"]["p50"] == pytest.approx(timings.step_ms, abs=0.001)
+    finally:
+        one.close()
+
+
+def test_key_frames_that_come_later(clip):
+    at_once, later = (offline(engine(), footage(clip), key_delay) for key_delay in (0, 2))
+    assert later.summary()["miou"] < at_once.summary()["miou"]
+    assert later.consistency.share() > 0.8
+
+
+def test_distances_are_scored_as_evaluate_does(clip, shared_data, tmp_path):
+    """The same frames as files, through `vidseg evaluate`'s own way in."""
+    for name, topic in (("clip", "/camera/image_raw"), ("clipannot", "/camera/labels_truth")):
+        (tmp_path / name).mkdir()
+        for frame in BagSource(clip, topic=topic):
+            picture = frame.image[..., ::-1] if name == "clip" else frame.image[..., 0]
+            cv2.imwrite(str(tmp_path / name / f"{frame.name}.png"), picture)
+    one = engine()
+    video = labelled_video(folder_pair(tmp_path, "clip", CLASSES, video=True))
+    ((_, _, expected),) = evaluate(video, [Method(one, {}, (2,))])
+    score = by_distance(one, footage(clip), offline(one, footage(clip)))
+    assert len(score.matrices) == 3
+    for matrix, other in zip(score.matrices, expected.matrices, strict=True):
+        np.testing.assert_array_equal(matrix.counts, other.counts)
+    summary = replay(one, footage(clip), "clip", Choices(live=False)).summary()
+    assert summary["avg_miou"] == pytest.approx(100 * expected.total(2).mean_iou(), abs=0.001)
+    assert summary["min_miou"] == pytest.approx(100 * expected.matrices[2].mean_iou(), abs=0.001)
+    assert replay(one, footage(clip, max_frames=2), "clip", Choices(live=False)).score is None
 
 
 def record(path, stamps_ns, sizes=None, truth=None):
@@ -160,6 +217,7 @@ def test_gaps_and_jumps_of_time_are_told(tmp_path):
     ]
     summary = result.summary()["live"]
     assert summary["resets"] == [reset["reason"] for reset in resets]
+    assert result.every.breaks == [3, 5] and [len(part) for part in (result.score.matrices,)] == [3]
     assert summary["outputs"] == 7 and result.log.duration_ns == pytest.approx(3.6e9, rel=1e-6)
 
 
@@ -174,6 +232,6 @@ def test_truth_of_another_size_keeps_what_was_before_it(tmp_path):
 
 def test_truth_of_another_time(clip, tmp_path, untrained):
     cv2.imwrite(str(tmp_path / "1600000000.0.png"), np.zeros((120, 160), np.uint8))
-    one = build_engine(EngineConfig(weights=untrained, num_threads=1))
+    one = build_engine(EngineConfig(weights=untrained, runtime="eager", num_threads=1))
     with pytest.raises(DatasetError, match=r"clip: /camera/image_raw: expected ground truth for some of the 2 frames"):
         replay(one, footage(clip, labels=tmp_path, max_frames=2), "clip", Choices(live=False))
