@@ -41,12 +41,13 @@ class Camera:
         settings: what it was asked for; may be replaced at any time, counts from the next frame on.
         engine: gives it a stream.
         mailbox: where its messages wait for the worker.
+        phase: of its key frames, 0 or more and below 1; other for each camera, so that not all want one at once.
 
     Raises:
         ConfigError: the ego mask cannot be read.
     """
 
-    def __init__(self, node: Node, settings: CameraSettings, engine, mailbox: Mailbox):
+    def __init__(self, node: Node, settings: CameraSettings, engine, mailbox: Mailbox, phase: float):
         self.settings = settings
         self.listening = False
         self.faults_in_a_row = 0
@@ -56,7 +57,7 @@ class Camera:
         self._compressed = settings.image_transport == "compressed"
         self.topic = node.resolve_topic_name(f"{self._prefix}image_raw") + ("/compressed" if self._compressed else "")
         self._classes = engine.classes
-        self._stream = engine.stream(settings.ego_mask)
+        self._stream = engine.stream(settings.ego_mask, phase=phase)
         self._mailbox = mailbox
         self._synchronizer: Synchronizer | None = None
         self._writer = ImageWriter()

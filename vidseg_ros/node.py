@@ -153,8 +153,10 @@ class VidsegNode(LifecycleNode):
         engine = made.engine = self._build(values)
         warm_up(engine)
         made.hardware_id = device_name(engine.describe()["device"])
-        for name in parameters.camera_names(values):
-            camera = Camera(self, parameters.camera_settings(values, name), engine, made.mailbox)
+        names = parameters.camera_names(values)
+        for i, name in enumerate(names):
+            settings = parameters.camera_settings(values, name)
+            camera = Camera(self, settings, engine, made.mailbox, phase=i / len(names))
             made.cameras.append(camera)
             camera.open()
         if values["sync"] == "approximate":

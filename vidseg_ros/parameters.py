@@ -18,7 +18,16 @@ from rclpy.exceptions import ParameterUninitializedException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from vidseg_core.engine.config import DIS_PRESETS, FLOWS, GRID_STRIDES, KEY_FRAMES, PADDINGS, RUNTIMES, EngineConfig
+from vidseg_core.engine.config import (
+    DIS_PRESETS,
+    FLOWS,
+    GRID_STRIDES,
+    KEY_FRAMES,
+    PADDINGS,
+    RUNTIMES,
+    SCHEDULES,
+    EngineConfig,
+)
 from vidseg_core.errors import ConfigError
 
 OUTPUTS = ("labels", "overlay", "labels_color", "confidence")
@@ -193,6 +202,35 @@ ENGINE_DECLARATIONS = (
         high=1000,
         while_active=True,
         per_camera=True,
+    ),
+    Declaration(
+        "schedule",
+        ENGINE.schedule,
+        "fixed has a key frame every `interval` + 1 frames; adaptive has one when the picture has changed, but neither "
+        "before `min_interval` nor after `max_interval` propagated frames.",
+        choices=SCHEDULES,
+    ),
+    Declaration(
+        "min_interval",
+        ENGINE.min_interval,
+        "For schedule adaptive: fewest propagated frames between two key frames.",
+        low=0,
+        high=1000,
+    ),
+    Declaration(
+        "max_interval",
+        ENGINE.max_interval,
+        "For schedule adaptive: most propagated frames between two key frames.",
+        low=0,
+        high=1000,
+    ),
+    Declaration(
+        "change_threshold",
+        ENGINE.change_threshold,
+        "For schedule adaptive: share of the picture that flow from the last key frame does not explain before there "
+        "is a new one.",
+        low=0.0,
+        high=1.0,
     ),
     Declaration(
         "key_frames",

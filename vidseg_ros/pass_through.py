@@ -40,7 +40,7 @@ class PassThrough:
     def __init__(self, classes: str | None = None):
         self.classes: ClassTable = load_classes(classes or "camvid")
 
-    def stream(self, ego_mask: str | None = None) -> PassThroughStream:
+    def stream(self, ego_mask: str | None = None, *, phase: float = 0.0) -> PassThroughStream:
         return PassThroughStream()
 
     def close(self) -> bool:

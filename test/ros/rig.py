@@ -47,8 +47,8 @@ class StandIn:
         self.steps = []
         self.streams = []
 
-    def stream(self, ego_mask=None):
-        self.streams.append(StandInStream(self, ego_mask))
+    def stream(self, ego_mask=None, phase=0.0):
+        self.streams.append(StandInStream(self, ego_mask, phase))
         return self.streams[-1]
 
     def describe(self):
@@ -62,9 +62,10 @@ class StandIn:
 
 
 class StandInStream:
-    def __init__(self, engine, ego_mask):
+    def __init__(self, engine, ego_mask, phase):
         self.engine = engine
         self.ego_mask = ego_mask
+        self.phase = phase
         self.interval = None
         self.confidence = False
         self.resets = []

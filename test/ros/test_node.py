@@ -154,6 +154,7 @@ def test_cameras_have_their_own_topics_parameters_and_streams(rig, ros):
         assert (one.encoding, other.encoding) == ("mono8", "8UC1")
         np.testing.assert_array_equal(rig.array_of(other), rig.picture(2)[..., 0] % 11)
         assert (front.interval, left.interval) == (6, 1)
+        assert (front.phase, left.phase) == (0.0, 0.5)  # their key frames are not the same frames
         assert bench.set("left.interval", 3).successful and bench.set("interval", 0).successful
         bench.exchange(bench.image(rig.picture()), "front")
         bench.exchange(bench.image(rig.picture()), "left")
@@ -246,7 +247,7 @@ def test_a_failed_transition_says_why_and_leaves_nothing_behind(rig, ros, tmp_pa
 
 def test_a_camera_that_cannot_be_made_takes_the_others_with_it(rig, ros, tmp_path):
     class Engine(rig.StandIn):
-        def stream(self, ego_mask=None):
+        def stream(self, ego_mask=None, phase=0.0):
             if ego_mask:
                 raise parameters.ConfigError("ego_mask: no such file")
             return super().stream()

@@ -75,14 +75,17 @@ def arrive(bench):
 def test_labels_do_not_wait_for_a_key_frame(bench, rig):
     settle(bench, rig)
     bench.spin_reports()
+    mark = len(bench.statuses)
     bench.segmenter.gate.clear()
     assert [label_of(bench, rig, label) for label in (3, 4, 5)] == [1, 1, 1]
     bench.segmenter.gate.set()
     arrive(bench)
     assert label_of(bench, rig, 6) == 3  # the key frame was that one
     values = bench.values(bench.spin_reports())
-    assert values["Key frames because of"] == "interval 1"
-    assert values["Age of the key frame (frames)"] == "4"
+    reports = [bench.values(status) for status in bench.statuses[mark:]]  # one second each
+    assert [r["Key frames because of"] for r in reports if r["Key frames because of"] != "none"] == ["interval 1"]
+    ages = [r["Age of the key frame (frames)"] for r in reports]
+    assert max(age for age in ages if age != "unknown") == "4"
     counts = bench.node.cameras[0].statistics.counts
     assert int(values["Key frames"]) == counts.key_frames < counts.processed
 

@@ -405,7 +405,7 @@ from vidseg_ros.node import main
 
 class Engine:
     classes = load_classes("camvid")
-    def stream(self, ego_mask=None): return self
+    def stream(self, ego_mask=None, phase=0.0): return self
     def describe(self): return {{"device": "cpu"}}
     def close(self): return True
     def segmenting_s(self): return 0.0

@@ -78,11 +78,14 @@ class Engine:
         """How long the segmentation beside the streams has been under way; 0 if none is."""
         return 0.0 if self.background is None else self.background.busy_s()
 
-    def stream(self, ego_mask: str | Path | None = None, *, key_delay: int | None = None) -> Stream:
+    def stream(
+        self, ego_mask: str | Path | None = None, *, phase: float = 0.0, key_delay: int | None = None
+    ) -> Stream:
         """A stream for one camera.
 
         Args:
             ego_mask: PNG of this camera; None takes the configuration's.
+            phase: 0 or more and below 1, see `Stream`; other for each camera.
             key_delay: have a key frame's labels come so many frames later, neither sooner nor later, whatever
                 `EngineConfig.key_frames` says: asynchronous key frames that give the same labels every time. None for
                 what it says.
@@ -93,7 +96,7 @@ class Engine:
         """
         mask = self._ego_mask if ego_mask is None else read_ego_mask(ego_mask)
         key_frames = self.background if key_delay is None else Delayed(key_delay) if key_delay else AtOnce()
-        return Stream(self.config, self.networks, mask, key_frames)
+        return Stream(self.config, self.networks, mask, key_frames, phase)
 
     def runtimes(self) -> dict[str, str | None]:
         """What executes each network: "eager", "openvino bf16", "openvino f32"; None where none has been called yet."""

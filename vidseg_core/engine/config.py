@@ -14,6 +14,7 @@ GRID_STRIDES = (2, 4, 8)
 FINE_GRID_PIXELS = 320_000
 PADDINGS = ("zeros", "border")
 RUNTIMES = ("auto", "eager", "openvino")
+SCHEDULES = ("fixed", "adaptive")
 KEY_FRAMES = ("sync", "async")
 DEFAULT_WEIGHTS = "camvid-swiftnet-r18"
 
@@ -28,6 +29,11 @@ class EngineConfig:
         flow_weights: flow network for `flow` light, flownet_s, flownet2_s; None takes the one in `refine_weights`.
         classes: class table, a name in `config/classes/` or a path; None takes the one in the weights.
         interval: number of propagated frames between two key frames, 0 or more; 0 makes every frame a key frame.
+        schedule: fixed has a key frame every `interval` + 1 frames; adaptive has one when the picture has changed.
+        min_interval: for adaptive, fewest propagated frames between two key frames, 0 or more.
+        max_interval: for adaptive, most of them, `min_interval` or more.
+        change_threshold: for adaptive, the share of the picture, 0 to 1, that has to be another than flow from the last
+            key frame says before there is a new one.
         key_frames: sync waits for the segmentation of a key frame; async segments beside the stream, which carries the
             past on meanwhile: no frame takes longer than the others, and a key frame's labels come some frames later.
             A key frame is begun when none is under way, so that they are as frequent as the machine can sustain.
@@ -57,6 +63,10 @@ class EngineConfig:
     flow_weights: str | None = None
     classes: str | None = None
     interval: int = 4
+    schedule: str = "fixed"
+    min_interval: int = 1
+    max_interval: int = 12
+    change_threshold: float = 0.2
     key_frames: str = "sync"
     input_scale: float | None = None
     grid_stride: int | None = None
@@ -84,6 +94,13 @@ class EngineConfig:
         for name in ("fusion", "refine", "warp_align_corners", "confidence"):
             self._check_type(name, bool)
         self._check(self.interval >= 0, "interval", "0 or more")
+        for name in ("min_interval", "max_interval"):
+            self._check_type(name, int)
+        self._check(self.min_interval >= 0, "min_interval", "0 or more")
+        ordered = self.max_interval >= self.min_interval
+        self._check(ordered, "max_interval", f"{self.min_interval} (min_interval) or more")
+        self._check_choice("schedule", SCHEDULES)
+        self._check_range("change_threshold", 0.0, 1.0)
         self._check(self.num_threads >= 0, "num_threads", "0 (all processors) or more")
         self._check_range("input_scale", 0.25, 2.0)
         self._check_range("flow_scale", 0.05, 1.0)

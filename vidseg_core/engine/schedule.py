@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
+
+from vidseg_core.engine.config import EngineConfig
 
 PROPAGATED = "propagated"
 
@@ -18,6 +21,25 @@ class Decision:
     reason: str = PROPAGATED
 
 
+class Schedule(Protocol):
+    """
+    Attributes:
+        longest: most propagated frames between two key frames.
+        looks: whether it wants to know how much the picture has changed.
+    """
+
+    longest: int
+    looks: bool
+
+    def decide(self, since_key: int | None, change: float) -> Decision:
+        """Decide for the next frame.
+
+        Args:
+            since_key: frames since the last key frame, of the frame before this one; None without a past.
+            change: of the picture since the last key frame, of the frame before this one, see `change.py`.
+        """
+
+
 class FixedInterval:
     """A key frame, then `interval` propagated frames, and so on.
 
@@ -25,17 +47,46 @@ class FixedInterval:
         interval: 0 or more.
     """
 
+    looks = False
+
     def __init__(self, interval: int):
-        self.interval = interval
+        self.longest = interval
 
-    def decide(self, age: int | None) -> Decision:
-        """Decide for the next frame.
-
-        Args:
-            age: frames since the last key frame, of the frame before this one; None without a past.
-        """
-        if age is None:
+    def decide(self, since_key: int | None, change: float = 0.0) -> Decision:
+        if since_key is None:
             return Decision(True, "first frame")
-        if age >= self.interval:
+        if since_key >= self.longest:
             return Decision(True, "interval")
         return Decision(False)
+
+
+class Adaptive:
+    """A key frame when the picture has changed, but neither too soon nor too late.
+
+    Args:
+        shortest, longest: fewest and most propagated frames between two key frames.
+        threshold: the change that asks for a key frame.
+    """
+
+    looks = True
+
+    def __init__(self, shortest: int, longest: int, threshold: float):
+        self.shortest = shortest
+        self.longest = longest
+        self.threshold = threshold
+
+    def decide(self, since_key: int | None, change: float) -> Decision:
+        if since_key is None:
+            return Decision(True, "first frame")
+        if since_key >= self.longest:
+            return Decision(True, "interval")
+        if since_key >= self.shortest and change >= self.threshold:
+            return Decision(True, "picture changed")
+        return Decision(False)
+
+
+def schedule_of(config: EngineConfig) -> FixedInterval | Adaptive:
+    """What a configuration asks for."""
+    if config.schedule == "fixed":
+        return FixedInterval(config.interval)
+    return Adaptive(config.min_interval, config.max_interval, config.change_threshold)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vidseg_core.classes import VOID
+from vidseg_core.engine.change import change, small_picture
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.decode import decode
 from vidseg_core.engine.flow import FlowEstimator
@@ -20,7 +21,7 @@ from vidseg_core.engine.fusion import fuse, past_weight, picture
 from vidseg_core.engine.geometry import View, grid_size, resize
 from vidseg_core.engine.key_frames import AtOnce, Job, KeyFrames
 from vidseg_core.engine.refine import Refinement
-from vidseg_core.engine.schedule import PROPAGATED, Decision, FixedInterval
+from vidseg_core.engine.schedule import PROPAGATED, Decision, schedule_of
 from vidseg_core.engine.segmenter import Segmenter
 from vidseg_core.engine.warp import warp
 from vidseg_core.errors import ConfigError
@@ -82,6 +83,7 @@ class Memory:
     Attributes:
         logits: 1 x C x h x w on the grid, of the key frame; of the last frame if refinement feeds back.
         picture: of the key frame, see `fusion.picture`; None without fusion.
+        small: of the key frame, see `change.small_picture`; None where the schedule does not look.
         way: 1 x 2 x h x w, flow from the last frame to that of the logits; None where nothing has moved.
         motion: the same to the key frame.
         age: frames since the key frame.
@@ -89,6 +91,7 @@ class Memory:
 
     logits: Tensor
     picture: Tensor | None
+    small: np.ndarray | None
     way: Tensor | None = None
     motion: Tensor | None = None
     age: int = 0
@@ -109,10 +112,11 @@ class Past(NamedTuple):
 
 @dataclass(frozen=True)
 class Waiting:
-    """A key frame under way, as seen from the last frame: `motion` and `age` as in `Memory`, and why it is one."""
+    """A key frame under way, as seen from the last frame: why it is one, and the rest as in `Memory`."""
 
     job: Job[Segmented]
     reason: str
+    small: np.ndarray | None
     motion: Tensor | None = None
     age: int = 0
 
@@ -129,6 +133,7 @@ class State:
         size: (H, W) of the last frame.
         stamp_ns: of the last frame.
         since_key: frames since the last key frame was begun.
+        change: of the picture since then, see `change.py`; 0 where the schedule does not look.
         memory: where the labels come from.
         waiting: the key frame that will take its place; None if none is under way.
         flow_input: what the flow estimator keeps of the last frame.
@@ -137,6 +142,7 @@ class State:
     size: tuple[int, int]
     stamp_ns: int
     since_key: int
+    change: float
     memory: Memory
     waiting: Waiting | None
     flow_input: object
@@ -154,6 +160,8 @@ class Stream:
         networks: shared between streams.
         ego_mask: H x W, bool, True where the vehicle sees itself; None for none.
         key_frames: how long key frames take.
+        phase: share of the first interval that is left out, 0 or more and below 1; so that the cameras of one engine,
+            all of which begin with a key frame, do not have the next ones at the same time, too.
     """
 
     def __init__(
@@ -162,13 +170,15 @@ class Stream:
         networks: Networks,
         ego_mask: np.ndarray | None = None,
         key_frames: KeyFrames | None = None,
+        phase: float = 0.0,
     ):
         self._config = config
         self._networks = networks
         self._ego_mask = ego_mask
         self._key_frames = key_frames or AtOnce()
+        self._phase = phase
         self._padding = config.warp_padding or ("zeros" if networks.feeds_back else "border")
-        self._schedule = FixedInterval(config.interval)
+        self._schedule = schedule_of(config)
         self._state: State | None = None
         self._reset_reason: str | None = None
         self._key_wanted = False
@@ -193,7 +203,7 @@ class Stream:
             ConfigError
         """
         self._config = replace(self._config, interval=interval)
-        self._schedule = FixedInterval(interval)
+        self._schedule = schedule_of(self._config)
 
     def set_confidence(self, wanted: bool) -> None:
         """Change `EngineConfig.confidence` from the next frame on."""
@@ -223,17 +233,19 @@ class Stream:
         if self._state is not None and (self._config.fusion or not waits):
             past, waiting = self._move(flow_input, timings)
         job = self._key_frames.begin(partial(self._segment, past), frame) if decision.is_key else None
+        small = small_picture(frame.image) if decision.is_key and self._schedule.looks else None
         if waits:
             key = job.wait()
             timings.update(key.timings)
-            scores, memory, fresh = key.scores, Memory(key.logits, key.picture), decision.reason
+            scores, memory, fresh = key.scores, Memory(key.logits, key.picture, small), decision.reason
         else:
             scores, memory = self._repair(past, view, timings)
             fresh = None if arrived is None else arrived.reason
             if job is not None:
-                waiting = Waiting(job, decision.reason)
-        since_key = 0 if decision.is_key else self._state.since_key + 1
-        self._state = State(frame.size, frame.stamp_ns, since_key, memory, waiting, flow_input)
+                waiting = Waiting(job, decision.reason, small)
+        changed = self._changed(frame, waiting or memory, timings)
+        since_key = self._since_key(decision)
+        self._state = State(frame.size, frame.stamp_ns, since_key, changed, memory, waiting, flow_input)
         with timings.stage("decode"):
             labels = decode(scores, frame.size)
             if self._ego_mask is not None:
@@ -258,7 +270,7 @@ class Stream:
         if key is None:
             self._state = state
             return None
-        memory = Memory(key.logits, key.picture, waiting.motion, waiting.motion, waiting.age)
+        memory = Memory(key.logits, key.picture, waiting.small, waiting.motion, waiting.motion, waiting.age)
         self._state = replace(state, waiting=None, memory=memory)
         return waiting
 
@@ -280,12 +292,25 @@ class Stream:
         """Whether to begin a key frame: not while one is under way."""
         if self._state is not None and self._state.waiting is not None:
             return Decision(False)
-        decision = self._schedule.decide(None if self._state is None else self._state.since_key)
+        state = self._state
+        decision = self._schedule.decide(*((None, 0.0) if state is None else (state.since_key, state.change)))
         if self._key_wanted and not decision.is_key:
             decision = Decision(True, "requested")
         if decision.is_key:
             self._key_wanted = False
         return decision
+
+    def _since_key(self, decision: Decision) -> int:
+        if self._state is None:
+            return int(self._phase * (self._schedule.longest + 1))
+        return 0 if decision.is_key else self._state.since_key + 1
+
+    def _changed(self, frame: Frame, key: Memory | Waiting, timings: Timings) -> float:
+        """How much the picture has changed since the last key frame; only where the schedule wants to know."""
+        if key.small is None or key.age == 0:
+            return 0.0
+        with timings.stage("change"):
+            return change(small_picture(frame.image), key.small, key.motion)
 
     def _segment(self, past: Past | None, frame: Frame) -> Segmented:
         """A key frame's scores. Reads nothing of the stream that changes: another thread may run it."""

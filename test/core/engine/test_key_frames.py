@@ -322,3 +322,56 @@ def test_the_thread_budget_is_shared_between_stream_and_segmenter():
     with build_engine(config, Counting(len(classes)), classes) as engine:
         engine.stream().step(frame(0))
         assert counted == [2] and torch.get_num_threads() == 2 and engine.describe()["num_threads"] == 2
+
+
+def noise(index, picture, size=(96, 128)):
+    """A frame of a scene that stands still, and of another one for each `picture`."""
+    given = frame(0, size)
+    image = np.random.default_rng(picture).integers(0, 256, (size[0] // 8, size[1] // 8, 3), dtype=np.uint8)
+    image = np.kron(image, np.ones((8, 8, 1), dtype=np.uint8))
+    return Frame(image, index * STEP_NS, name=str(index), labels=given.labels)
+
+
+def adaptive(delay=0, **config):
+    config = {"schedule": "adaptive", "min_interval": 2, "max_interval": 6, "change_threshold": 0.3} | config
+    return make_stream(Delayed(delay) if delay else None, flow=DIS(), **config)
+
+
+def test_adaptive_key_frames_come_when_the_picture_changes_within_their_bounds():
+    stream = adaptive()
+    results = [stream.step(noise(i, picture=int(i >= 9))) for i in range(18)]
+    # Nothing changes until 9: seven frames after 0. 9 is another scene: not before two frames after 7.
+    assert [(i, r.reason) for i, r in enumerate(results) if r.is_key] == [
+        (0, "first frame"), (7, "interval"), (10, "picture changed"), (17, "interval"),
+    ]  # fmt: skip
+    assert "change" in results[1].timings and "change" not in results[7].timings
+
+
+def test_adaptive_key_frames_are_no_closer_than_their_shortest_interval():
+    stream = adaptive()
+    assert [stream.step(noise(i, picture=i)).is_key for i in range(10)] == [i % 3 == 0 for i in range(10)]
+
+
+def test_adaptive_looks_at_the_change_since_the_key_frame_under_way():
+    stream = adaptive(delay=2)
+    results = [stream.step(noise(i, picture=int(i >= 4))) for i in range(14)]
+    # 5 is begun because 4 has changed and arrives at 7; nothing has changed since 5, so the next one is begun at 12.
+    assert [(i, r.age, r.reason) for i, r in enumerate(results) if r.is_key] == [
+        (0, 0, "first frame"), (7, 2, "picture changed"),
+    ]  # fmt: skip
+    assert stream._state.waiting.reason == "interval" and stream._state.since_key == 1
+
+
+@pytest.mark.parametrize("schedule", ["fixed", "adaptive"])
+def test_streams_of_one_engine_have_their_key_frames_at_different_times(schedule):
+    classes = load_classes("camvid")
+    config = EngineConfig(interval=3, schedule=schedule, max_interval=3, change_threshold=1.0)
+    with build_engine(config, TruthSegmenter(len(classes)), classes) as engine:
+        streams = [engine.stream(phase=i / 4) for i in range(4)]
+        keys = [[stream.step(noise(i, 0)).is_key for i in range(13)] for stream in streams]
+        for stream in streams:
+            stream.reset()
+        again = [[stream.step(noise(i, 0)).is_key for i in range(13)] for stream in streams]
+    assert keys == again
+    together = [sum(one) for one in zip(*keys, strict=True)]
+    assert together == [4] + [1] * 12
