@@ -1,0 +1,82 @@
+"""Whether asynchronous key frames keep the promise of even frame times, with frames that arrive at a camera's rate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from vidseg_core.data.street import Street, StreetConfig
+from vidseg_core.engine.build import build_engine
+from vidseg_core.engine.config import EngineConfig
+from vidseg_core.engine.stream import Stream
+from vidseg_core.frame import Frame, Segmentation
+
+RATE_HZ = 30.0
+SIZE = 360, 480
+NUM_FRAMES = 240
+WARM_UP = 10
+
+
+def bench_async(
+    config: EngineConfig, num_frames: int = NUM_FRAMES, size: tuple[int, int] = SIZE, rate_hz: float = RATE_HZ,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> dict:  # fmt: skip
+    """Frame times, from arrival to labels with waiting included, of a stream with asynchronous key frames.
+
+    Beside it, at the same rate, a stream that waits for its key frames, and only has one: what its other frames take.
+    How uneven those are is what the rest of the machine does.
+
+    Args:
+        config: weights, runtime, threads, and everything else; `key_frames` is replaced.
+        num_frames: measured with asynchronous key frames, a third of it without.
+        size: (H, W) of the frames.
+        rate_hz: at which they arrive.
+        progress: wraps the iteration over the frames, for instance `tqdm`.
+
+    Returns:
+        JSON-safe: `async_p99_over_median`, `async_key_ratio` (labels fresh from a key frame per frame),
+        `async_median_over_sync_non_key`, `async_median_ms`, `async_p99_ms`, `async_oldest_labels` (frames),
+        `sync_non_key_median_ms`, `sync_non_key_p99_over_median`.
+    """
+    street = Street(StreetConfig(0, size[1], size[0], rate_hz, 60))
+    frames = [street.render(i) for i in range(30)]
+    frames += frames[-2:0:-1]  # there and back again, without a jump
+    with build_engine(replace(config, key_frames="sync", schedule="fixed", interval=num_frames)) as engine:
+        sync_ms, _ = _times(engine.stream(), frames, num_frames // 3, rate_hz, progress)
+    with build_engine(replace(config, key_frames="async")) as engine:
+        async_ms, results = _times(engine.stream(), frames, num_frames, rate_hz, progress)
+    median, p99 = np.percentile(async_ms, (50, 99))
+    sync_median, sync_p99 = np.percentile(sync_ms, (50, 99))
+    return {
+        "async_p99_over_median": float(p99 / median),
+        "async_key_ratio": sum(result.is_key for result in results) / len(results),
+        "async_median_over_sync_non_key": float(median / sync_median),
+        "async_median_ms": float(median),
+        "async_p99_ms": float(p99),
+        "async_oldest_labels": max(result.age for result in results),
+        "sync_non_key_median_ms": float(sync_median),
+        "sync_non_key_p99_over_median": float(sync_p99 / sync_median),
+    }
+
+
+def _times(
+    stream: Stream, frames: list[Frame], count: int, rate_hz: float, progress: Callable[[Iterable], Iterable]
+) -> tuple[list[float], list[Segmentation]]:
+    """Milliseconds from arrival to labels, and the labels, after `WARM_UP` frames that do not count."""
+    times, results = [], []
+    begin = None
+    for i in progress(range(WARM_UP + count)):
+        frame = replace(frames[i % len(frames)], stamp_ns=round(i * 1e9 / rate_hz))
+        if begin is None and i == WARM_UP // 2:  # the first frames compile and allocate: nothing arrives meanwhile
+            begin = time.perf_counter() - i / rate_hz
+        if begin is not None:
+            arrival = begin + i / rate_hz
+            time.sleep(max(0.0, arrival - time.perf_counter()))
+        result = stream.step(frame)
+        if i >= WARM_UP:
+            times.append((time.perf_counter() - arrival) * 1e3)
+            results.append(result)
+    return times, results
