@@ -1,0 +1,25 @@
+import threading
+
+from vidseg_core.engine import build
+from vidseg_core.engine.config import EngineConfig
+from vidseg_core.engine.segmenter import NetworkSegmenter
+from vidseg_core.evaluation.bench_async import bench_async
+
+
+def test_figures_and_that_key_frames_ran_beside(monkeypatch):
+    seen = []
+    segment = NetworkSegmenter.__call__
+
+    def watch(self, frame):
+        seen.append(threading.current_thread().name)
+        return segment(self, frame)
+
+    monkeypatch.setattr(build.NetworkSegmenter, "__call__", watch)
+    config = EngineConfig(runtime="eager", input_scale=0.25)
+    report = bench_async(config, num_frames=30, size=(240, 320), rate_hz=60.0)
+    assert seen[0] == "MainThread" and set(seen[1:]) == {"vidseg-segmenter"}
+    assert report["async_p99_ms"] >= report["async_median_ms"] > 0
+    assert report["async_p99_over_median"] == report["async_p99_ms"] / report["async_median_ms"]
+    assert 0 < report["async_key_ratio"] <= 0.5 and report["async_oldest_labels"] >= 1
+    assert report["async_median_over_sync_non_key"] == report["async_median_ms"] / report["sync_non_key_median_ms"]
+    assert not [thread for thread in threading.enumerate() if thread.name == "vidseg-segmenter"]
