@@ -99,7 +99,7 @@ class Engine:
         return Stream(self.config, self.networks, mask, key_frames, phase)
 
     def runtimes(self) -> dict[str, str | None]:
-        """What executes each network: "eager", "openvino bf16", "openvino f32"; None where none has been called yet."""
+        """What executes each network: "eager", "openvino bf16", ...; None where it has not been called yet."""
         parts = {"segmenter": self.networks.segmenter, "flow": self.networks.flow, "refine": self.networks.refine}
         executors = {role: getattr(part, "execute", None) for role, part in parts.items()}
         return {role: one.runtime for role, one in executors.items() if isinstance(one, Executor)}

@@ -54,7 +54,7 @@ class EngineConfig:
         max_gap_s: a longer pause between two frames makes the stream start afresh; above 0.
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
         runtime: what executes networks: eager (PyTorch), openvino (on the CPU, in bfloat16 where that has it), or auto:
-            the faster of the two by a short trial on the first frame, eager where OpenVINO is not installed.
+            the faster of the two by a short trial on the first frame; where OpenVINO is not installed, PyTorch.
         num_threads: thread budget on the CPU, shared by all libraries; 0 takes every processor.
     """
 

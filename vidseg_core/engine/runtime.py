@@ -1,6 +1,7 @@
 """How a network is executed: by PyTorch as it stands (eager), or compiled for this processor by OpenVINO.
 
-OpenVINO computes in bfloat16 where the processor does, else in float32. It compiles for fixed shapes, when tensors of
+OpenVINO computes in bfloat16 where the processor does, else in float32. Where it is not installed, PyTorch in bfloat16
+takes its place on such a processor. It compiles for fixed shapes, when tensors of
 these shapes come for the first time, and keeps what it compiled in `cache_directory()` for the next process.
 """
 
@@ -14,6 +15,7 @@ import tempfile
 import threading
 import time
 import warnings
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +44,8 @@ class Runtime:
     """Makes executors.
 
     Args:
-        choice: auto, eager or openvino. auto tries both on the first tensors of each network, and takes the faster one.
+        choice: auto, eager or openvino. auto tries eager against the fastest that is there on the first tensors of each
+            network, and takes the faster one.
         device: where the networks are. OpenVINO is for the CPU.
         num_threads: of the CPU, 1 or more.
 
@@ -51,17 +54,17 @@ class Runtime:
     """
 
     def __init__(self, choice: str, device: torch.device, num_threads: int):
-        reason = None
+        problem, other = None, "openvino"
         if device.type != "cpu":
-            reason = f"OpenVINO is for the CPU, the device is {device}"
-        elif choice != "eager" and (problem := _import_problem()):
-            reason = f"OpenVINO cannot be imported ({problem}); `pip install openvino` installs it"
-        if reason is not None and choice == "openvino":
-            raise ConfigError(f"runtime: expected auto or eager, got 'openvino': {reason}")
-        if reason is not None and choice == "auto":
-            log.info("runtime: eager; %s", reason)
-            choice = "eager"
-        self._choice = choice
+            problem, other = f"OpenVINO is for the CPU, the device is {device}", "eager"
+        elif choice != "eager" and (reason := _import_problem()):
+            problem = f"OpenVINO cannot be imported ({reason}); `pip install openvino` installs it"
+            other = "eager bf16" if cpu_bf16() else "eager"
+        if problem is not None and choice == "openvino":
+            raise ConfigError(f"runtime: expected auto or eager, got 'openvino': {problem}")
+        if problem is not None and choice == "auto":
+            log.info("runtime: %s; %s", "eager" if other == "eager" else "eager or eager bf16", problem)
+        self._candidates = {"auto": ("eager", other), "eager": ("eager",), "openvino": ("openvino",)}[choice]
         self._num_threads = num_threads
 
     def executor(self, network: nn.Module, name: str) -> Executor:
@@ -71,7 +74,7 @@ class Runtime:
             network: in evaluation mode, float32; takes and gives tensors of four dimensions, one or a tuple of them.
             name: what to call it in messages.
         """
-        return Executor(network, name, self._choice, self._num_threads)
+        return Executor(network, name, self._candidates, self._num_threads)
 
 
 class Executor:
@@ -79,47 +82,52 @@ class Executor:
 
     Attributes:
         network: the module itself.
-        runtime: what executes it: "eager", "openvino bf16" or "openvino f32"; None while nothing is chosen yet.
+        runtime: what executes it: "eager", "eager bf16", "openvino bf16" or "openvino f32"; None while nothing is
+            chosen yet.
     """
 
-    def __init__(self, network: nn.Module, name: str, choice: str, num_threads: int):
+    def __init__(self, network: nn.Module, name: str, candidates: tuple[str, ...], num_threads: int):
         self.network = network
-        self.runtime: str | None = "eager" if choice == "eager" else None
+        self.runtime: str | None = "eager" if set(candidates) == {"eager"} else None
         self._name = name
-        self._choice = choice
+        self._candidates = candidates
         self._num_threads = num_threads
         self._lock = threading.Lock()
         self._compiled: dict[tuple, Compiled] = {}
+        self._rounded: Rounded | None = None
 
     def __call__(self, *inputs: Tensor) -> Outputs:
         """`network(*inputs)`, each B x C x h x w, float32."""
         if self.runtime is None:
             self._choose(inputs)
-        return self.network(*inputs) if self.runtime == "eager" else self._compiled_for(inputs)(*inputs)
+        return self.network(*inputs) if self.runtime == "eager" else self._other_for(inputs)(*inputs)
 
     def _choose(self, inputs: tuple[Tensor, ...]) -> None:
-        compiled = self._compiled_for(inputs)
+        other = self._other_for(inputs)
         with self._lock:
             if self.runtime is not None:
                 return
-            if self._choice == "openvino":
-                log.info("runtime of the %s: %s, as asked for", self._name, compiled.runtime)
-                self.runtime = compiled.runtime
+            if len(self._candidates) == 1:
+                log.info("runtime of the %s: %s, as asked for", self._name, other.runtime)
+                self.runtime = other.runtime
                 return
-            eager_s, compiled_s = _trial(lambda: self.network(*inputs), lambda: compiled(*inputs))
-            faster = compiled_s * CLEARLY < eager_s
-            log.info(
-                "runtime of the %s: %s; eager took %.1f ms, %s %.1f ms (%s)",
-                self._name,
-                compiled.runtime if faster else "eager",
-                eager_s * 1e3,
-                compiled.runtime,
-                compiled_s * 1e3,
-                ", ".join(_shape_text(x) for x in inputs),
-            )
-            self.runtime = compiled.runtime if faster else "eager"
-            if not faster:
-                self._compiled.clear()
+            eager_s, other_s = _trial(lambda: self.network(*inputs), lambda: other(*inputs))
+            runtime = other.runtime if other_s * CLEARLY < eager_s else "eager"
+            shapes = ", ".join(" x ".join(map(str, x.shape)) for x in inputs)
+            times = f"eager took {eager_s * 1e3:.1f} ms, {other.runtime} {other_s * 1e3:.1f} ms ({shapes})"
+            log.info("runtime of the %s: %s; %s", self._name, runtime, times)
+            self.runtime = runtime
+            if runtime == "eager":
+                self._compiled, self._rounded = {}, None
+
+    def _other_for(self, inputs: tuple[Tensor, ...]) -> Compiled | Rounded:
+        """What executes it if PyTorch in float32 does not."""
+        if "openvino" in self._candidates:
+            return self._compiled_for(inputs)
+        with self._lock:
+            if self._rounded is None:
+                self._rounded = Rounded(self.network)
+            return self._rounded
 
     def _compiled_for(self, inputs: tuple[Tensor, ...]) -> Compiled:
         shapes = tuple(tuple(x.shape) for x in inputs)
@@ -172,6 +180,19 @@ class Compiled:
         self._idle.append(request)
         results = tuple(torch.from_numpy(y).permute(0, 3, 1, 2) for y in outputs)
         return results[0] if len(results) == 1 else results
+
+
+class Rounded:
+    """A network in bfloat16, executed by PyTorch."""
+
+    runtime = "eager bf16"
+
+    def __init__(self, network: nn.Module):
+        self._network = deepcopy(network).to(torch.bfloat16)
+
+    def __call__(self, *inputs: Tensor) -> Outputs:
+        outputs = self._network(*(x.to(torch.bfloat16) for x in inputs))
+        return outputs.float() if isinstance(outputs, Tensor) else tuple(y.float() for y in outputs)
 
 
 class _ChannelsLast(nn.Module):
@@ -303,5 +324,15 @@ def _import_problem() -> str | None:
     return None
 
 
-def _shape_text(x: Tensor) -> str:
-    return " x ".join(map(str, x.shape))
+def cpu_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 numbers itself."""
+    return bool({"avx512_bf16", "amx_bf16"} & set(cpuinfo("flags").split()))
+
+
+def cpuinfo(name: str) -> str:
+    """An entry of the first processor in Linux's list; empty where there is none."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next((line.partition(":")[2].strip() for line in lines if line.split(":")[0].strip() == name), "")
+    except OSError:
+        return ""

@@ -29,6 +29,7 @@ from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.flow import DIS, NetworkFlow
 from vidseg_core.engine.geometry import grid_size, network_size
 from vidseg_core.engine.refine import Refinement
+from vidseg_core.engine.runtime import cpu_bf16, cpuinfo
 from vidseg_core.engine.segmenter import NetworkSegmenter
 from vidseg_core.engine.stream import Networks, Stream, Timings
 from vidseg_core.frame import Frame
@@ -278,22 +279,8 @@ def headline(rows: Iterable[dict]) -> dict:
     return {name: by_name.get(case.name, {}).get(name) for name, case in defined_by.items()}
 
 
-def cpu_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 numbers itself."""
-    return bool({"avx512_bf16", "amx_bf16"} & set(_cpuinfo("flags").split()))
-
-
 def _processor() -> str:
-    return _cpuinfo("model name") or platform.processor()
-
-
-def _cpuinfo(name: str) -> str:
-    """An entry of the first processor in Linux's list; empty where there is none."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next((line.partition(":")[2].strip() for line in lines if line.split(":")[0].strip() == name), "")
-    except OSError:
-        return ""
+    return cpuinfo("model name") or platform.processor()
 
 
 def table(report: dict) -> str:

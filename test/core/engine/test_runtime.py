@@ -152,6 +152,7 @@ def test_auto_takes_the_faster_one_and_says_so_once(caplog, monkeypatch, seconds
 def test_without_openvino_it_is_eager_with_the_reason(monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setattr(runtimes, "cpu_bf16", lambda: False)
     net = executor("auto")
     assert net.runtime == "eager"
     assert net(*tensors())[0].shape == (1, 5, 16, 24)
@@ -159,6 +160,31 @@ def test_without_openvino_it_is_eager_with_the_reason(monkeypatch, caplog):
     assert line.startswith("runtime: eager; OpenVINO cannot be imported (")
     with pytest.raises(ConfigError, match="expected auto or eager, got 'openvino': OpenVINO cannot be imported"):
         executor("openvino")
+
+
+class SlowInFloat32(Slow):
+    def forward(self, x):
+        return super().forward(x) if x.dtype == torch.float32 else torch.tanh(x)
+
+
+@torch.inference_mode()
+def test_without_openvino_a_processor_with_bfloat16_computes_in_that_if_it_is_faster(monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setattr(runtimes, "cpu_bf16", lambda: True)
+    net, x = executor("auto", SlowInFloat32(0.05)), torch.full((1, 1, 8, 8), 0.3)
+    y = net(x)
+    assert net.runtime == "eager bf16" and y.dtype == torch.float32
+    assert y.unique().tolist() == [torch.tensor(0.3, dtype=torch.bfloat16).tanh().item()]
+    assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
+        "runtime: eager or eager bf16",
+        "runtime of the net: eager bf16",
+    ]
+
+
+def test_bf16_is_what_the_processor_says():
+    flags = open("/proc/cpuinfo").read().split()
+    assert runtimes.cpu_bf16() == ("avx512_bf16" in flags or "amx_bf16" in flags)
 
 
 def test_openvino_is_for_the_cpu():

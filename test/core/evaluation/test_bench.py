@@ -11,7 +11,6 @@ from vidseg_core.evaluation.bench import (
     NON_KEY,
     SAME,
     Case,
-    cpu_bf16,
     headline,
     run_case,
     table,
@@ -51,11 +50,6 @@ def test_the_figures_that_are_read_first_come_from_the_cases_that_define_them():
     assert CASES[:3] == (SAME, LOOP, NON_KEY)
     assert headline(rows) == {name: (name, {"non_key_ms": 2, "label_agreement": 0}.get(name, 1)) for name in names}
     assert headline([]) == dict.fromkeys(names)
-
-
-def test_bf16_is_what_the_processor_says():
-    flags = open("/proc/cpuinfo").read().split()
-    assert cpu_bf16() == ("avx512_bf16" in flags or "amx_bf16" in flags)
 
 
 def test_untrained_refinement_hands_logits_on():
