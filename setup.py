@@ -54,7 +54,7 @@ setup(
             "ros-geometry-msgs",
         ],
         "train": ["tensorboard"],
-        "dev": ["pytest", "ruff", "colcon-common-extensions", "setuptools<80"],
+        "dev": ["pytest", "ruff", "scikit-learn", "colcon-common-extensions", "setuptools<80"],
         # `colcon test` looks for this name to decide that pytest runs the tests.
         "test": ["pytest"],
     },

@@ -105,7 +105,7 @@ def markdown(report: dict) -> str:
     """The whole report (see `commands.evaluate`) as Markdown."""
     rows = report["rows"]
     columns = [key for key in _COLUMNS if key in rows[0]]
-    parts = [f"# {report['title']}", f"`{report['command']}`", "", *_grid(
+    parts = [f"# {report['title']}", "", f"`{report['command']}`", "", *_grid(
         ["method", *(_COLUMNS[key] for key in columns)],
         [[name(r, rows), *(_cell(r[key]) for key in columns)] for r in rows],
     )]  # fmt: skip

@@ -1,6 +1,9 @@
 import numpy as np
 import pytest
+from sklearn import metrics as independent
 
+from vidseg_core.classes import VOID
+from vidseg_core.data.camvid import camvid
 from vidseg_core.evaluation.metrics import ConfusionMatrix
 
 
@@ -66,3 +69,42 @@ def test_bad_sizes_are_refused():
         ConfusionMatrix(0)
     with pytest.raises(ValueError, match="2 classes, got 3"):
         ConfusionMatrix(2).merge(ConfusionMatrix(3))
+
+
+def check_against_scikit_learn(pairs, num_classes):
+    """Counts, IoU and accuracy of (predicted, truth) pairs; pixels of void truth left out, void predictions wrong."""
+    matrix = ConfusionMatrix(num_classes)
+    for pair in pairs:
+        matrix.update(*pair)
+    predicted, truth = (np.concatenate([each.ravel() for each in side]) for side in zip(*pairs, strict=True))
+    predicted, truth = predicted[truth != VOID], truth[truth != VOID]
+    ids = [*range(num_classes), VOID]
+    counts = independent.confusion_matrix(truth, predicted, labels=ids)
+    np.testing.assert_array_equal(matrix.counts, counts[:num_classes, :num_classes])
+    assert matrix.num_pixels == counts.sum()
+    assert matrix.pixel_accuracy() == pytest.approx(independent.accuracy_score(truth, predicted))
+    present = np.flatnonzero(counts[:num_classes].sum(1) + counts[:, :num_classes].sum(0))
+    iou = independent.jaccard_score(truth, predicted, labels=present, average=None)
+    np.testing.assert_allclose(matrix.iou()[present], iou)
+    assert np.isnan(np.delete(matrix.iou(), present)).all()
+    assert matrix.mean_iou() == pytest.approx(iou.mean())
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 11, 19])
+def test_random_maps_against_scikit_learn(num_classes):
+    rng = np.random.default_rng(num_classes)
+    ids = np.array([*range(num_classes), VOID], np.uint8)
+    check_against_scikit_learn([tuple(rng.choice(ids, (2, 24, 40))) for _ in range(3)], num_classes)
+
+
+def test_absent_classes_against_scikit_learn():
+    rng = np.random.default_rng(0)
+    ids = np.array([0, 2, 5, VOID], np.uint8)
+    check_against_scikit_learn([tuple(rng.choice(ids, (2, 24, 40)))], 7)
+
+
+def test_the_clip_against_scikit_learn(shared_data):
+    """Labels of one frame taken for those of the next: real shapes, void in truth and prediction."""
+    dataset = camvid(shared_data / "camvid", "val")
+    truth = [dataset.read_labels(i) for i in (0, 1, 50, 51)]
+    check_against_scikit_learn([(truth[0], truth[1]), (truth[2], truth[3])], len(dataset.classes))
