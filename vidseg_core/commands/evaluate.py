@@ -21,6 +21,8 @@ examples:
       the synthetic street
   vidseg evaluate --dataset camvid --data CamVid --split val --key-frames truth --flow none dis
       ground truth on key frames: what is lost is lost by propagation alone
+  vidseg evaluate --dataset camvid --data CamVid --split val --key-delay 4
+      what asynchronous key frames cost whose labels come 4 frames later
   torchrun --nproc-per-node 4 -m vidseg_core.cli evaluate ...
       four processes, each with its share of the frames
 
@@ -37,6 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--key-frames", choices=("network", "truth"), default="network",
         help="what labels key frames (default: network)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--key-delay", type=int, metavar="N",
+        help="have labels of key frames come N frames later, as with asynchronous key frames; 0 scores the same frames "
+        "without (default: at once)",
     )  # fmt: skip
     parser.add_argument("--no-fps", action="store_true", help="do not measure frame rates")
     add_result_arguments(parser)
@@ -87,6 +94,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from vidseg_core import distributed
     from vidseg_core.commands.engine_options import method_choices
     from vidseg_core.data.writers import write_json
+    from vidseg_core.errors import ConfigError
     from vidseg_core.evaluation import consistency, tables
     from vidseg_core.evaluation.evaluate import (
         PROTOCOL_CLIPS,
@@ -94,6 +102,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         check_labels,
         check_same_classes,
         evaluate,
+        frames_before,
         frames_per_second,
         key_frames_depend_on_past,
         scored_frames,
@@ -104,23 +113,31 @@ def _evaluate(args: argparse.Namespace) -> int:
     if truth:  # what is lost shall be lost by propagation, unless something else is asked for
         args.refine, args.fusion = args.refine or ["off"], args.fusion or ["off"]
     base, choices = method_choices(process_options(args))
-    video = open_video(args, max(choices.intervals))
+    if args.key_delay is not None and not 0 <= args.key_delay <= min(choices.intervals):
+        raise ConfigError(f"--key-delay: expected 0 to {min(choices.intervals)} (--interval), got {args.key_delay}")
+    needed = frames_before(max(choices.intervals), args.key_delay)
+    video = open_video(args, needed)
     folders = Folders(args, "truth" if truth else None)
     methods = build_methods(base, choices, video.classes if truth else None)
     check_same_classes(methods[0].engine.classes, video)
-    scored = scored_frames(video, max(choices.intervals))
+    scored = scored_frames(video, needed)
     if args.dataset != "street":
         check_labels(video, scored, truth, progress("reading labels"))
     saving = args.save_res or args.save_seq_res
-    results = evaluate(video, methods, folders.observer(args, methods), not saving, progress("evaluating"))
+    observer = folders.observer(args, methods)
+    results = evaluate(video, methods, observer, not saving, progress("evaluating"), args.key_delay)
     if not distributed.is_writer():
         return 0
     rows = []
     for method, interval, score in progress("measuring frame rates")(results):
         timed = not (truth or args.no_fps)
         fps = frames_per_second(method, interval, video.sequences[scored[0][0]]) if timed else None
-        rows.append(tables.row(method, interval, score, fps) | {"key_frames": args.key_frames})
-    protocols = {key_frames_depend_on_past(method.engine.config) for method in methods}
+        rows.append(
+            tables.row(method, interval, score, fps, key_delay=args.key_delay or 0)
+            | {"key_frames": args.key_frames, "key_delay": args.key_delay}
+        )
+    delayed = args.key_delay is not None
+    protocols = {key_frames_depend_on_past(method.engine.config) or delayed for method in methods}
     labelled = sum(map(sum, (sequence.labelled for sequence in video.sequences)))
     result = description(args, methods) | {
         "title": f"{video.name}: {len(scored)} of {labelled} labelled frames scored",
@@ -130,7 +147,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         "definitions": {
             "protocol": "; ".join([PROTOCOL_CLIPS] * (False in protocols) + [PROTOCOL_STREAMS] * (True in protocols)),
             "avg_miou": "mean IoU of one confusion matrix accumulated over the distances 0..i",
-            "min_miou": "mean IoU at distance i, the last frame before the next key frame",
+            "min_miou": "mean IoU of the last frame before the next key frame's labels: distance i without delay",
+            "key_delay": "how many frames later the labels of key frames come",
             "temporal_consistency": consistency.DEFINITION,
             "fps": "frames per second of the whole loop: a key frame, i propagated frames, labels at full size",
         },

@@ -9,6 +9,10 @@ frame at t - k propagated k frames: the published protocol. One pass with the la
 ones, and only the frames needed before a scored one are run. Where key frames depend on the past (temporal fusion),
 each interval has its own streams, which run from the beginning of the sequence as they would on a vehicle.
 
+With a delay, a key frame's labels come so many frames later, and all else is as where key frames depend on the past;
+distances still count from the last key frame, so at those below the delay it is the key frame before whose labels are
+seen. Only frames in a stream's second loop or later are scored: in the first one there is nothing before.
+
 What streams have in common (images, segmentation of a frame, flow between two) is computed once.
 """
 
@@ -126,6 +130,11 @@ def clips(video: VideoSet, scored: list[tuple[int, int]], distance: int, whole: 
     return found
 
 
+def frames_before(distance: int, key_delay: int | None) -> int:
+    """How many frames a scored frame needs before it; see `evaluate`."""
+    return distance if key_delay is None else 2 * distance + 1
+
+
 class Score:
     """What was counted about one method.
 
@@ -165,11 +174,13 @@ class Pass:
         distance: largest distance from a key frame.
         intervals: which intervals' figures come out of it.
         phases: which of the streams 0..distance run here.
+        key_delay: how many frames later the labels of key frames come; None or 0: at once.
     """
 
     def __init__(
-        self, method: Method, engine: Engine, distance: int, intervals: tuple[int, ...], phases: Iterable[int]
-    ):
+        self, method: Method, engine: Engine, distance: int, intervals: tuple[int, ...], phases: Iterable[int],
+        key_delay: int | None = None,
+    ):  # fmt: skip
         self.method = method
         self.intervals = intervals
         self.score = Score(len(method.engine.classes), distance, intervals)
@@ -178,12 +189,13 @@ class Pass:
         self._previous: dict[int, np.ndarray] = {}
         self._period = distance + 1
         self._phases = tuple(phases)
+        self._key_delay = key_delay
         self._engine = engine
         self._streams: dict[int, Stream] = {}
 
     def begin(self) -> None:
         """Forget the past: a new clip follows."""
-        self._streams = {phase: self._engine.stream() for phase in self._phases}
+        self._streams = {phase: self._engine.stream(key_delay=self._key_delay) for phase in self._phases}
         for stream in self._streams.values():
             stream.set_interval(self._period - 1)
         self.labels = {}
@@ -252,7 +264,7 @@ def key_frames_depend_on_past(config: EngineConfig) -> bool:
 
 def evaluate(
     video: VideoSet, methods: list[Method], observe: Observer | None = None, split_sequences: bool = True,
-    progress: Callable[[Iterable], Iterable] = iter,
+    progress: Callable[[Iterable], Iterable] = iter, key_delay: int | None = None,
 ) -> list[tuple[Method, int, Score]]:  # fmt: skip
     """Score all methods at all their intervals, on the same frames; with several processes, each does its share.
 
@@ -261,6 +273,8 @@ def evaluate(
         observe: see `run_passes`.
         split_sequences: whether several processes may share one sequence; without, each sequence is one process's.
         progress: see `run_passes`.
+        key_delay: how many frames later the labels of key frames come, no more than the smallest interval; 0 scores the
+            frames that a delay scores, None all of them.
 
     Returns:
         (method, interval, score): for each method in turn, its intervals in turn; the same in every process.
@@ -269,17 +283,17 @@ def evaluate(
         DatasetError: too few frames before the labelled ones, or a file cannot be read.
     """
     distance = max(i for method in methods for i in method.intervals)
-    scored = scored_frames(video, distance)
+    scored = scored_frames(video, frames_before(distance, key_delay))
     engines = shared_engines([method.engine for method in methods])
     scores: dict[tuple[int, int], Score] = {}
     for depends_on_past in (False, True):
         mine, phases = _share(scored, depends_on_past, split_sequences)
         passes = []
         for method, shared in zip(methods, engines, strict=True):
-            if key_frames_depend_on_past(method.engine.config) != depends_on_past:
+            if (key_frames_depend_on_past(method.engine.config) or key_delay is not None) != depends_on_past:
                 continue
             for group in [(i,) for i in method.intervals] if depends_on_past else [method.intervals]:
-                passes.append(Pass(method, shared, max(group), group, phases(max(group) + 1)))
+                passes.append(Pass(method, shared, max(group), group, phases(max(group) + 1), key_delay))
                 scores |= {(id(method), i): passes[-1].score for i in group}
         if passes:
             run_passes(clips(video, mine, distance, depends_on_past), passes, observe, progress)

@@ -16,25 +16,29 @@ _COLUMNS = {
 }  # fmt: skip
 
 
-def row(method: Method, interval: int, score: Score, fps: float | None, scored: bool = True) -> dict:
+def row(
+    method: Method, interval: int, score: Score, fps: float | None, scored: bool = True, key_delay: int = 0
+) -> dict:
     """What is known about one method at one interval; JSON-safe.
 
     Args:
         fps: frames per second of the whole loop; None if it was not measured.
         scored: whether labels were compared with the truth.
+        key_delay: see `evaluate`.
     """
     result = {"interval": interval, **method.traits}
     if scored:
         total = score.total(interval)
         by_distance = score.matrices[: interval + 1]
+        oldest = by_distance[key_delay - 1]  # without delay the last one
         names = method.engine.classes.names
         result |= {
             "avg_miou": percent(total.mean_iou()),
-            "min_miou": percent(by_distance[-1].mean_iou()),
+            "min_miou": percent(oldest.mean_iou()),
             "pixel_accuracy": percent(total.pixel_accuracy()),
             "miou_by_distance": [percent(matrix.mean_iou()) for matrix in by_distance],
             "class_iou": dict(zip(names, map(percent, total.iou().tolist()), strict=True)),
-            "class_iou_last": dict(zip(names, map(percent, by_distance[-1].iou().tolist()), strict=True)),
+            "class_iou_last": dict(zip(names, map(percent, oldest.iou().tolist()), strict=True)),
             "confusion": total.counts.tolist(),
         }
     return result | {

@@ -109,6 +109,16 @@ def test_interval_zero_alone_scores_every_frame(data, weights, tmp_path):
     assert report["scored_frames"] == COUNT and report["rows"][0]["fps"] is None
 
 
+def test_a_delay_of_key_frames_is_in_the_report(data, weights, tmp_path):
+    options = ("--interval", 1, "--key-delay", 1, "--no-fps", "--out", tmp_path)
+    assert run(data, "--weights", weights, *options, *COMMON) == 0
+    report = results(tmp_path)
+    (row,) = report["rows"]
+    assert report["scored_frames"] == COUNT - 3 and row["key_delay"] == 1
+    assert row["min_miou"] == row["miou_by_distance"][0]  # the frame before the labels come
+    assert "phase" in report["protocol"] and "key_delay" in report["definitions"]
+
+
 def test_refinement_and_edge_map_on_and_off(data, weights, refine_weights, tmp_path):
     both = [refine_weights / f"edge-{edge}.safetensors" for edge in (True, False)]
     options = ("--weights", weights, "--refine-weights", *both, "--no-fps", "--interval", 1, "--fusion", "off")
@@ -205,6 +215,8 @@ def test_mistakes_are_one_clear_error(data, weights, refine_weights, tmp_path, c
     message = fail(capsys, data, "--interval", 9, *common)
     assert "expected labelled frames with 9 frames before them, the most that one has is 5" in message
     assert "interval: expected 0 or more, got -1" in fail(capsys, data, "--interval", -1, *common)
+    message = fail(capsys, data, "--interval", 2, 1, "--key-delay", 2, *common)
+    assert "--key-delay: expected 0 to 1 (--interval), got 2" in message
     edgeless = ("--refine-weights", refine_weights / "edge-False.safetensors", "--edge", "on")
     assert "expected a network made with edge map" in fail(capsys, data, *common, *edgeless)
     wrong = load_classes("cityscapes")

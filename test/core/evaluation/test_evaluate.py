@@ -280,3 +280,21 @@ def test_cityscapes_snippets_with_one_labelled_frame(shared_data):
     scored = scored_frames(video, 2)
     assert scored == [(0, 2), (1, 2)]
     assert [(clip.first, clip.stop) for clip in clips(video, scored, 1)] == [(0, 3), (0, 3)]
+
+
+def test_with_a_delay_distances_below_it_show_the_key_frame_before(tmp_path):
+    """Copied labels: the bar of the last key frame's labels is where it was `age` frames ago."""
+    video = make_video(tmp_path, 10)
+    ((_, _, on_time),) = evaluate(video, [truth_method(2)], key_delay=0)
+    ((_, _, late),) = evaluate(video, [truth_method(2)], key_delay=1)
+    pixels = (10 - 5) * 64 * 96
+    assert [m.num_pixels for m in on_time.matrices] == [m.num_pixels for m in late.matrices] == [pixels] * 3
+    # At distance 0 the labels are three frames old, the bar has left its place; later ones are as without delay.
+    assert on_time.matrices[0].mean_iou() == 1 and late.matrices[0].iou()[1] == pytest.approx(0, abs=0.01)
+    for distance in (1, 2):
+        np.testing.assert_array_equal(late.matrices[distance].counts, on_time.matrices[distance].counts)
+
+
+def test_a_delay_needs_a_loop_before_the_scored_frames(tmp_path):
+    with pytest.raises(DatasetError, match="expected labelled frames with 5 frames before them"):
+        evaluate(make_video(tmp_path, 5), [truth_method(2)], key_delay=1)
