@@ -62,6 +62,17 @@ def bench_async(
     }
 
 
+def describe(report: dict) -> str:
+    """The figures as text."""
+    return (
+        f"480 x 360 at 30 Hz, asynchronous key frames: median {report['async_median_ms']:.2f} ms, "
+        f"{report['async_median_over_sync_non_key']:.2f} x a synchronous non-key frame; 99th percentile "
+        f"{report['async_p99_over_median']:.2f} x the median (non-key frames alone "
+        f"{report['sync_non_key_p99_over_median']:.2f} x); labels fresh from a key frame on "
+        f"{100 * report['async_key_ratio']:.0f} % of frames, at most {report['async_oldest_labels']} frames old"
+    )
+
+
 def _times(
     stream: Stream, frames: list[Frame], count: int, rate_hz: float, progress: Callable[[Iterable], Iterable]
 ) -> tuple[list[float], list[Segmentation]]:

@@ -23,8 +23,8 @@ from vidseg_core.errors import ConfigError, DatasetError
 from vidseg_core.evaluation.metrics import ConfusionMatrix
 from vidseg_core.frame import Frame
 
-INTERVALS = (1, 2, 3, 4, 6, 9, 12)
-THRESHOLDS = (0.06, 0.08, 0.10, 0.13, 0.16, 0.20, 0.25, 0.30)
+INTERVALS = (1, 2, 3, 4, 6, 9)
+THRESHOLDS = (0.08, 0.12, 0.16, 0.20, 0.25)
 PHASES = (0.0, 0.5)
 
 
