@@ -14,7 +14,7 @@ examples:
       the default network on key frames, DIS flow between them, 0 to 4 frames after the key frame
   vidseg evaluate --dataset camvid --data CamVid --split val --interval 0 1 2 3 4 --flow dis none --out results
       a row for each interval and flow; all rows score the same frames
-  vidseg evaluate --dataset cityscapes --data Cityscapes --weights cityscapes-swnet-R18.pt --classes cityscapes \\
+  vidseg evaluate --dataset cityscapes --data Cityscapes --weights cityscapes-swiftnet-r18 \\
       --refine-weights cityscapes-swnet-seq --flow light --refine on off --interval 0 2 --scale 0.5 0.75 1
       with and without refinement, at three input sizes
   vidseg evaluate --dataset street --data seed=3,frames=100

@@ -16,7 +16,7 @@ examples:
       three frames of one street
   vidseg figure run labelled/ --first 20 --count 5 --out strip.png
       five consecutive overlays of what `vidseg run --out labelled` has written, side by side
-  vidseg figure strip --dataset cityscapes --data Cityscapes --weights cityscapes-swnet-R18.pt --classes cityscapes \\
+  vidseg figure strip --dataset cityscapes --data Cityscapes --weights cityscapes-swiftnet-r18 \\
       --refine-weights cityscapes-swnet-seq --flow light --interval 2 --out strip.png
       two frames after a key frame: input, edge map, prediction, occlusion, ground truth
   vidseg figure sequence --dataset camvid --data CamVid --interval 4 --out sequence.png
