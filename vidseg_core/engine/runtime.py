@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 import warnings
+from collections.abc import Callable
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 Outputs = Tensor | tuple[Tensor, ...]
 
-TRIAL_ROUNDS = 3
+TRIAL_ROUNDS = (3, 20)  # at least and at most; as many as fit into
+TRIAL_S = 0.5
 CLEARLY = 1.1  # a measured advantage below this is no reason for rounding otherwise than PyTorch does
 MOST_CACHED = 24
 MOST_SHAPES = 8
@@ -297,10 +299,16 @@ def _store(path: Path, blob: bytes | memoryview) -> None:
         old.unlink(missing_ok=True)
 
 
-def _trial(*candidates) -> list[float]:
-    """Seconds that each takes at best, in turn, after one call that is not counted."""
+def _trial(*candidates: Callable[[], object]) -> list[float]:
+    """Seconds that each takes at best, in turn, after one call that is not counted.
+
+    A short call is repeated more often: what else the machine does disturbs it more.
+    """
     best = [float("inf")] * len(candidates)
-    for number in range(TRIAL_ROUNDS):
+    end = time.perf_counter() + TRIAL_S
+    for number in range(TRIAL_ROUNDS[1]):
+        if number >= TRIAL_ROUNDS[0] and time.perf_counter() > end:
+            break
         for which, candidate in enumerate(candidates):
             begin = time.perf_counter()
             candidate()
