@@ -31,7 +31,7 @@ def weights(tmp_path_factory):
 
 
 def test_the_engine_and_the_plain_pipeline_compute_the_same(weights):
-    case = Case("small", (240, 320), 0.5, 8, "light", True, fusion=False)
+    case = Case("small", (256, 320), 0.5, 8, "light", True, fusion=False)  # scores come on the grid
     engine = build_engine(EngineConfig(weights=weights, device="cpu", runtime="eager"))
     row = run_case(case, engine, interval=2, rounds=2)
     assert row["label_agreement"] > 0.999
