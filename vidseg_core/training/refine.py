@@ -37,7 +37,7 @@ from vidseg_core.training.history import plot_history, write_history
 from vidseg_core.training.losses import CLASS_WEIGHTINGS, SegmentationLoss, class_weights
 from vidseg_core.training.mix import Mix
 from vidseg_core.training.schedule import SCHEDULES, progress_interval, rate_factor
-from vidseg_core.training.train import STATE_FILE, WEIGHTS_FILE, TrainingError, device_name
+from vidseg_core.training.train import STATE_FILE, WEIGHTS_FILE, TrainingError, check_parts, device_name
 
 FLOWS = ("dis", "light")
 MOST_STEPS = 8
@@ -97,7 +97,7 @@ class RefineTraining:
                 raise ConfigError(f"{name}: expected {what}, got {getattr(self, name)!r}")
 
         expect("epochs", lambda v: v >= 1, "at least 1")
-        expect("batch", lambda v: v >= 1, "at least 1")
+        expect("batch", lambda v: v >= 2, "at least 2, which batch normalisation needs")
         expect("rate", lambda v: 0 < v < math.inf, "a number greater than 0")
         expect("warmup", lambda v: 0 <= v <= self.epochs, f"0..{self.epochs} epochs")
         expect("schedule", lambda v: v in SCHEDULES, f"one of {SCHEDULES}")
@@ -198,6 +198,7 @@ def train_refine(
     output.mkdir(parents=True, exist_ok=True)
     if not resume and (output / STATE_FILE).exists():
         raise ConfigError(f"{output}: expected a new folder, it holds a training already; --resume goes on with it")
+    check_parts(config.batch)
     frequency = mix.check(
         lambda indices: tqdm(indices, "reading the images", leave=False, mininterval=progress_interval())
     )
@@ -306,7 +307,9 @@ class _Run:
         loss = self.loss(refined, batch.labels)
         if self.config.distillation:
             loss = loss + self.config.distillation * divergence(refined, teacher)
-        value = loss.item()
+        mean = loss.detach().clone()
+        distributed.average([mean])
+        value = mean.item()
         if not math.isfinite(value):
             raise TrainingError(
                 f"epoch {self.epoch + 1}: expected a finite loss, got {value}; lower the learning rate "
@@ -316,6 +319,7 @@ class _Run:
         loss.backward()
         distributed.average(p.grad for p in self.net.parameters() if p.grad is not None)
         self.optimizer.step()
+        distributed.average(buffer for buffer in self.net.buffers() if buffer.is_floating_point())
         self.average.update(self.net)
         return value
 

@@ -147,7 +147,7 @@ def train_segmenter(
     output.mkdir(parents=True, exist_ok=True)
     if not resume and (output / STATE_FILE).exists():
         raise ConfigError(f"{output}: expected a new folder, it holds a training already; --resume goes on with it")
-    _check_parts(config.batch)
+    check_parts(config.batch)
     pause = progress_interval()
     frequency = mix.check(
         lambda indices: tqdm(indices, "reading the images", leave=False, mininterval=pause, disable=_quiet())
@@ -380,7 +380,7 @@ class _Run:
         self.history, self.sources = metadata["history"], metadata["sources"]
 
 
-def _check_parts(batch: int) -> None:
+def check_parts(batch: int) -> None:
     """Raises ConfigError unless each process gets as much of a batch, and enough for batch normalisation."""
     parts = distributed.world_size()
     if batch % parts or batch // parts < 2:
