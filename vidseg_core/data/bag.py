@@ -192,6 +192,8 @@ def open_bag(path: Path) -> Iterator[AnyReader]:
         reader = AnyReader([path], default_typestore=get_typestore(Stores.LATEST))
         reader.open()
     except Exception as error:  # what a broken file raises depends on its storage: parser, database, decompressor
+        if isinstance(error, KeyError) and "/msg/" in str(error):
+            raise SourceError(f"{path}: uses the message type {error}, whose definition it does not have") from error
         raise SourceError(f"{path}: not a recording that can be opened: {error}") from error
     try:
         yield reader

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from vidseg_core.data.bag import message_to_rgb
 from vidseg_core.data.sources import open_source
@@ -190,6 +190,26 @@ def test_the_topic_is_found_if_there_is_one(tmp_path):
 def test_recordings_without_images(tmp_path):
     path = record(tmp_path / "bag", {"/text": [String(data="x")]})
     with pytest.raises(SourceError, match=r"the recording has no images of a camera; its topics are \['/text'\]"):
+        open_source(path)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_message_types_that_nobody_knows(tmp_path, storage):
+    path, odd = tmp_path / "bag", "uint8 level\n"
+    store = get_typestore(Stores.ROS2_HUMBLE)
+    store.register(get_types_from_msg(odd, "own_msgs/msg/Odd"))
+    with Writer(path, version=9, storage_plugin=storage) as writer:
+        images = writer.add_connection("/image", Image.__msgtype__, typestore=STORE)
+        levels = writer.add_connection("/level", "own_msgs/msg/Odd", typestore=store)
+        writer.write(images, START, STORE.serialize_cdr(image(picture(), "rgb8"), Image.__msgtype__))
+        writer.write(levels, START, bytes(5))
+    assert len(list(open_source(path))) == 1
+    with pytest.raises(SourceError, match=r"no images on topic '/level', it has own_msgs/msg/Odd; expected one of"):
+        open_source(path, topic="/level")
+    path = tmp_path / "incomplete"
+    with Writer(path, version=9, storage_plugin=storage) as writer:
+        writer.add_connection("/gone", "own_msgs/msg/Odd", msgdef="gone_msgs/Gone g\n", rihs01="RIHS01_" + 64 * "0")
+    with pytest.raises(SourceError, match="uses the message type 'gone_msgs/msg/Gone', whose definition it does not"):
         open_source(path)
 
 
