@@ -32,7 +32,9 @@ def config_of(config: EngineConfig, mode: str) -> EngineConfig:
             `EngineConfig.key_frames`.
     """
     if mode == "per_frame":
-        return replace(config, key_frames="sync", interval=0, flow="none", fusion=False, refine=False)
+        return replace(
+            config, key_frames="sync", schedule="fixed", interval=0, flow="none", fusion=False, refine=False
+        )
     return replace(config, key_frames=mode)
 
 

@@ -257,8 +257,9 @@ def by_distance(engine: Engine, footage: Footage, every: Offline, progress: Prog
     if not any(any(sequence.labelled[interval:]) for sequence in sequences):
         return None
     video = VideoSet(footage.name, engine.classes, tuple(sequences))
-    methods = [Method(variant(engine, "sync"), {}, (interval,))]
-    ((_, _, score),) = evaluate(video, methods, progress=partial(progress, what="by distance"))
+    fixed = variant(engine, "sync")
+    fixed.config = replace(fixed.config, schedule="fixed")
+    ((_, _, score),) = evaluate(video, [Method(fixed, {}, (interval,))], progress=partial(progress, what="by distance"))
     return score
 
 
