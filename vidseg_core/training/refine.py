@@ -245,7 +245,7 @@ class _Run:
         steps = len(self.mix.draws(self.config.seed, 0, self.config.batch))
         bar = tqdm(
             total=self.config.epochs * steps, initial=self.epoch * steps, desc="training", unit="step",
-            mininterval=progress_interval(), smoothing=0.05, disable=None if distributed.is_writer() else True,
+            mininterval=progress_interval(), smoothing=0.05, disable=not distributed.is_writer(),
         )  # fmt: skip
         board = (
             SummaryWriter(str(self.output / "tensorboard"), purge_step=self.epoch) if distributed.is_writer() else None
