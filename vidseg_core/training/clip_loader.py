@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +13,7 @@ from vidseg_core.data.labelled import LabelledSet
 from vidseg_core.engine.flow import FlowEstimator
 from vidseg_core.engine.geometry import View, grid_size, network_input, network_size
 from vidseg_core.training.clips import ClipMaker
+from vidseg_core.training.loader import ahead_of_use
 
 CPU = torch.device("cpu")
 
@@ -86,17 +85,4 @@ def load_clips(
     source: ClipSource, batches: list[tuple[list[tuple[LabelledSet, int]], int, tuple[int, ...]]], workers: int
 ) -> Iterator[ClipBatch]:
     """The batches in order, each given by samples, steps and seed; `workers` threads stay a little ahead."""
-    ahead = workers + 1
-    pending: deque[Future] = deque()
-    waiting = iter(batches)
-    with ThreadPoolExecutor(workers, "clips") as pool:
-        try:
-            while True:
-                while len(pending) < ahead and (one := next(waiting, None)):
-                    pending.append(pool.submit(source.batch, *one))
-                if not pending:
-                    return
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+    return ahead_of_use(source.batch, batches, workers)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 from vidseg_core import distributed
 from vidseg_core.training.augment import Augmentation
 from vidseg_core.training.mix import Mix
+
+T = TypeVar("T")
 
 
 def load_batches(
@@ -23,17 +26,22 @@ def load_batches(
     What a view looks like depends on (seed, epoch, its position in the epoch) only. Of several processes, each gets its
     own part of every batch.
 
-    Yields:
-        images B x 3 x h x w, uint8, channels last in memory; labels B x h x w, int64, 255 = void.
+    Returns:
+        An iterator over images B x 3 x h x w, uint8, channels last in memory; labels B x h x w, int64, 255 = void.
     """
-    ahead = workers + 1
-    pending: deque[Future] = deque()
-    numbered = enumerate(batches)
-    with ThreadPoolExecutor(workers, "augment") as pool:
+    arguments = ((mix, batch, augmentation, (seed, epoch, number)) for number, batch in enumerate(batches))
+    return ahead_of_use(_load, arguments, workers)
+
+
+def ahead_of_use(make: Callable[..., T], arguments: Iterable[tuple], workers: int) -> Iterator[T]:
+    """`make(*one)` for each of `arguments`, in order; `workers` threads stay a little ahead of who takes them."""
+    pending: deque[Future[T]] = deque()
+    waiting = iter(arguments)
+    with ThreadPoolExecutor(workers, "loader") as pool:
         try:
             while True:
-                while len(pending) < ahead and (item := next(numbered, None)):
-                    pending.append(pool.submit(_load, mix, item[1], augmentation, (seed, epoch, item[0])))
+                while len(pending) <= workers and (one := next(waiting, None)) is not None:
+                    pending.append(pool.submit(make, *one))
                 if not pending:
                     return
                 yield pending.popleft().result()
