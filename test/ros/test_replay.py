@@ -26,14 +26,14 @@ def through_the_mailbox(at_ms, took_ms):
     def work(now_ms):
         nonlocal waiting, free_ms
         if waiting and free_ms <= now_ms:
-            _, letter = box.take()
+            ((_, letter),) = box.take()
             begin = max(free_ms, letter.received_ns)
             free_ms, waiting = begin + took_ms[letter.message[0]], False
             steps.append((letter.message[0], begin, free_ms))
 
     for i, now_ms in enumerate(at_ms):
         work(now_ms)
-        replaced += box.put("camera", Letter(bytes([i]), now_ms))
+        replaced += box.put("camera", [("camera", Letter(bytes([i]), now_ms))])
         waiting = True
         work(now_ms)
     work(10**9)

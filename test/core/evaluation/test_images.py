@@ -24,13 +24,13 @@ class RedIsClassOne(nn.Module):
 
 @pytest.fixture
 def halves(tmp_path):
-    """Two images of 64 x 96: black left, red right."""
+    """Two images of 64 x 128: black left, red right."""
     for folder in ("set", "setannot"):
         (tmp_path / folder).mkdir()
-    labels = np.zeros((64, 96), np.uint8)
-    labels[:, 48:] = 1
-    image = np.zeros((64, 96, 3), np.uint8)
-    image[:, 48:, 2] = 200  # BGR
+    labels = np.zeros((64, 128), np.uint8)
+    labels[:, 64:] = 1
+    image = np.zeros((64, 128, 3), np.uint8)
+    image[:, 64:, 2] = 200  # BGR
     for name in "ab":
         cv2.imwrite(str(tmp_path / "set" / f"{name}.png"), image)
         labels[0, 0] = 11  # void
@@ -42,10 +42,10 @@ def halves(tmp_path):
 def test_the_network_sees_scaled_normalised_rgb_and_is_scored_at_full_size(halves, scale):
     net = RedIsClassOne()
     matrix = evaluate_images(net, halves, scale)
-    assert net.seen.shape == (1, 3, 64 * scale, 96 * scale)
+    assert net.seen.shape == (1, 3, 64 * scale, 128 * scale)
     np.testing.assert_allclose(net.seen[0, :, 0, 0], -np.array(MEAN_RGB) / STD_RGB, rtol=1e-5)
     np.testing.assert_allclose(net.seen[0, 0, 0, -1], (200 - MEAN_RGB[0]) / STD_RGB[0], rtol=1e-5)
-    assert matrix.num_pixels == 2 * (64 * 96 - 1)
+    assert matrix.num_pixels == 2 * (64 * 128 - 1)
     assert matrix.pixel_accuracy() > 0.95
     assert matrix.counts[:2, :2].sum() == matrix.num_pixels
 
@@ -54,6 +54,6 @@ def test_evaluation_counts_every_image_and_keeps_the_mode(halves):
     net = RedIsClassOne().train()
     matrix = evaluate_images(net, halves, progress=list)
     assert net.training
-    assert matrix.num_pixels == 2 * (64 * 96 - 1)
+    assert matrix.num_pixels == 2 * (64 * 128 - 1)
     assert matrix.mean_iou() > 0.9 and matrix.pixel_accuracy() > 0.95
     assert np.isnan(matrix.iou()[2:]).all()

@@ -144,7 +144,8 @@ def test_modes_are_compared_on_the_same_frames(clip):
 
 def test_asynchronous_key_frames_on_a_simulated_clock(clip):
     """Only the first key frame is waited for; the others come when their time is over, several frames later."""
-    log, _ = live(engine(interval=2, key_frames="async"), footage(clip), PERIOD_NS, timings=Timings(150, 10))
+    with engine(interval=2, key_frames="async") as one:
+        log, _ = live(one, footage(clip), PERIOD_NS, timings=Timings(150, 10))
     results = [output.segmentation for output in log.outputs]
     latency_ms = [(output.done_ns - output.arrived_ns) / 1e6 for output in log.outputs]
     # 0 takes 150 ms; 1 gives way to 2, which waits from 133 ms on; then everything comes at once.
