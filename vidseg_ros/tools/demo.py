@@ -26,7 +26,7 @@ EXIT_FAILED = 1
 STREET_RATE_HZ = 30
 LONGEST_STREET_S = 40.0
 """A longer demo sees the street again: rendering it takes longer than playing it."""
-NODE_PARAMETERS = {"input_scale": "0.5"}
+NODE_PARAMETERS = {"input_scale": "0.75"}
 """So that two processor cores keep up with 640 x 360 pixels at 30 Hz as well as they can."""
 
 DESCRIPTION = f"""\
