@@ -43,7 +43,7 @@ class EngineConfig:
             refinement was trained for; without one 2 for images of at most 320,000 pixels and 4 for larger ones.
         flow: how motion is found: dis (OpenCV's DIS), light, flownet_s, flownet2_s, or none (labels are copied).
         flow_scale: size of the image that `dis` works on, 0.05 to 1; None chooses by the image's size.
-        dis_preset: OpenCV's ultrafast, fast or medium; or fine: ultrafast's settings on patches half as large.
+        dis_preset: OpenCV's ultrafast, fast or medium; or fine: ultrafast with finer, denser patches.
         fusion: whether key frames blend what is carried from the past into the network's scores, see `fusion.py`.
         refine: whether guided refinement repairs propagated logits; needs `refine_weights`.
         warp_align_corners: False reproduces the published SwNet-seq, which samples half a pixel beside its flow.
