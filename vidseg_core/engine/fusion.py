@@ -15,7 +15,7 @@ from torch import Tensor
 from vidseg_core.engine.geometry import View, resize
 from vidseg_core.engine.warp import warp
 
-# Chosen on streets of training seeds; weights of 0.3 to 0.5 and tolerances of 5 to 10 are about equally good.
+# Chosen on streets that no training saw; weights of 0.3 to 0.5 and tolerances of 5 to 10 are about equally good.
 WEIGHT = 0.5
 TOLERANCE = 5.0  # grey levels
 SMOOTHING = 1.0  # pixels of the grid: sensor noise and steep edges must not count as disagreement
