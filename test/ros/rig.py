@@ -135,6 +135,7 @@ class Rig:
         self.cameras = [name for name in parameters.get("cameras", [""]) if name] or [""]
         self.received = defaultdict(list)
         self.statuses = []
+        self._asked_ns, self._answers = 0, []
         self.logs = []
         self.stamp_ns = time.time_ns()
         self._publishers = {}
@@ -180,10 +181,13 @@ class Rig:
             self.executor.spin_once(timeout_sec=0.05)
 
     def spin_reports(self, count=1):
-        """Let `count` more reports come, and return the last one's status."""
-        wanted = len(self.statuses) + count
-        self.spin_until(lambda: len(self.statuses) >= wanted)
-        return self.statuses[-1]
+        """Let `count` reports come that are made from now on, and return the last one's status.
+
+        One may be under way already, which does not know yet what has just happened.
+        """
+        self._asked_ns, self._answers = time.time_ns(), []
+        self.spin_until(lambda: len(self._answers) >= count)
+        return self._answers[-1]
 
     def values(self, status):
         return {pair.key: pair.value for pair in status.values}
@@ -294,8 +298,11 @@ class Rig:
         while time.monotonic() < deadline:
             self.executor.spin_once(timeout_sec=0.05)
 
-    def _on_diagnostics(self, message):
-        self.statuses += [one for one in message.status if f"{self.namespace}/" in one.name]
+    def _on_diagnostics(self, message, info):
+        statuses = [one for one in message.status if f"{self.namespace}/" in one.name]
+        self.statuses += statuses
+        if info["source_timestamp"] >= self._asked_ns:
+            self._answers += statuses
 
     def _on_log(self, log):
         if log.name.startswith(self.namespace.strip("/") + "."):
