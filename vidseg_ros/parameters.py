@@ -262,6 +262,17 @@ ENGINE_DECLARATIONS = (
         high=1.0,
     ),
     Declaration("dis_preset", ENGINE.dis_preset, "Accuracy of dis.", choices=DIS_PRESETS),
+    Declaration(
+        "update_scale",
+        ENGINE.update_scale,
+        "Size of the input, in units of the image's, at which a network looks at propagated frames, too, 0.25 to 2; "
+        "less is lost far from key frames, and each frame takes longer. 0 is off.",
+        low=0.0,
+        high=2.0,
+    ),
+    Declaration(
+        "update_weights", "", "Network for `update_scale`, a name or a path; empty takes the one for key frames."
+    ),
     Declaration("fusion", ENGINE.fusion, "Blend the carried past into key frames, where the picture agrees with it."),
     Declaration("refine", ENGINE.refine, "Repair propagated logits; needs `refine_weights`."),
     Declaration(

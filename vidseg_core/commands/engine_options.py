@@ -10,8 +10,8 @@ import argparse
 from vidseg_core.engine.config import DIS_PRESETS, FLOWS, GRID_STRIDES, RUNTIMES, EngineConfig
 
 _FIELDS = (
-    "weights refine_weights flow_weights classes interval input_scale grid_stride flow flow_scale dis_preset fusion "
-    "refine device runtime num_threads ego_mask"
+    "weights refine_weights flow_weights classes interval input_scale grid_stride flow flow_scale dis_preset "
+    "update_scale update_weights fusion refine device runtime num_threads ego_mask"
 ).split()
 
 
@@ -40,6 +40,14 @@ def add_engine_arguments(parser: argparse.ArgumentParser, several: bool = False)
     group.add_argument("--flow", choices=FLOWS, help=f"how motion is found (default: {default.flow})", **number)
     group.add_argument("--flow-scale", type=float, metavar="S", help="size of the image for --flow dis")
     group.add_argument("--dis-preset", choices=DIS_PRESETS, help=f"for --flow dis (default: {default.dis_preset})")
+    group.add_argument(
+        "--update-scale", type=float, metavar="S",
+        help="look at propagated frames, too, at this size of a network's input: less is lost far from key frames; "
+        "0 is off (default: 0)", **number,
+    )  # fmt: skip
+    group.add_argument(
+        "--update-weights", metavar="NAME|PATH", help="network for that (default: the one for key frames)"
+    )
     switch = {"choices": ("on", "off"), "nargs": "+"} if several else {"action": argparse.BooleanOptionalAction}
     usual = "on" if default.fusion else "off"
     group.add_argument("--fusion", help=f"blend the carried past into key frames (default: {usual})", **switch)
@@ -76,9 +84,11 @@ def method_choices(args: argparse.Namespace):
         refine=switches(args.refine, args.refine_weights is not None),
         refine_weights=each(args.refine_weights, None),
         edge=switches(args.edge, None),
+        updates=each(args.update_scale, default.update_scale),
     )
     # What is chosen takes the place of these.
     fixed = {"interval": 0, "input_scale": None, "flow": "none", "fusion": False, "refine": False}
+    fixed["update_scale"] = max(choices.updates)
     return engine_config(args, refine_weights=choices.refine_weights[0], **fixed), choices
 
 

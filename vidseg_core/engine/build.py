@@ -100,8 +100,8 @@ class Engine:
 
     def runtimes(self) -> dict[str, str | None]:
         """What executes each network: "eager", "openvino bf16", ...; None where it has not been called yet."""
-        parts = {"segmenter": self.networks.segmenter, "flow": self.networks.flow, "refine": self.networks.refine}
-        executors = {role: getattr(part, "execute", None) for role, part in parts.items()}
+        parts = ("segmenter", "updater", "flow", "refine")
+        executors = {role: getattr(getattr(self.networks, role), "execute", None) for role in parts}
         return {role: one.runtime for role, one in executors.items() if isinstance(one, Executor)}
 
     def describe(self) -> dict:
@@ -154,8 +154,25 @@ def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, class
             config = replace(config, grid_stride=trained.get("grid_stride", PUBLISHED_STRIDE))
     flow = _flow(config, light, files, device, runtime)
     refine = Refinement(_place(refine, device), runtime.executor) if config.refine else None
-    networks = Networks(segmenter, flow, refine, device, feedback)
+    updater = _updater(config, segmenter, classes, files, device, runtime) if config.update_scale else None
+    networks = Networks(segmenter, flow, refine, device, feedback, updater)
     return Engine(config, classes, networks, files, runtime, num_threads)
+
+
+def _updater(
+    config: EngineConfig, segmenter: Segmenter, classes: ClassTable, files: dict[str, Path], device: torch.device,
+    runtime: Runtime,
+) -> Segmenter:  # fmt: skip
+    """What looks at propagated frames. Has an executor of its own: it runs while key frames are segmented."""
+    if config.update_weights is not None:
+        path = files["updater"] = find_weights(config.update_weights)
+        network = _place(checkpoint.load_swiftnet(path), device)
+        check_table(path, network.num_classes, classes)
+    elif isinstance(segmenter, NetworkSegmenter):
+        network = segmenter.network
+    else:
+        raise ConfigError("update_weights: update_scale needs a network, and what labels key frames is none")
+    return NetworkSegmenter(network, config.update_scale, device, runtime.executor(network, "update network"))
 
 
 def read_ego_mask(path: str | Path) -> np.ndarray:

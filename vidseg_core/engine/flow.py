@@ -58,7 +58,7 @@ class DIS:
         if preset == "fine":
             self._dis.setFinestScale(1)
             self._dis.setPatchStride(3)
-            self._dis.setGradientDescentIterations(24)
+            self._dis.setGradientDescentIterations(16)
         self._scale = scale
 
     def prepare(self, view: View) -> tuple[np.ndarray, tuple[int, int], torch.device]:

@@ -1,62 +1,111 @@
-"""Past and new evidence on key frames: the carried scores are blended into the segmenter's where the picture agrees.
+"""Past and new evidence: a network's scores and those carried from the past, blended by what the picture tells.
 
-A per-frame network errs anew on every frame, so what it said of the same surface a moment ago is worth something. How
-much, each pixel's colour tells: where the last key frame's picture, moved along the flow, looks like the current one,
-flow was right and nothing was uncovered, and the past counts for up to `WEIGHT`; where it does not, or where it would
-come from outside the image, only the new scores count.
+Where the last key frame's picture, moved along the flow, looks like the current one, flow was right and nothing was
+uncovered; where it does not, or where it would come from outside the image, the carried scores are worth nothing.
+
+On key frames (`fuse`) the past is blended into the segmenter's scores where the picture agrees: a per-frame network
+errs anew on every frame, so what it said of the same surface a moment ago is worth something. Between key frames
+(`update`) a look at the current frame at low resolution takes the place of the carried scores where the picture
+disagrees; the two branches are Accel's (Jain et al., CVPR 2019), whose corrective fusion has learned weights.
 """
 
 from __future__ import annotations
 
 import cv2
+import numpy as np
 import torch
+from numba import njit
 from torch import Tensor
 
 from vidseg_core.engine.geometry import View, resize
 from vidseg_core.engine.warp import warp
+from vidseg_core.threads import over_rows
 
 # Chosen on streets that no training saw; weights of 0.3 to 0.5 and tolerances of 5 to 10 are about equally good.
 WEIGHT = 0.5
 TOLERANCE = 5.0  # grey levels
+UPDATE_TOLERANCE = 10.0  # 7 to 14 are about equally good
 SMOOTHING = 1.0  # pixels of the grid: sensor noise and steep edges must not count as disagreement
 LEAST_PROBABILITY = 1e-6
 
 
 def picture(view: View) -> Tensor:
-    """What later frames compare with: 1 x 3 x h x w, float32, 0..255, smoothed; owns its memory."""
+    """What later frames compare with: 1 x 3 x h x w, uint8, smoothed; owns its memory."""
     small = cv2.resize(view.image, view.grid[::-1], interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), SMOOTHING)
-    return torch.from_numpy(small).permute(2, 0, 1)[None].to(view.device).float()
+    return torch.from_numpy(small).permute(2, 0, 1)[None].to(view.device)
 
 
-def past_weight(current: Tensor, past: Tensor, motion: Tensor | None) -> Tensor:
-    """How much the past says about each pixel of the current frame: 1 x 1 x h x w in 0..`WEIGHT`.
+def difference(current: Tensor, past: Tensor, motion: Tensor | None) -> Tensor:
+    """How much each pixel's colour differs from what the past lets expect: 1 x 1 x h x w, float32, grey levels.
+
+    Infinite where motion leads out of the past picture.
 
     Args:
         current, past: `picture` of the two frames.
         motion: 1 x 2 x h x w, flow from the current frame to the past one; None where nothing moved.
     """
     if motion is None:
-        return WEIGHT * _agreement(current, past)
+        return (current.float() - past.float()).abs().mean(1, keepdim=True)
     h, w = current.shape[2:]
+    if current.device.type == "cpu":
+        out = np.empty((h, w), dtype=np.float32)
+        pixels = (x.permute(0, 2, 3, 1).contiguous()[0].numpy() for x in (current, past, motion.float()))
+        over_rows(_difference_rows, h, *pixels, out)
+        return torch.from_numpy(out)[None, None]
     x = torch.arange(w, device=motion.device) + motion[:, 0]
     y = torch.arange(h, device=motion.device)[:, None] + motion[:, 1]
     inside = (x >= 0) & (x <= w - 1) & (y >= 0) & (y <= h - 1)
-    return WEIGHT * _agreement(current, warp(past, motion, padding="border")) * inside[:, None]
+    apart = (current.float() - warp(past.float(), motion, padding="border")).abs().mean(1, keepdim=True)
+    return torch.where(inside[:, None], apart, torch.inf)
 
 
-def _agreement(a: Tensor, b: Tensor) -> Tensor:
-    return torch.exp(-(((a - b).abs().mean(1, keepdim=True) / TOLERANCE) ** 2))
+@njit(nogil=True, cache=True)
+def _difference_rows(begin, end, current, past, motion, out):
+    height, width, channels = current.shape
+    one, right, bottom = np.float32(1.0), np.float32(width - 1), np.float32(height - 1)
+    for y in range(begin, end):
+        for x in range(width):
+            at_x, at_y = np.float32(x) + motion[y, x, 0], np.float32(y) + motion[y, x, 1]
+            if not (np.float32(0.0) <= at_x <= right and np.float32(0.0) <= at_y <= bottom):
+                out[y, x] = np.inf
+                continue
+            x0, y0 = int(at_x), int(at_y)
+            wx, wy = at_x - np.float32(x0), at_y - np.float32(y0)
+            x1, y1 = min(x0 + 1, width - 1), min(y0 + 1, height - 1)
+            total = np.float32(0.0)
+            for c in range(channels):
+                upper = np.float32(past[y0, x0, c]) * (one - wx) + np.float32(past[y0, x1, c]) * wx
+                lower = np.float32(past[y1, x0, c]) * (one - wx) + np.float32(past[y1, x1, c]) * wx
+                total += abs(upper * (one - wy) + lower * wy - np.float32(current[y, x, c]))
+            out[y, x] = total / np.float32(channels)
 
 
-def fuse(scores: Tensor, carried: Tensor, weight: Tensor) -> Tensor:
-    """Log-probabilities of the mixture, as large as `scores`.
+def fuse(scores: Tensor, carried: Tensor, apart: Tensor) -> Tensor:
+    """A key frame's scores with the past in them: log-probabilities of the mixture, as large as `scores`.
 
     Args:
         scores: 1 x C x any size, the segmenter's logits.
         carried: 1 x C x h x w, logits of the past at their new places.
-        weight: 1 x 1 x h x w, share of the past, 0..1.
+        apart: 1 x 1 x h x w, see `difference`; the share of the past is up to `WEIGHT`.
     """
     size = tuple(scores.shape[2:])
-    new, past, share = scores.float().softmax(1), resize(carried, size).softmax(1), resize(weight, size)
+    share = resize(WEIGHT * _likeness(apart, TOLERANCE), size)
+    new, past = scores.float().softmax(1), resize(carried, size).softmax(1)
     return torch.lerp(new, past, share).clamp_min(LEAST_PROBABILITY).log()
+
+
+def update(carried: Tensor, fresh: Tensor, apart: Tensor) -> Tensor:
+    """Carried logits, and where the picture is not what the past lets expect, fresh ones: 1 x C x h x w.
+
+    Args:
+        carried: 1 x C x h x w, logits of the past at their new places.
+        fresh: 1 x C x any size, logits of the current frame, seen at low resolution.
+        apart: 1 x 1 x h x w, see `difference`.
+    """
+    fresh = resize(fresh.float(), tuple(carried.shape[2:]))
+    return torch.lerp(fresh, carried, _likeness(apart, UPDATE_TOLERANCE))
+
+
+def _likeness(apart: Tensor, tolerance: float) -> Tensor:
+    return torch.exp(-((apart / tolerance) ** 2))

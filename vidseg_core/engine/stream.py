@@ -17,7 +17,7 @@ from vidseg_core.engine.change import change, small_picture
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.decode import decode
 from vidseg_core.engine.flow import FlowEstimator
-from vidseg_core.engine.fusion import fuse, past_weight, picture
+from vidseg_core.engine.fusion import difference, fuse, picture, update
 from vidseg_core.engine.geometry import View, grid_size, resize
 from vidseg_core.engine.key_frames import AtOnce, Job, KeyFrames
 from vidseg_core.engine.refine import Refinement
@@ -34,6 +34,7 @@ class Networks:
     """What all streams of an engine share; none of it has state.
 
     Attributes:
+        updater: what looks at every propagated frame at low resolution; None for nothing.
         feedback: whether a frame's refined logits are what the next frame starts from (as published); else each frame
             starts from the key frame's own, and its refinement is for itself.
     """
@@ -43,6 +44,7 @@ class Networks:
     refine: Refinement | None
     device: torch.device
     feedback: bool = True
+    updater: Segmenter | None = None
 
     @property
     def feeds_back(self) -> bool:
@@ -66,7 +68,7 @@ class Segmented:
     Attributes:
         scores: 1 x C x any size, as fine as the segmenter gives them.
         logits: 1 x C x h x w, the same on the grid.
-        picture: see `fusion.picture`; None without fusion.
+        picture: see `fusion.picture`; None where nothing compares with it.
         timings: milliseconds per stage.
     """
 
@@ -82,7 +84,7 @@ class Memory:
 
     Attributes:
         logits: 1 x C x h x w on the grid, of the key frame; of the last frame if refinement feeds back.
-        picture: of the key frame, see `fusion.picture`; None without fusion.
+        picture: of the key frame, see `fusion.picture`; None where nothing compares with it.
         small: of the key frame, see `change.small_picture`; None where the schedule does not look.
         way: 1 x 2 x h x w, flow from the last frame to that of the logits; None where nothing has moved.
         motion: the same to the key frame.
@@ -239,7 +241,7 @@ class Stream:
             timings.update(key.timings)
             scores, memory, fresh = key.scores, Memory(key.logits, key.picture, small), decision.reason
         else:
-            scores, memory = self._repair(past, view, timings)
+            scores, memory = self._repair(past, frame, view, timings)
             fresh = None if arrived is None else arrived.reason
             if job is not None:
                 waiting = Waiting(job, decision.reason, small)
@@ -318,12 +320,11 @@ class Stream:
         with timings.stage("segment"):
             scores = self._networks.segmenter(frame)  # 1 x C x any size
         view = self._view(frame)
-        if self._config.fusion:
+        if self._config.fusion or self._networks.updater is not None:
             with timings.stage("fuse"):
                 shown = picture(view)
-                if past is not None:
-                    weight = past_weight(shown, past.memory.picture, past.memory.motion)
-                    scores = fuse(scores, past.logits, weight)
+                if past is not None and self._config.fusion:
+                    scores = fuse(scores, past.logits, difference(shown, past.memory.picture, past.memory.motion))
         return Segmented(scores, resize(scores, view.grid), shown, timings)
 
     def _move(self, flow_input: object, timings: Timings) -> tuple[Past, Waiting | None]:
@@ -342,14 +343,20 @@ class Stream:
                 logits = warp(logits, memory.way, self._config.warp_align_corners, self._padding)
             return Past(logits, memory), None if state.waiting is None else state.waiting.after(flow)
 
-    def _repair(self, past: Past, view: View, timings: Timings) -> tuple[Tensor, Memory]:
+    def _repair(self, past: Past, frame: Frame, view: View, timings: Timings) -> tuple[Tensor, Memory]:
         """Logits of this frame, 1 x C x h x w, and what to remember."""
-        if self._networks.refine is None:
-            return past.logits, past.memory
-        with timings.stage("refine"):
-            self.refined = self._networks.refine(past.logits, view.grid_bgr)
-            logits = self.refined.logits
-        return logits, replace(past.memory, logits=logits, way=None) if self._networks.feedback else past.memory
+        logits, memory = past
+        if self._networks.refine is not None:
+            with timings.stage("refine"):
+                self.refined = self._networks.refine(logits, view.grid_bgr)
+                logits = self.refined.logits
+            if self._networks.feedback:
+                memory = replace(memory, logits=logits, way=None)
+        if self._networks.updater is not None:
+            with timings.stage("update"):
+                fresh = self._networks.updater(frame)
+                logits = update(logits, fresh, difference(picture(view), memory.picture, memory.motion))
+        return logits, memory
 
     @staticmethod
     def _confidence(logits: Tensor) -> np.ndarray:

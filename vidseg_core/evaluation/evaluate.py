@@ -348,7 +348,8 @@ def label(
 def shared_engines(engines: list[Engine]) -> list[Engine]:
     """The engines again, such that what several streams ask of one frame is computed once.
 
-    Engines share a segmenter if theirs is one object, and a flow estimator if their configurations choose it alike.
+    Engines share a segmenter or an updater if theirs is one object, and a flow estimator if their configurations choose
+    it alike.
     """
     segmenters: dict[int, _SegmentedOnce] = {}
     flows: dict[tuple, _FlowOnce] = {}
@@ -357,9 +358,14 @@ def shared_engines(engines: list[Engine]) -> list[Engine]:
         networks, config = engine.networks, engine.config
         brings_flow = config.refine_weights if config.flow == "light" and config.flow_weights is None else None
         key = (config.flow, config.flow_weights, config.flow_scale, config.dis_preset, config.grid_stride, brings_flow)
-        segmenter = segmenters.setdefault(id(networks.segmenter), _SegmentedOnce(networks.segmenter))
         shared = copy(engine)
-        shared.networks = replace(networks, segmenter=segmenter, flow=flows.setdefault(key, _FlowOnce(networks.flow)))
+        shared.networks = replace(
+            networks,
+            segmenter=segmenters.setdefault(id(networks.segmenter), _SegmentedOnce(networks.segmenter)),
+            updater=networks.updater
+            and segmenters.setdefault(id(networks.updater), _SegmentedOnce(networks.updater)),
+            flow=flows.setdefault(key, _FlowOnce(networks.flow)),
+        )
         found.append(shared)
     return found
 

@@ -33,8 +33,9 @@ def config_of(config: EngineConfig, mode: str) -> EngineConfig:
     """
     if mode == "per_frame":
         return replace(
-            config, key_frames="sync", schedule="fixed", interval=0, flow="none", fusion=False, refine=False
-        )
+            config, key_frames="sync", schedule="fixed", interval=0, flow="none", fusion=False, refine=False,
+            update_scale=0.0, update_weights=None,
+        )  # fmt: skip
     return replace(config, key_frames=mode)
 
 
@@ -44,7 +45,7 @@ def variant(engine: Engine, mode: str) -> Engine:
     other.background = None
     other.config = config_of(engine.config, mode)
     if mode == "per_frame":
-        other.networks = replace(engine.networks, flow=NoFlow(), refine=None)
+        other.networks = replace(engine.networks, flow=NoFlow(), refine=None, updater=None)
     return other
 
 

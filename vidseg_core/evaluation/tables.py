@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vidseg_core.evaluation.evaluate import Method, Score
 
-TRAITS = ("scale", "flow", "fusion", "refine", "refine_weights", "edge")
+TRAITS = ("scale", "flow", "fusion", "update", "refine", "refine_weights", "edge")
 _COLUMNS = {
     "interval": "i", "avg_miou": "avg mIoU", "min_miou": "min mIoU", "pixel_accuracy": "pixels",
     "temporal_consistency": "consistency", "fps": "FPS",
@@ -66,7 +66,9 @@ def name(row: dict, rows: Sequence[dict]) -> str:
 def _trait(trait: str, value) -> str:
     if isinstance(value, bool):
         return trait if value else f"no-{trait}"
-    return f"scale-{value:g}" if trait == "scale" else Path(value).name.split(".")[0]
+    if trait in ("scale", "update"):
+        return f"{trait}-{value:g}" if value else f"no-{trait}"
+    return Path(value).name.split(".")[0]
 
 
 def summary_table(rows: Sequence[dict]) -> str:

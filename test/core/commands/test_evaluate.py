@@ -103,6 +103,17 @@ def test_rows_are_all_combinations_and_score_the_same_frames(data, weights, tmp_
     assert "4 of 6 labelled frames scored" in printed and "mIoU in percent by frames since the key frame" in printed
 
 
+def test_looks_between_key_frames_are_a_column_of_methods(data, weights, tmp_path, capsys):
+    options = ("--interval", 2, "--update-scale", 0, 0.5, "--update-weights", weights, "--no-fps", "--out", tmp_path)
+    assert run(data, "--weights", weights, *options, *COMMON) == 0
+    without, with_it = results(tmp_path)["rows"]
+    assert (without["update"], with_it["update"]) == (0, 0.5)
+    assert without["miou_by_distance"][0] == with_it["miou_by_distance"][0]
+    assert without["confusion"] != with_it["confusion"]
+    printed = capsys.readouterr().out
+    assert "no-update " in printed and "update-0.5 " in printed
+
+
 def test_interval_zero_alone_scores_every_frame(data, weights, tmp_path):
     assert run(data, "--weights", weights, "--interval", 0, "--no-fps", "--out", tmp_path, *COMMON) == 0
     report = results(tmp_path)

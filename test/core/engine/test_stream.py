@@ -58,6 +58,29 @@ def test_a_key_frame_is_decoded_from_the_segmenter_s_own_scores():
     assert (copied == first.labels).mean() > 0.85 and (copied != first.labels).any()
 
 
+@pytest.mark.parametrize("fusion", [False, True])
+@pytest.mark.parametrize("flow", [NoFlow(), DIS()])
+def test_what_the_past_does_not_show_is_looked_at_between_key_frames(flow, fusion):
+    """Half of the picture becomes another one: there the updater's labels appear, elsewhere the key frame's stay."""
+    segmenter, updater = CountingSegmenter(4), CountingSegmenter(4)
+    networks = Networks(segmenter, flow, None, CPU, updater=updater)
+    stream = Stream(EngineConfig(interval=2, grid_stride=4, fusion=fusion), networks)
+    first, other = frame(0), frame(1)
+    image = first.image.copy()
+    image[:, 64:] = 255 - image[:, 64:] // 2
+    second = Frame(image, STEP_NS, name="1", labels=other.labels)
+    np.testing.assert_array_equal(stream.step(first).labels, first.labels)
+    result = stream.step(second)
+    assert (segmenter.seen, updater.seen) == (["0"], ["1"])
+    assert (result.labels[:, :56] == first.labels[:, :56]).mean() > 0.85
+    assert (result.labels[:, 72:] == other.labels[:, 72:]).mean() > 0.85
+    assert {"update", "warp"} <= set(result.timings)
+    repeated = stream.step(Frame(first.image, 2 * STEP_NS, name="2", labels=other.labels)).labels
+    if isinstance(flow, NoFlow):  # on noise DIS finds anything
+        assert (repeated == first.labels).mean() > 0.85, "what was looked at is not remembered"
+    assert stream.step(frame(3)).is_key and updater.seen == ["1", "2"]
+
+
 @pytest.mark.parametrize("size", [(64, 64), (67, 91), (97, 130)])
 @pytest.mark.parametrize("stride", [4, 8])
 @pytest.mark.parametrize("classes", [1, 255])
