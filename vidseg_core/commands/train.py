@@ -139,7 +139,11 @@ def _add_refine(networks) -> None:
     data.add_argument(
         "--weights", default="camvid-swiftnet-r18", metavar="NAME|FILE", help="the segmenter (%(default)s)"
     )
-    _add_run(parser)
+    run = _add_run(parser)
+    run.add_argument(
+        "--init", metavar="FILE|NAME",
+        help="start from the flow network and, where classes and edge map are the same, the refinement in a file",
+    )  # fmt: skip
     data.add_argument(
         "--input-scale", type=float, metavar="X",
         help="size of the segmenter's input in units of the image's (as trained)",
@@ -207,11 +211,12 @@ def _train_refine(args: argparse.Namespace) -> int:
     segmenter = load_swiftnet(path)
     check_table(path, segmenter.num_classes, mix.classes)
     scale = args.input_scale or read_metadata(path).get("input_scale") or 1.0
+    init = find_weights(args.init) if args.init else None
     return _watched(
         args.output,
         lambda command, report: train_refine(
             mix, segmenter, config, args.output, input_scale=scale, device=device, workers=args.workers,
-            segmenter_record={"file": path.name, "sha256": checksum(path, "sha256")}, resume=args.resume,
+            segmenter_record={"file": path.name, "sha256": checksum(path, "sha256")}, init=init, resume=args.resume,
             command=command, report=report,
         ),
     )  # fmt: skip

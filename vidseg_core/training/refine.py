@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from vidseg_core import distributed
+from vidseg_core.classes import ClassTable
 from vidseg_core.engine.config import DIS_PRESETS, GRID_STRIDES
 from vidseg_core.engine.decode import decode
 from vidseg_core.engine.flow import DIS, FlowEstimator
@@ -25,7 +26,15 @@ from vidseg_core.engine.geometry import resize
 from vidseg_core.engine.warp import warp
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.evaluation.metrics import ConfusionMatrix
-from vidseg_core.networks.checkpoint import REFINE, SWNET_SEQ, read_metadata, read_tensors, save_weights
+from vidseg_core.networks.checkpoint import (
+    REFINE,
+    SWNET_SEQ,
+    load_swnet_seq,
+    read_classes,
+    read_metadata,
+    read_tensors,
+    save_weights,
+)
 from vidseg_core.networks.flow_light import FLOW_UNIT, FlowLight
 from vidseg_core.networks.guided_refine import GuidedRefine
 from vidseg_core.networks.swiftnet import SwiftNet
@@ -163,6 +172,34 @@ def start_from_the_warped(refine: GuidedRefine) -> None:
     norm.bias.data[0] = 3.0
 
 
+def initialise(path: Path, net: Propagation, classes: ClassTable) -> list[str]:
+    """Start `net` from a file: its flow network where one is trained, its refinement where that is of the same form.
+
+    Returns:
+        What was taken.
+
+    Raises:
+        CheckpointError: nothing of it fits, or it cannot be read.
+    """
+    flow, refine = load_swnet_seq(path)
+    stored = read_classes(path)
+    taken = []
+    if net.flow is not None and flow is not None:
+        net.flow.load_state_dict(flow.state_dict())
+        taken.append("the flow network")
+    same = refine.num_classes == len(classes) and (stored is None or stored.names == classes.names)
+    if same and refine.edge == net.refine.edge:
+        net.refine.load_state_dict(refine.state_dict())
+        taken.append("the refinement")
+    if not taken:
+        raise CheckpointError(
+            f"{path}: expected refinement for the {len(classes)} classes of table {classes.name!r}, edge map "
+            f"{'on' if net.refine.edge else 'off'}, or a flow network to train; found refinement for "
+            f"{refine.num_classes} classes, edge map {'on' if refine.edge else 'off'}"
+        )
+    return taken
+
+
 def train_refine(
     mix: Mix,
     segmenter: SwiftNet,
@@ -173,6 +210,7 @@ def train_refine(
     segmenter_record: dict | None = None,
     device: torch.device | str = "cpu",
     workers: int = 1,
+    init: Path | None = None,
     resume: bool = False,
     command: str = "",
     report: Callable[[str], None] = print,
@@ -187,6 +225,7 @@ def train_refine(
         input_scale: size of its input in units of the image's.
         segmenter_record: which weights it has, for the record in the new ones.
         workers: threads that prepare clips.
+        init: weights to start from, see `initialise`.
         resume: go on from the last finished epoch in `output`.
         command: what was typed, for the record.
         report: takes one line of text about each epoch.
@@ -209,7 +248,15 @@ def train_refine(
     run = _Run(mix, segmenter, config, output, torch.device(device), weights, input_scale)
     if resume:
         run.restore()
-    run.record = {"command": command, "segmenter": segmenter_record, "data": run.data()}
+    elif init is not None:
+        taken = initialise(init, run.net, mix.classes)
+        if distributed.is_writer():
+            report(f"from {init.name}: {' and '.join(taken)}")
+        run.average = WeightAverage(run.net, config.average)
+    run.record = {
+        "command": command, "init": init.name if init and not resume else None, "segmenter": segmenter_record,
+        "data": run.data(),
+    }  # fmt: skip
     return run.loop(workers, report)
 
 

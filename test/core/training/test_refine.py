@@ -11,15 +11,15 @@ from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.flow import DIS
 from vidseg_core.engine.segmenter import TruthSegmenter
-from vidseg_core.errors import ConfigError
+from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.frame import Frame
-from vidseg_core.networks.checkpoint import load_swnet_seq, read_metadata
+from vidseg_core.networks.checkpoint import load_swnet_seq, read_metadata, save_weights
 from vidseg_core.networks.swiftnet import SwiftNet
 from vidseg_core.training.augment import Augmentation
 from vidseg_core.training.clip_loader import ClipSource
 from vidseg_core.training.clips import ClipMaker
 from vidseg_core.training.mix import make_mix
-from vidseg_core.training.refine import Propagation, RefineTraining, divergence, train_refine
+from vidseg_core.training.refine import Propagation, RefineTraining, divergence, initialise, train_refine
 
 VIEW = Augmentation(crop=(64, 96), scale=(1.0, 1.2))
 QUICK = {"epochs": 2, "batch": 2, "warmup": 0.5, "steps": 2, "hold_back": 0.25, "grid_stride": 4, "augmentation": VIEW}
@@ -64,6 +64,30 @@ def test_training_writes_weights_that_the_engine_runs(mix, tmp_path, flow, edge,
     for number in range(3):
         labels = stream.step(Frame(part.read_image(0), number * 10**8, labels=part.read_labels(0))).labels
     assert labels.shape == (96, 128) and stream.refined is not None
+
+
+def test_it_starts_from_what_fits_of_a_file(tmp_path):
+    torch.manual_seed(0)
+    classes = load_classes("camvid")
+    donor = Propagation(11, RefineTraining(flow="light", edge=True))
+    save_weights(tmp_path / "seq.safetensors", donor.state_dict(), {"architecture": "swnet-seq"})
+    table = load_classes("cityscapes").to_dict()
+    other = Propagation(19, RefineTraining(flow="light", edge=True))
+    save_weights(tmp_path / "19.safetensors", other.state_dict(), {"architecture": "swnet-seq", "classes": table})
+
+    def start(name, **config):
+        net = Propagation(11, RefineTraining(**config))
+        return net, initialise(tmp_path / name, net, classes)
+
+    net, taken = start("seq.safetensors", flow="light", edge=True)
+    assert taken == ["the flow network", "the refinement"]
+    assert all(torch.equal(value, donor.state_dict()[key]) for key, value in net.state_dict().items())
+    net, taken = start("19.safetensors", flow="light", edge=True)
+    assert taken == ["the flow network"]
+    assert torch.equal(next(net.flow.parameters()), next(other.flow.parameters()))
+    assert start("seq.safetensors", flow="dis", edge=True)[1] == ["the refinement"]
+    with pytest.raises(CheckpointError, match="11 classes of table 'camvid', edge map off.*19 classes, edge map on"):
+        start("19.safetensors", flow="dis", edge=False)
 
 
 def test_a_resumed_training_ends_where_an_unbroken_one_does(mix, tmp_path):
