@@ -263,15 +263,17 @@ ENGINE_DECLARATIONS = (
     ),
     Declaration("dis_preset", ENGINE.dis_preset, "Accuracy of dis.", choices=DIS_PRESETS),
     Declaration(
-        "update_scale",
-        ENGINE.update_scale,
-        "Size of the input, in units of the image's, at which a network looks at propagated frames, too, 0.25 to 2; "
-        "less is lost far from key frames, and each frame takes longer. 0 is off.",
-        low=0.0,
-        high=2.0,
+        "update_weights",
+        "",
+        "Network that looks at propagated frames at low resolution, a name or a path: less is lost far from key "
+        "frames, and each frame takes longer. Empty for none.",
     ),
     Declaration(
-        "update_weights", "", "Network for `update_scale`, a name or a path; empty takes the one for key frames."
+        "update_scale",
+        0.0,
+        "Size of its input in units of the image's, 0.25 to 2; 0 takes what the weights were trained for.",
+        low=0.0,
+        high=2.0,
     ),
     Declaration("fusion", ENGINE.fusion, "Blend the carried past into key frames, where the picture agrees with it."),
     Declaration("refine", ENGINE.refine, "Repair propagated logits; needs `refine_weights`."),

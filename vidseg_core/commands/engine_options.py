@@ -11,7 +11,7 @@ from vidseg_core.engine.config import DIS_PRESETS, FLOWS, GRID_STRIDES, RUNTIMES
 
 _FIELDS = (
     "weights refine_weights flow_weights classes interval input_scale grid_stride flow flow_scale dis_preset "
-    "update_scale update_weights fusion refine device runtime num_threads ego_mask"
+    "update_weights update_scale fusion refine device runtime num_threads ego_mask"
 ).split()
 
 
@@ -41,12 +41,12 @@ def add_engine_arguments(parser: argparse.ArgumentParser, several: bool = False)
     group.add_argument("--flow-scale", type=float, metavar="S", help="size of the image for --flow dis")
     group.add_argument("--dis-preset", choices=DIS_PRESETS, help=f"for --flow dis (default: {default.dis_preset})")
     group.add_argument(
-        "--update-scale", type=float, metavar="S",
-        help="look at propagated frames, too, at this size of a network's input: less is lost far from key frames; "
-        "0 is off (default: 0)", **number,
+        "--update-weights", metavar="NAME|PATH",
+        help="network that looks at propagated frames at low resolution, so that less is lost far from key frames"
+        + ("; none for none" if several else ""), **number,
     )  # fmt: skip
     group.add_argument(
-        "--update-weights", metavar="NAME|PATH", help="network for that (default: the one for key frames)"
+        "--update-scale", type=float, metavar="S", help="size of its input (default: as trained)", **number
     )
     switch = {"choices": ("on", "off"), "nargs": "+"} if several else {"action": argparse.BooleanOptionalAction}
     usual = "on" if default.fusion else "off"
@@ -84,11 +84,12 @@ def method_choices(args: argparse.Namespace):
         refine=switches(args.refine, args.refine_weights is not None),
         refine_weights=each(args.refine_weights, None),
         edge=switches(args.edge, None),
-        updates=each(args.update_scale, default.update_scale),
+        update_weights=each([None if name == "none" else name for name in args.update_weights or ()], None),
+        update_scales=each(args.update_scale, None),
     )
     # What is chosen takes the place of these.
     fixed = {"interval": 0, "input_scale": None, "flow": "none", "fusion": False, "refine": False}
-    fixed["update_scale"] = max(choices.updates)
+    fixed |= {"update_weights": None, "update_scale": None}
     return engine_config(args, refine_weights=choices.refine_weights[0], **fixed), choices
 
 

@@ -22,10 +22,13 @@ from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.networks import checkpoint
 from vidseg_core.networks.flow_light import FlowLight
 from vidseg_core.networks.registry import checksum, find_weights, record_of
+from vidseg_core.networks.swiftnet import SwiftNet
 from vidseg_core.threads import available_threads, set_num_threads
 
 # Of the grid that public refinement files were trained on.
 PUBLISHED_STRIDE = 8
+# Of update networks that do not tell: an eighth of the work of a key frame that is seen at 1.5.
+UPDATE_SCALE = 0.5
 
 
 class Engine:
@@ -138,10 +141,8 @@ def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, class
     files: dict[str, Path] = {}
     if segmenter is None:
         files["segmenter"] = find_weights(config.weights)
-        network = checkpoint.load_swiftnet(files["segmenter"])
+        network, scale = _swiftnet(files["segmenter"], config.input_scale, 1.0, device)
         classes = _classes(config, files["segmenter"], network.num_classes)
-        scale = config.input_scale or checkpoint.read_metadata(files["segmenter"]).get("input_scale") or 1.0
-        network = _place(network, device)
         segmenter = NetworkSegmenter(network, scale, device, runtime.executor(network, "segmenter"))
     light, refine, feedback = None, None, True
     if config.refine_weights is not None:
@@ -154,25 +155,23 @@ def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, class
             config = replace(config, grid_stride=trained.get("grid_stride", PUBLISHED_STRIDE))
     flow = _flow(config, light, files, device, runtime)
     refine = Refinement(_place(refine, device), runtime.executor) if config.refine else None
-    updater = _updater(config, segmenter, classes, files, device, runtime) if config.update_scale else None
+    updater = None
+    if config.update_weights is not None:
+        files["updater"] = find_weights(config.update_weights)
+        network, scale = _swiftnet(files["updater"], config.update_scale, UPDATE_SCALE, device)
+        check_table(files["updater"], network.num_classes, classes)
+        # Even if it is the network of key frames: the two run at the same time, at sizes of their own.
+        updater = NetworkSegmenter(network, scale, device, runtime.executor(network, "update network"))
     networks = Networks(segmenter, flow, refine, device, feedback, updater)
     return Engine(config, classes, networks, files, runtime, num_threads)
 
 
-def _updater(
-    config: EngineConfig, segmenter: Segmenter, classes: ClassTable, files: dict[str, Path], device: torch.device,
-    runtime: Runtime,
-) -> Segmenter:  # fmt: skip
-    """What looks at propagated frames. Has an executor of its own: it runs while key frames are segmented."""
-    if config.update_weights is not None:
-        path = files["updater"] = find_weights(config.update_weights)
-        network = _place(checkpoint.load_swiftnet(path), device)
-        check_table(path, network.num_classes, classes)
-    elif isinstance(segmenter, NetworkSegmenter):
-        network = segmenter.network
-    else:
-        raise ConfigError("update_weights: update_scale needs a network, and what labels key frames is none")
-    return NetworkSegmenter(network, config.update_scale, device, runtime.executor(network, "update network"))
+def _swiftnet(
+    path: Path, scale: float | None, otherwise: float, device: torch.device
+) -> tuple[SwiftNet, float]:
+    """The network in a file, and its input scale: `scale`, or else the one it was trained for, or else `otherwise`."""
+    trained = checkpoint.read_metadata(path).get("input_scale")
+    return _place(checkpoint.load_swiftnet(path), device), scale or trained or otherwise
 
 
 def read_ego_mask(path: str | Path) -> np.ndarray:

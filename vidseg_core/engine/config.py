@@ -44,9 +44,10 @@ class EngineConfig:
         flow: how motion is found: dis (OpenCV's DIS), light, flownet_s, flownet2_s, or none (labels are copied).
         flow_scale: size of the image that `dis` works on, 0.05 to 1; None chooses by the image's size.
         dis_preset: OpenCV's ultrafast, fast or medium; or fine: ultrafast with finer, denser patches.
-        update_scale: size of the input, in units of the image's, at which a network looks at every propagated frame,
-            too, to label what the past does not show, see `fusion.py`; 0.25 to 2, or 0 for not at all.
-        update_weights: the network for that; None takes the one for key frames.
+        update_weights: segmentation network that looks at every propagated frame at low resolution and labels what the
+            past does not show, see `fusion.py`; None for none.
+        update_scale: size of its input in units of the image's, 0.25 to 2; None takes the scale that the weights were
+            trained for, or 0.5.
         fusion: whether key frames blend what is carried from the past into the network's scores, see `fusion.py`.
         refine: whether guided refinement repairs propagated logits; needs `refine_weights`.
         warp_align_corners: False reproduces the published SwNet-seq, which samples half a pixel beside its flow.
@@ -76,8 +77,8 @@ class EngineConfig:
     flow: str = "dis"
     flow_scale: float | None = None
     dis_preset: str = "fine"
-    update_scale: float = 0.0
     update_weights: str | None = None
+    update_scale: float | None = None
     fusion: bool = True
     refine: bool = False
     warp_align_corners: bool = True
@@ -109,8 +110,7 @@ class EngineConfig:
         self._check(self.num_threads >= 0, "num_threads", "0 (all processors) or more")
         self._check_range("input_scale", 0.25, 2.0)
         self._check_range("flow_scale", 0.05, 1.0)
-        looks = self._is_number("update_scale") and (self.update_scale == 0 or 0.25 <= self.update_scale <= 2)
-        self._check(looks, "update_scale", "0 (off) or a number in 0.25..2")
+        self._check_range("update_scale", 0.25, 2.0)
         self._check(self._is_number("max_gap_s") and self.max_gap_s > 0, "max_gap_s", "a number of seconds above 0")
         self._check_choice("key_frames", KEY_FRAMES)
         if self.grid_stride is not None:
@@ -125,8 +125,6 @@ class EngineConfig:
         self._check(known, "device", "auto, cpu, cuda or cuda:N")
         if self.refine and self.refine_weights is None:
             raise ConfigError("refine: refinement needs refine_weights, none are given")
-        if self.update_weights is not None and not self.update_scale:
-            raise ConfigError("update_weights: expected an update_scale above 0 with them, got 0")
         if self.flow in ("flownet_s", "flownet2_s") and self.flow_weights is None:
             raise ConfigError(f"flow: {self.flow!r} needs flow_weights, none are given")
         if self.flow == "light" and self.flow_weights is None and self.refine_weights is None:

@@ -27,7 +27,8 @@ class Choices:
         scales: of the network's input; None takes the one it was trained for.
         flows: see `EngineConfig.flow`.
         fusion: whether key frames keep what the past knew.
-        updates: see `EngineConfig.update_scale`.
+        update_weights: see `EngineConfig`.
+        update_scales: see `EngineConfig.update_scale`.
         refine: whether to repair propagated labels.
         refine_weights: with which weights.
         edge: whether the refinement sees the edge map; None: as its network was made. False for a network that was
@@ -41,7 +42,8 @@ class Choices:
     refine: tuple[bool, ...]
     refine_weights: tuple[str | None, ...]
     edge: tuple[bool | None, ...] = (None,)
-    updates: tuple[float, ...] = (0.0,)
+    update_weights: tuple[str | None, ...] = (None,)
+    update_scales: tuple[float | None, ...] = (None,)
 
 
 def build_methods(base: EngineConfig, choices: Choices, truth: ClassTable | None = None) -> list[Method]:
@@ -66,27 +68,31 @@ def build_methods(base: EngineConfig, choices: Choices, truth: ClassTable | None
         else:
             repairs.append((False, choices.refine_weights[0], None))
     combinations = []
-    for scale, flow, fusion, update, (refine, weights, edge) in product(
-        choices.scales, choices.flows, choices.fusion, choices.updates, repairs
+    updates: list[tuple[str | None, float | None]] = []
+    for name in choices.update_weights:
+        updates += product((name,), choices.update_scales if name else (None,))
+    for scale, flow, fusion, (update, update_scale), (refine, weights, edge) in product(
+        choices.scales, choices.flows, choices.fusion, updates, repairs
     ):
         chosen = {
             "input_scale": scale, "flow": flow, "fusion": fusion, "refine": refine, "refine_weights": weights,
-            "update_scale": update, "update_weights": base.update_weights if update else None,
+            "update_weights": update, "update_scale": update_scale,
         }  # fmt: skip
         # All are checked before the first file is read.
         configs = [replace(base, **chosen, interval=interval) for interval in choices.intervals]
         combinations.append((configs[-1], edge))
-    updaters: dict[tuple[float | None, float], Segmenter | None] = {}
+    updaters: dict[tuple[str | None, float | None], Segmenter | None] = {}
     for config, edge in combinations:
         engine = build_engine(config, *segmenters.get(config.input_scale, ()))
         segmenters.setdefault(config.input_scale, (engine.networks.segmenter, engine.classes))
-        updater = updaters.setdefault((config.input_scale, config.update_scale), engine.networks.updater)
+        updater = updaters.setdefault((config.update_weights, config.update_scale), engine.networks.updater)
         engine.networks = replace(engine.networks, updater=updater)
         if config.refine:
             edge = _choose_edge(engine, edge)
         traits = {
             "scale": getattr(engine.networks.segmenter, "input_scale", None), "flow": config.flow,
-            "fusion": config.fusion, "update": config.update_scale, "refine": config.refine, "edge": edge,
+            "fusion": config.fusion, "update": config.update_weights,
+            "update_scale": getattr(updater, "input_scale", None), "refine": config.refine, "edge": edge,
             "refine_weights": config.refine_weights if config.refine else None,
         }  # fmt: skip
         methods.append(Method(engine, traits, choices.intervals))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vidseg_core.evaluation.evaluate import Method, Score
 
-TRAITS = ("scale", "flow", "fusion", "update", "refine", "refine_weights", "edge")
+TRAITS = ("scale", "flow", "fusion", "update", "update_scale", "refine", "refine_weights", "edge")
 _COLUMNS = {
     "interval": "i", "avg_miou": "avg mIoU", "min_miou": "min mIoU", "pixel_accuracy": "pixels",
     "temporal_consistency": "consistency", "fps": "FPS",
@@ -56,18 +56,25 @@ def name(row: dict, rows: Sequence[dict]) -> str:
     """What sets a row's method apart from the others'; its flow if nothing does."""
     parts = []
     for trait in TRAITS:
-        # Without refinement, its weights and edge map are no trait.
-        matter = [other for other in rows if other["refine"]] if trait in ("edge", "refine_weights") else rows
+        matter = [other for other in rows if _matters(trait, other)]
         if row in matter and len({str(other.get(trait)) for other in matter}) > 1:
             parts.append(_trait(trait, row.get(trait)))
     return " ".join(parts) or row["flow"]
 
 
+def _matters(trait: str, row: dict) -> bool:
+    """Without refinement its weights and edge map are no trait, nor is the scale of an update that there is not."""
+    depends_on = {"edge": "refine", "refine_weights": "refine", "update_scale": "update"}.get(trait)
+    return depends_on is None or bool(row.get(depends_on))
+
+
 def _trait(trait: str, value) -> str:
     if isinstance(value, bool):
         return trait if value else f"no-{trait}"
-    if trait in ("scale", "update"):
-        return f"{trait}-{value:g}" if value else f"no-{trait}"
+    if trait in ("scale", "update_scale"):
+        return f"{trait.replace('_', '-')}-{value:g}"
+    if value is None:
+        return f"no-{trait}"
     return Path(value).name.split(".")[0]
 
 

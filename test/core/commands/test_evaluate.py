@@ -103,15 +103,16 @@ def test_rows_are_all_combinations_and_score_the_same_frames(data, weights, tmp_
     assert "4 of 6 labelled frames scored" in printed and "mIoU in percent by frames since the key frame" in printed
 
 
-def test_looks_between_key_frames_are_a_column_of_methods(data, weights, tmp_path, capsys):
-    options = ("--interval", 2, "--update-scale", 0, 0.5, "--update-weights", weights, "--no-fps", "--out", tmp_path)
-    assert run(data, "--weights", weights, *options, *COMMON) == 0
-    without, with_it = results(tmp_path)["rows"]
-    assert (without["update"], with_it["update"]) == (0, 0.5)
-    assert without["miou_by_distance"][0] == with_it["miou_by_distance"][0]
-    assert without["confusion"] != with_it["confusion"]
+def test_looks_between_key_frames_are_traits_of_methods(data, weights, tmp_path, capsys):
+    options = ("--interval", 2, "--update-weights", "none", weights, "--update-scale", 0.5, 1, "--no-fps")
+    assert run(data, "--weights", weights, *options, "--out", tmp_path, *COMMON) == 0
+    without, *with_it = results(tmp_path)["rows"]
+    assert (without["update"], without["update_scale"]) == (None, None)
+    assert [(row["update"], row["update_scale"]) for row in with_it] == [(weights, 0.5), (weights, 1)]
+    assert {row["miou_by_distance"][0] for row in (without, *with_it)} == {without["miou_by_distance"][0]}
+    assert without["confusion"] != with_it[0]["confusion"] != with_it[1]["confusion"]
     printed = capsys.readouterr().out
-    assert "no-update " in printed and "update-0.5 " in printed
+    assert all(name in printed for name in ("no-update ", "untrained update-scale-0.5 ", "untrained update-scale-1 "))
 
 
 def test_interval_zero_alone_scores_every_frame(data, weights, tmp_path):

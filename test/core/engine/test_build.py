@@ -7,7 +7,6 @@ from vidseg_core.classes import load_classes
 from vidseg_core.engine.build import build_engine, read_ego_mask
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.flow import DIS, NetworkFlow, NoFlow
-from vidseg_core.engine.segmenter import TruthSegmenter
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.frame import Frame
 from vidseg_core.networks.checkpoint import save_weights
@@ -55,23 +54,17 @@ def frame(index, size=(96, 128)):
     return Frame(image, index * 33_000_000, name=str(index))
 
 
-def test_propagated_frames_are_looked_at_by_the_network_of_key_frames_or_one_of_their_own(files):
+def test_a_network_looks_at_propagated_frames(files):
     assert build_engine(config(files)).networks.updater is None
-    same = build_engine(config(files, update_scale=0.25))
-    assert same.networks.updater.network is same.networks.segmenter.network
-    assert (same.networks.updater.input_scale, same.networks.segmenter.input_scale) == (0.25, 0.5)
     weights = files / "segmenter.safetensors"
-    own = build_engine(config(files, update_scale=1, update_weights=weights))
-    assert own.networks.updater.network is not own.networks.segmenter.network
-    assert own.weight_files["updater"] == weights and own.runtimes()["updater"] == "eager"
-
-
-def test_without_a_network_for_key_frames_the_update_needs_its_own(files):
-    truth = TruthSegmenter(len(CAMVID))
-    with pytest.raises(ConfigError, match="update_scale needs a network"):
-        build_engine(config(files, update_scale=0.5), truth, CAMVID)
-    weights = files / "segmenter.safetensors"
-    assert build_engine(config(files, update_scale=0.5, update_weights=weights), truth, CAMVID).networks.updater
+    engine = build_engine(config(files, input_scale=1, update_weights=weights))
+    updater = engine.networks.updater
+    assert updater.network is not engine.networks.segmenter.network
+    assert (updater.input_scale, engine.networks.segmenter.input_scale) == (0.5, 1)
+    assert engine.weight_files["updater"] == weights and engine.runtimes()["updater"] == "eager"
+    assert build_engine(config(files, update_weights=weights, update_scale=0.25)).networks.updater.input_scale == 0.25
+    silent = build_engine(config(files, update_weights=files / "plain.pt"))
+    assert silent.networks.updater.input_scale == 0.5
 
 
 def test_classes_and_input_scale_come_from_the_weights(files):
@@ -161,8 +154,8 @@ def test_public_swnet_seq_on_a_real_snippet(files, shared_data, upstream_weights
         ),
         ({"refine_weights": "segmenter.safetensors"}, "expected weights of swnet-seq or guided-refine, found swiftnet"),
         ({"flow": "light", "refine_weights": "refine.safetensors"}, "brings no flow network"),
-        ({"update_scale": 0.5, "update_weights": "gone.pt"}, "neither a weight file nor the name of one"),
-        ({"update_scale": 0.5, "update_weights": "refine.safetensors"}, "expected weights of swiftnet"),
+        ({"update_weights": "gone.pt"}, "neither a weight file nor the name of one"),
+        ({"update_weights": "refine.safetensors"}, "expected weights of swiftnet"),
         ({"flow": "flownet2_s", "flow_weights": "flownet.pt"}, "expected weights of FlowNet2S, found UpstreamFlowNetS"),
         ({"weights": "plain.pt"}, "does not tell its 11 classes; name a class table"),
         ({"weights": "gone.pt"}, "neither a weight file nor the name of one"),
