@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -13,7 +15,7 @@ from vidseg_core.engine.flow import DIS
 from vidseg_core.engine.segmenter import TruthSegmenter
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.frame import Frame
-from vidseg_core.networks.checkpoint import load_swnet_seq, read_metadata, save_weights
+from vidseg_core.networks.checkpoint import load_swnet_seq, read_metadata, read_tensors, save_weights
 from vidseg_core.networks.swiftnet import SwiftNet
 from vidseg_core.training.augment import Augmentation
 from vidseg_core.training.clip_loader import ClipSource
@@ -103,6 +105,51 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(mix, tmp_path):
         train_refine(mix, segmenter(), RefineTraining(**QUICK | {"steps": 3}), tmp_path / "parts", resume=True)
     with pytest.raises(ConfigError, match="holds a training already"):
         train_refine(mix, segmenter(), config, tmp_path / "parts")
+
+
+def test_two_processes_train_one_refinement(mix, tmp_path):
+    """Half of every batch each, gradients and statistics averaged: both hold the same network, one writes it."""
+    script = tmp_path / "worker.py"
+    script.write_text(
+        f"""
+import torch
+from vidseg_core import distributed
+from vidseg_core.classes import load_classes
+from vidseg_core.data.labelled import folder_pair
+from vidseg_core.networks.swiftnet import SwiftNet
+from vidseg_core.training import refine
+from vidseg_core.training.augment import Augmentation
+from vidseg_core.training.mix import make_mix
+from pathlib import Path
+
+here = Path({str(tmp_path)!r})
+real = refine._Run.loop
+def loop(run, *arguments):
+    path = real(run, *arguments)
+    state = {{"net": run.net.state_dict(), "average": run.average.net.state_dict(), "history": run.history}}
+    torch.save(state, here / f"rank{{distributed.rank()}}.pt")
+    return path
+refine._Run.loop = loop
+torch.set_num_threads(1)
+with distributed.session("cpu"):
+    torch.manual_seed(0)
+    mix = make_mix([folder_pair(here, "a", load_classes("camvid"))], [1.0], 0.25)
+    view = Augmentation(crop=(64, 96), scale=(1.0, 1.2))
+    config = refine.RefineTraining(epochs=1, batch=4, warmup=0.5, steps=2, hold_back=0.25, grid_stride=4,
+                                   augmentation=view, flow="light", feedback=True)
+    refine.train_refine(mix, SwiftNet(11), config, here / "out", report=print)
+"""
+    )
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(launch, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("held-back mIoU") == 1
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
+    for part in ("net", "average"):
+        assert all(torch.equal(value, second[part][key]) for key, value in first[part].items())
+    assert first["history"][0]["held_back"] == second["history"][0]["held_back"]
+    written = read_tensors(tmp_path / "out" / "weights.safetensors")
+    assert all(torch.equal(value, first["average"][key]) for key, value in written.items())
 
 
 def test_an_untrained_refinement_begins_near_the_warped_logits(mix):
