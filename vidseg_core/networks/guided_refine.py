@@ -43,7 +43,8 @@ def label_edges(logits: Tensor) -> Tensor:
     labels = logits.argmax(1, keepdim=True).to(logits.dtype)
     laplacian = torch.ones(1, 1, 3, 3, dtype=logits.dtype, device=logits.device)
     laplacian[0, 0, 1, 1] = -8.0
-    return (F.conv2d(labels, laplacian, padding=1) != 0).to(logits.dtype)
+    # Sums of whole numbers, but a convolution by way of Fourier or Winograd, as cuDNN may choose, rounds on its way.
+    return (F.conv2d(labels, laplacian, padding=1).abs() > 0.5).to(logits.dtype)
 
 
 def guided_sum(guide: Tensor, warped: Tensor, intra: Tensor) -> Tensor:
