@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from vidseg_core.engine.geometry import network_input, network_size
 from vidseg_core.frame import Frame
 
-CPU = torch.device("cpu")
 TRUTH_LOGIT = 10.0
 
 
 class Segmenter(Protocol):
-    """Frame to class scores, 1 x C x any size, on the engine's device."""
+    """Frame to class scores, 1 x C x any size; the stream takes them to its device if they are elsewhere."""
 
     num_classes: int
 
@@ -59,9 +58,8 @@ class TruthSegmenter:
         num_classes: of the class table.
     """
 
-    def __init__(self, num_classes: int, device: torch.device = CPU):
+    def __init__(self, num_classes: int):
         self.num_classes = num_classes
-        self._device = device
 
     def __call__(self, frame: Frame) -> Tensor:
         """Raises ValueError for a frame without labels."""
@@ -69,4 +67,4 @@ class TruthSegmenter:
             raise ValueError(f"frame {frame.name!r}: expected ground truth labels, it has none")
         ids = np.arange(self.num_classes, dtype=np.uint8)[:, None, None]
         one_hot = (frame.labels[None] == ids).astype(np.float32)
-        return torch.from_numpy(one_hot * TRUTH_LOGIT)[None].to(self._device)
+        return torch.from_numpy(one_hot * TRUTH_LOGIT)[None]

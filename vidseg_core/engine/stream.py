@@ -52,7 +52,11 @@ class Networks:
 
 
 class Timings(dict):
-    """Milliseconds per stage of one frame."""
+    """Milliseconds per stage of one frame.
+
+    A GPU computes beside the processor: there a stage's time is that of asking for its work, and what next moves data
+    to the GPU or from it, at the latest "decode", waits for all that was asked for.
+    """
 
     @contextmanager
     def stage(self, name: str):
@@ -318,7 +322,7 @@ class Stream:
         """A key frame's scores. Reads nothing of the stream that changes: another thread may run it."""
         timings, shown = Timings(), None
         with timings.stage("segment"):
-            scores = self._networks.segmenter(frame)  # 1 x C x any size
+            scores = self._networks.segmenter(frame).to(self._networks.device)  # 1 x C x any size
         view = self._view(frame)
         if self._config.fusion or self._networks.updater is not None:
             with timings.stage("fuse"):
