@@ -120,7 +120,7 @@ def decode(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
     if logits.ndim != 4 or logits.shape[0] != 1 or not 1 <= logits.shape[1] <= 255:
         raise ValueError(f"expected logits of 1 x C x h x w with C in 1..255, got {tuple(logits.shape)}")
     if logits.device.type != "cpu":
-        return resize(logits, size).argmax(1)[0].to(torch.uint8).cpu().numpy()
+        return resize(logits.float(), size).argmax(1)[0].to(torch.uint8).cpu().numpy()
     values = logits.float().permute(0, 2, 3, 1).contiguous()[0].numpy()  # h x w x C
     height, width, _ = values.shape
     top = np.empty((height, width), dtype=np.uint8)
