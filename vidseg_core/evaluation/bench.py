@@ -32,6 +32,7 @@ from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.runtime import cpu_bf16, cpuinfo
 from vidseg_core.engine.segmenter import NetworkSegmenter
 from vidseg_core.engine.stream import Networks, Stream, Timings
+from vidseg_core.errors import ConfigError
 from vidseg_core.frame import Frame
 from vidseg_core.networks.flow_light import FLOW_UNIT, FlowLight
 from vidseg_core.networks.guided_refine import GuidedRefine
@@ -255,12 +256,15 @@ def bench(
     config: EngineConfig, cases: Iterable[Case] = CASES, interval: int = 4, rounds: int = 5,
     progress: Callable[[Iterable[int], str], Iterable[int]] = lambda items, name: items,
 ) -> dict:  # fmt: skip
-    """Every case; JSON-safe. `config` chooses weights, device and threads.
+    """Every case; JSON-safe. `config` chooses weights, runtime and threads; stages are timed as they are on the CPU.
 
     Raises:
         CheckpointError, ConfigError: as `build_engine`.
+        ConfigError: the device is not the CPU.
     """
     engine = build_engine(config)
+    if engine.networks.device.type != "cpu":
+        raise ConfigError(f"device: expected cpu, for which the benchmark is written, got {engine.networks.device}")
     rows = [run_case(case, engine, interval, rounds, lambda items, c=case: progress(items, c.name)) for case in cases]
     return {
         "version": __version__, "processor": _processor(), "cpu_bf16": cpu_bf16(),

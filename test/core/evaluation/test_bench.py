@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -5,12 +7,14 @@ from vidseg_core import cli
 from vidseg_core.classes import load_classes
 from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import EngineConfig
+from vidseg_core.errors import ConfigError
 from vidseg_core.evaluation.bench import (
     CASES,
     LOOP,
     NON_KEY,
     SAME,
     Case,
+    bench,
     headline,
     run_case,
     table,
@@ -50,6 +54,13 @@ def test_the_figures_that_are_read_first_come_from_the_cases_that_define_them():
     assert CASES[:3] == (SAME, LOOP, NON_KEY)
     assert headline(rows) == {name: (name, {"non_key_ms": 2, "label_agreement": 0}.get(name, 1)) for name in names}
     assert headline([]) == dict.fromkeys(names)
+
+
+def test_it_is_for_the_cpu(monkeypatch):
+    elsewhere = SimpleNamespace(networks=SimpleNamespace(device=torch.device("cuda")))
+    monkeypatch.setattr("vidseg_core.evaluation.bench.build_engine", lambda config: elsewhere)
+    with pytest.raises(ConfigError, match="device: expected cpu, for which the benchmark is written, got cuda"):
+        bench(EngineConfig())
 
 
 def test_untrained_refinement_hands_logits_on():
