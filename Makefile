@@ -12,7 +12,7 @@ PYTHON ?= $(firstword $(foreach name,python3 $(addprefix python,3.12 3.11 3.13 3
 	$(if $(filter $(SUPPORTED),$(shell $(name) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)),$(name))))
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv .venv-ros demo test test-ros-constraints soak lint clean
+.PHONY: help .venv .venv-ros demo test test-gpu test-ros-constraints soak lint clean
 
 help:
 	@echo 'make .venv   install everything into .venv (2 GB, about 7 with PyTorch for CUDA; Python $(firstword $(SUPPORTED)) to $(lastword $(SUPPORTED)))'
@@ -23,6 +23,7 @@ help:
 	@echo '               DURATION=20               seconds; what is shorter is repeated'
 	@echo '               WEIGHTS=...               another network, by its name or its file'
 	@echo 'make test    run the tests'
+	@echo 'make test-gpu   run those that need a GPU; without one they are skipped'
 	@echo 'make test-ros-constraints   run them with the versions that a ROS distribution has, in .venv-ros'
 	@echo 'make soak    10,000 frames through the engine, 10 minutes of overload for the node: bounded latency, flat memory'
 	@echo 'make lint    check the style'
@@ -60,6 +61,9 @@ demo: .venv
 
 test: .venv
 	.venv/bin/python -m pytest
+
+test-gpu: .venv
+	.venv/bin/python -m pytest -m gpu
 
 test-ros-constraints: .venv-ros
 	.venv-ros/bin/python -m pytest

@@ -30,6 +30,14 @@ def present(directory: Path) -> Path:
     return directory
 
 
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("needs a GPU that PyTorch can use")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_home(tmp_path_factory):
     """Compiled networks are kept apart from the user's; subprocesses inherit it."""
