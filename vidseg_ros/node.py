@@ -59,6 +59,7 @@ class VidsegNode(LifecycleNode):
     Args:
         build: makes the engine from the parameters' values.
         last_resort: let the watchdog end the process from outside Python.
+        report_s: from one diagnostics message to the next, in seconds.
 
     Attributes:
         exit_code: what the process shall end with; None while it shall run.
@@ -68,7 +69,12 @@ class VidsegNode(LifecycleNode):
     """
 
     def __init__(
-        self, *, build: Callable[[Mapping[str, Any]], Any] = build_engine, last_resort: bool = False, **kwargs
+        self,
+        *,
+        build: Callable[[Mapping[str, Any]], Any] = build_engine,
+        last_resort: bool = False,
+        report_s: float = REPORT_S,
+        **kwargs,
     ):
         super().__init__(parameters.NODE_NAME, **kwargs)
         parameters.declare(self)
@@ -84,7 +90,7 @@ class VidsegNode(LifecycleNode):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Simulated time may stand still; these must not.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(REPORT_S, self._report, clock=steady)
+        self.create_timer(report_s, self._report, clock=steady)
         self.create_timer(WATCH_S, self._watch, clock=steady)
 
     @property
