@@ -1,27 +1,49 @@
 """Several processes with one job, started by `torchrun`: who has which share, sums over all, and one who writes.
 
-Without `torchrun` there is one process, and everything here does nothing.
+Without `torchrun` there is one process, and everything here does nothing. Then it does not need PyTorch either, whose
+import takes seconds, in programs that only count what others have computed.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor, distributed
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+
+def _has_joined() -> bool:
+    """Whether this process is one of several."""
+    if "torch" not in sys.modules:
+        return False
+    from torch import distributed
+
+    return distributed.is_initialized()
 
 
 def rank() -> int:
     """This process's number, from 0."""
-    return distributed.get_rank() if distributed.is_initialized() else 0
+    if not _has_joined():
+        return 0
+    from torch import distributed
+
+    return distributed.get_rank()
 
 
 def world_size() -> int:
     """How many processes there are."""
-    return distributed.get_world_size() if distributed.is_initialized() else 1
+    if not _has_joined():
+        return 1
+    from torch import distributed
+
+    return distributed.get_world_size()
 
 
 def processes_here() -> int:
@@ -36,8 +58,11 @@ def is_writer() -> bool:
 
 def local_device(name: str) -> str:
     """The device for this process: with several processes and CUDA, each has its own card; else `name`."""
-    if "LOCAL_RANK" in os.environ and name in ("auto", "cuda") and torch.cuda.is_available():
-        return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
+    if "LOCAL_RANK" in os.environ and name in ("auto", "cuda"):
+        import torch
+
+        if torch.cuda.is_available():
+            return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
     return name
 
 
@@ -51,6 +76,9 @@ def session(device: str) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
+    import torch
+    from torch import distributed
+
     cuda = torch.cuda.is_available() and device != "cpu"
     if cuda:
         torch.cuda.set_device(local_device(device))
@@ -75,6 +103,8 @@ def writer_first() -> Iterator[None]:
 def barrier() -> None:
     """Wait until every process is here."""
     if world_size() > 1:
+        from torch import distributed
+
         distributed.barrier()
 
 
@@ -82,6 +112,9 @@ def agreed(value: float) -> float:
     """The writer's value, for decisions that all must make alike."""
     if world_size() == 1:
         return value
+    import torch
+    from torch import distributed
+
     tensor = torch.tensor([value], dtype=torch.float64, device=_device())
     distributed.broadcast(tensor, 0)
     return float(tensor)
@@ -91,6 +124,9 @@ def sum_counts(counts: np.ndarray) -> np.ndarray:
     """The sum over all processes of int64 arrays of one shape."""
     if world_size() == 1:
         return counts
+    import torch
+    from torch import distributed
+
     tensor = torch.from_numpy(np.ascontiguousarray(counts)).to(_device())
     distributed.all_reduce(tensor)
     return tensor.cpu().numpy()
@@ -101,6 +137,9 @@ def average(tensors: Iterable[Tensor]) -> None:
     tensors = list(tensors)
     if world_size() == 1 or not tensors:
         return
+    import torch
+    from torch import distributed
+
     flat = torch.cat([tensor.detach().reshape(-1).float() for tensor in tensors])
     distributed.all_reduce(flat)
     flat /= world_size()
@@ -113,6 +152,9 @@ def average(tensors: Iterable[Tensor]) -> None:
 
 def _device() -> torch.device:
     """Where tensors must be that are exchanged."""
+    import torch
+    from torch import distributed
+
     if distributed.get_backend() == "nccl":
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")

@@ -41,16 +41,20 @@ class ConfusionMatrix:
         """
         if predicted.shape != truth.shape:
             raise ValueError(f"expected predictions of the truth's shape {truth.shape}, got {predicted.shape}")
-        n = self.num_classes
         for what, labels in (("predicted", predicted), ("true", truth)):
             if labels.dtype != np.uint8:
                 raise ValueError(f"expected {what} labels of uint8, got {labels.dtype}")
-            strange = (labels >= n) & (labels != VOID)
-            if strange.any():
-                raise ValueError(f"expected {what} labels of 0..{n - 1} or {VOID}, got {labels[strange].max()}")
-        known = truth != VOID
-        rows, columns = truth[known], np.minimum(predicted[known], n)  # void, 255, falls into the last column
-        self._counts += np.bincount(rows * np.int64(n + 1) + columns, minlength=n * (n + 1)).reshape(n, n + 1)
+        pairs = truth.astype(np.uint16)  # one pass counts them, whatever they are
+        pairs <<= 8
+        pairs |= predicted
+        found = np.bincount(pairs.ravel(), minlength=1 << 16).reshape(256, 256)
+        n = self.num_classes
+        for what, present in (("predicted", found.any(axis=0)), ("true", found.any(axis=1))):
+            strange = n + np.flatnonzero(present[n:VOID])
+            if len(strange):
+                raise ValueError(f"expected {what} labels of 0..{n - 1} or {VOID}, got {strange[-1]}")
+        self._counts[:, :n] += found[:n, :n]
+        self._counts[:, n] += found[:n, VOID]
 
     def merge(self, other: ConfusionMatrix) -> None:
         """Add the counts of `other`, which must have as many classes (ValueError)."""
