@@ -42,7 +42,8 @@ SMALL_DEPTH = 100
 WAIT_S = 0.05
 LATEST_S = 1.0
 FIRST_STAMP_NS = 1_000_000_000
-ACKNOWLEDGED_S = 2.0
+ACKNOWLEDGED_S = 0.5
+"""Fast DDS asks at once whether large messages have come; after small ones it asks every three seconds only."""
 
 DESCRIPTION = """\
 Publish a source of frames as a camera: image_raw (or image_raw/compressed), camera_info and, where the source has
