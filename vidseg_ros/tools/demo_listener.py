@@ -99,12 +99,13 @@ class Listener:
 
     def turn_until_quiet(self, quiet_s: float, most_s: float = LAST_S) -> None:
         """Take what comes until every frame is labelled, or no labels have come for `quiet_s`; for `most_s` at most."""
-        end_s = time.monotonic() + most_s
-        while not self._is_complete() and time.monotonic() < end_s:
-            before = self._counts()
-            self.turn(quiet_s)
-            if before == self._counts():
-                return
+        now_s = changed_s = time.monotonic()
+        end_s, counts = now_s + most_s, self._counts()
+        while not self._is_complete() and now_s < min(end_s, changed_s + quiet_s):
+            self.turn(SIGNALS_S)
+            now_s = time.monotonic()
+            if counts != (counts := self._counts()):
+                changed_s = now_s
 
     def live_line(self) -> str:
         """How it goes, over the last seconds."""

@@ -9,6 +9,7 @@ import argparse
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from rclpy.utilities import remove_ros_args
@@ -69,7 +70,9 @@ def listen(namespace: str, folder: Path) -> Run:
             display.update(listener.live_line)
         if not signals.received:
             listener.turn_until_quiet(QUIET_S)
-            listener.turn(REPORT_S)  # the node counts once a second
+            reports, end_s = listener.num_reports + 2, time.monotonic() + REPORT_S  # one may be under way
+            while listener.num_reports < reports and time.monotonic() < end_s and turn():
+                pass
         display.close()
         return Run(
             recording=recording,
