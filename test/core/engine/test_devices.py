@@ -28,7 +28,7 @@ from vidseg_core.engine.stream import Networks, Stream
 from vidseg_core.networks.flow_light import FlowLight
 
 SIZE = (240, 320)
-NUM_FRAMES = 6
+NUM_FRAMES = 4
 INTERVAL = 2
 CONFIG = EngineConfig(
     refine_weights="camvid-swnet-seq", refine=True, update_weights="camvid-swiftnet-r18", update_scale=0.5,
