@@ -20,8 +20,11 @@ def available_threads() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def set_num_threads(num_threads: int = 0) -> int:
+def set_num_threads(num_threads: int = 0, opencv: int | None = None) -> int:
     """Set the budget for the whole process; 0 means every processor available. Returns the budget.
+
+    Args:
+        opencv: OpenCV's own budget, 1 or more, where it differs.
 
     Raises:
         ValueError: negative.
@@ -34,7 +37,7 @@ def set_num_threads(num_threads: int = 0) -> int:
     import torch
 
     torch.set_num_threads(num_threads)
-    cv2.setNumThreads(num_threads)
+    cv2.setNumThreads(opencv or num_threads)
     if num_threads != _num_threads:
         previous, _pool = _pool, None
         _num_threads = num_threads

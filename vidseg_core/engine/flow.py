@@ -43,7 +43,7 @@ class NoFlow:
 
 
 class DIS:
-    """Dense inverse search (Kroeger et al., ECCV 2016) as in OpenCV, on the grey image. One thread.
+    """Dense inverse search (Kroeger et al., ECCV 2016) as in OpenCV, on the grey image, with OpenCV's threads.
 
     Args:
         preset: OpenCV's ultrafast, fast or medium; or fine, which is ultrafast one level further down the pyramid, with

@@ -158,6 +158,8 @@ class Compiled:
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": num_threads,
+            # A thread that is tied to a processor cannot give way to a camera's frame that is worked on there.
+            "ENABLE_CPU_PINNING": False,
         }
         self.runtime = f"openvino {precision}"
         self._model = _load(core, network, inputs, options)
