@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import signal
 import sys
@@ -38,9 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    # PyTorch's idle threads would spin for work; where another program wants the processor too, that makes training
-    # three times slower. Read when the thread library is loaded, hence before anything imports torch.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from vidseg_core import distributed
 
     with distributed.session(args.device):
