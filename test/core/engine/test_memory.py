@@ -45,7 +45,7 @@ def test_memory_does_not_grow(tmp_path, runtime, key_frames, schedule):
     config = EngineConfig(
         weights=tmp_path / "net.safetensors", refine_weights=tmp_path / "seq.safetensors", refine=True,
         flow="light", confidence=True, input_scale=0.5, grid_stride=8, device="cpu", runtime=runtime,
-        key_frames=key_frames, schedule=schedule,
+        key_frames=key_frames, schedule=schedule, update_weights=tmp_path / "net.safetensors", update_scale=0.25,
     )  # fmt: skip
     images = np.random.default_rng(0).integers(0, 256, (7, *SIZE, 3), dtype=np.uint8)
     # One frame's labels and overlay are 98 kB: where each were kept, 400 frames would be 39 MB.
