@@ -66,7 +66,12 @@ def add_engine_arguments(parser: argparse.ArgumentParser, several: bool = False)
 
 
 def method_choices(args: argparse.Namespace):
-    """The `Choices` that the options of `add_engine_arguments(several=True)` say, and the rest as an `EngineConfig`."""
+    """The `Choices` that the options of `add_engine_arguments(several=True)` say, and the rest as an `EngineConfig`.
+
+    Raises:
+        ConfigError: as `engine_config`.
+    """
+    from vidseg_core.errors import ConfigError
     from vidseg_core.evaluation.methods import Choices
 
     default = EngineConfig()
@@ -87,6 +92,8 @@ def method_choices(args: argparse.Namespace):
         update_weights=each([None if name == "none" else name for name in args.update_weights or ()], None),
         update_scales=each(args.update_scale, None),
     )
+    if args.update_scale and not any(choices.update_weights):
+        raise ConfigError("--update-scale: it is the scale of --update-weights, none are given")
     # What is chosen takes the place of these.
     fixed = {"interval": 0, "input_scale": None, "flow": "none", "fusion": False, "refine": False}
     fixed |= {"update_weights": None, "update_scale": None}

@@ -125,6 +125,8 @@ class EngineConfig:
         self._check(known, "device", "auto, cpu, cuda or cuda:N")
         if self.refine and self.refine_weights is None:
             raise ConfigError("refine: refinement needs refine_weights, none are given")
+        if self.update_scale is not None and self.update_weights is None:
+            raise ConfigError("update_scale: it is the scale of update_weights, none are given")
         if self.flow in ("flownet_s", "flownet2_s") and self.flow_weights is None:
             raise ConfigError(f"flow: {self.flow!r} needs flow_weights, none are given")
         if self.flow == "light" and self.flow_weights is None and self.refine_weights is None:

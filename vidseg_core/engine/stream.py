@@ -358,7 +358,7 @@ class Stream:
                 memory = replace(memory, logits=logits, way=None)
         if self._networks.updater is not None:
             with timings.stage("update"):
-                fresh = self._networks.updater(frame)
+                fresh = self._networks.updater(frame).to(self._networks.device)  # 1 x C x any size
                 logits = update(logits, fresh, difference(picture(view), memory.picture, memory.motion))
         return logits, memory
 

@@ -227,6 +227,8 @@ def test_mistakes_are_one_clear_error(data, weights, refine_weights, tmp_path, c
     message = fail(capsys, data, "--interval", 9, *common)
     assert "expected labelled frames with 9 frames before them, the most that one has is 5" in message
     assert "interval: expected 0 or more, got -1" in fail(capsys, data, "--interval", -1, *common)
+    message = fail(capsys, data, "--update-weights", "none", "--update-scale", 0.5, *common)
+    assert "--update-scale: it is the scale of --update-weights, none are given" in message
     message = fail(capsys, data, "--interval", 2, 1, "--key-delay", 2, *common)
     assert "--key-delay: expected 0 to 1 (--interval), got 2" in message
     edgeless = ("--refine-weights", refine_weights / "edge-False.safetensors", "--edge", "on")

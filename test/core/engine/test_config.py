@@ -21,6 +21,7 @@ from vidseg_core.errors import ConfigError
         ({"input_scale": 0.1}, r"input_scale: expected a number in 0.25\.\.2, got 0.1"),
         ({"input_scale": "1"}, "input_scale: expected a number"),
         ({"update_scale": 0.1}, r"update_scale: expected a number in 0.25\.\.2, got 0.1"),
+        ({"update_scale": 0.5}, "update_scale: it is the scale of update_weights, none are given"),
         ({"flow_scale": 2}, "flow_scale: expected a number in 0.05..1, got 2"),
         ({"grid_stride": 6}, "grid_stride: expected one of 2, 4, 8, got 6"),
         ({"flow": "raft"}, "flow: expected one of dis, light, flownet_s, flownet2_s, none, got 'raft'"),
