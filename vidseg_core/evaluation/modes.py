@@ -34,7 +34,7 @@ def config_of(config: EngineConfig, mode: str) -> EngineConfig:
     if mode == "per_frame":
         return replace(
             config, key_frames="sync", schedule="fixed", interval=0, flow="none", fusion=False, refine=False,
-            update_weights=None,
+            update_weights=None, update_scale=None,
         )  # fmt: skip
     return replace(config, key_frames=mode)
 

@@ -16,7 +16,7 @@ from vidseg_core.engine.segmenter import TruthSegmenter
 from vidseg_core.errors import DatasetError
 from vidseg_core.evaluation.evaluate import Method, evaluate
 from vidseg_core.evaluation.live import Timings
-from vidseg_core.evaluation.modes import variant
+from vidseg_core.evaluation.modes import config_of, variant
 from vidseg_core.evaluation.replay import REFERENCES, Choices, Footage, by_distance, compare, live, offline, replay
 
 CLASSES = load_classes("camvid")
@@ -128,6 +128,12 @@ def untrained(tmp_path_factory):
     torch.manual_seed(0)
     save_weights(path, SwiftNet(11).state_dict(), {"architecture": "swiftnet-r18", "classes": CLASSES.to_dict()})
     return str(path)
+
+
+def test_the_per_frame_mode_is_the_segmenter_alone():
+    """Whatever else there is between key frames goes, and with it what only belongs to that."""
+    alone = config_of(EngineConfig(update_weights="net", update_scale=0.5, interval=4), "per_frame")
+    assert (alone.interval, alone.flow, alone.fusion, alone.update_weights) == (0, "none", False, None)
 
 
 def test_modes_are_compared_on_the_same_frames(clip):
