@@ -7,12 +7,15 @@ once end the process.)
 
 from __future__ import annotations
 
+import ctypes
 import os
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
-_pool: ThreadPoolExecutor | None = None
+_pool: Pool | None = None
 _num_threads = 1
+_processor = ctypes.CDLL(None).sched_getcpu
 
 
 def available_threads() -> int:
@@ -42,10 +45,45 @@ def set_num_threads(num_threads: int = 0, opencv: int | None = None) -> int:
         previous, _pool = _pool, None
         _num_threads = num_threads
         if num_threads > 1:
-            _pool = ThreadPoolExecutor(num_threads - 1, thread_name_prefix="vidseg-rows")
+            _pool = Pool(num_threads - 1)
         if previous is not None:
-            previous.shutdown(wait=False)
+            previous.close()
     return num_threads
+
+
+class Pool:
+    """Threads that help others, and do not run where those do.
+
+    Linux may wake a thread on the very processor of the one that wakes it, and leave it there for as long as a frame
+    takes, although another one sleeps (in a virtual machine it takes sleeping processors for ones that the host has
+    lent to somebody else). Then help is no help.
+    """
+
+    def __init__(self, num_threads: int):
+        self._executor = ThreadPoolExecutor(num_threads, thread_name_prefix="vidseg-rows", initializer=self._register)
+        self._allowed = os.sched_getaffinity(0)
+        self._threads: set[int] = set()
+        self._kept_off: int | None = None
+
+    def submit(self, function: Callable, *arguments) -> Future:
+        return self._executor.submit(function, *arguments)
+
+    def keep_off(self, processor: int) -> None:
+        """Let the threads run anywhere but there, if there is anywhere else."""
+        elsewhere = self._allowed - {processor}
+        if processor != self._kept_off and elsewhere:
+            self._kept_off = processor
+            for thread in tuple(self._threads):
+                os.sched_setaffinity(thread, elsewhere)
+
+    def close(self) -> None:
+        """End the threads once they are idle."""
+        self._executor.shutdown(wait=False)
+
+    def _register(self) -> None:
+        self._threads.add(threading.get_native_id())
+        if self._kept_off is not None:
+            os.sched_setaffinity(0, self._allowed - {self._kept_off})
 
 
 def over_rows(kernel: Callable, rows: int, *arguments) -> None:
@@ -54,6 +92,7 @@ def over_rows(kernel: Callable, rows: int, *arguments) -> None:
     if pool is None or bands < 2:
         kernel(0, rows, *arguments)
         return
+    pool.keep_off(_processor())
     edges = [rows * band // bands for band in range(bands + 1)]
     others = [pool.submit(kernel, edges[band], edges[band + 1], *arguments) for band in range(1, bands)]
     kernel(0, edges[1], *arguments)

@@ -8,15 +8,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from torch import nn
 
 from vidseg_core.classes import ClassTable, load_classes
+from vidseg_core.engine.beside import SegmenterProcess, Task, Turns
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.flow import DIS, FlowEstimator, NetworkFlow, NoFlow
 from vidseg_core.engine.key_frames import CLOSE_S, AtOnce, Background, Delayed
 from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.runtime import Executor, Runtime
-from vidseg_core.engine.segmenter import NetworkSegmenter, Segmenter
+from vidseg_core.engine.segmenter import NetworkSegmenter, Segmenter, load_network, ready
 from vidseg_core.engine.stream import Networks, Stream
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.networks import checkpoint
@@ -34,7 +34,8 @@ UPDATE_SCALE = 0.5
 class Engine:
     """Networks that are loaded once, and as many streams over them as there are cameras.
 
-    With asynchronous key frames it has a thread, which `close` ends; a context manager that does so when left.
+    With asynchronous key frames it has a thread, and on the CPU a process, which `close` ends; a context manager that
+    does so when left.
 
     Attributes:
         config: what it was built from.
@@ -61,7 +62,7 @@ class Engine:
         self.runtime = runtime
         self._num_threads = num_threads
         self._ego_mask = None if config.ego_mask is None else read_ego_mask(config.ego_mask)
-        self.background = Background() if config.key_frames == "async" else None
+        self.background = Background(self.turns) if config.key_frames == "async" else None
 
     def __enter__(self) -> Engine:
         return self
@@ -73,9 +74,23 @@ class Engine:
         """Let a segmentation under way come to its end; streams cannot begin another one. May be called again.
 
         Returns:
-            Whether it did within `timeout_s` (None: however long it takes).
+            Whether it did within `timeout_s` (None: however long it takes). One in a process of its own is ended then.
         """
-        return self.background is None or self.background.close(timeout_s)
+        ended = self.background is None or self.background.close(timeout_s)
+        if self._process is not None:
+            self._process.close()
+            ended = ended or self.background.close(CLOSE_S)
+        return ended
+
+    @property
+    def turns(self) -> Turns | None:
+        """With which its streams make the segmenter stand still; None where they do not."""
+        return None if self._process is None else self._process.turns
+
+    @property
+    def _process(self) -> SegmenterProcess | None:
+        segmenter = self.networks.segmenter
+        return segmenter if isinstance(segmenter, SegmenterProcess) else None
 
     def segmenting_s(self) -> float:
         """How long the segmentation beside the streams has been under way; 0 if none is."""
@@ -104,8 +119,9 @@ class Engine:
     def runtimes(self) -> dict[str, str | None]:
         """What executes each network: "eager", "openvino bf16", ...; None where it has not been called yet."""
         parts = ("segmenter", "updater", "flow", "refine")
-        executors = {role: getattr(getattr(self.networks, role), "execute", None) for role in parts}
-        return {role: one.runtime for role, one in executors.items() if isinstance(one, Executor)}
+        computing = {role: getattr(self.networks, role) for role in parts}
+        executors = {role: getattr(one, "execute", one) for role, one in computing.items()}
+        return {role: one.runtime for role, one in executors.items() if isinstance(one, (Executor, SegmenterProcess))}
 
     def describe(self) -> dict:
         """What computes the labels, JSON-safe: configuration, classes, weight files with checksum, device, threads."""
@@ -135,15 +151,18 @@ def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, class
         CheckpointError: weights missing, damaged, of another network or with other classes.
         ClassTableError: unknown or malformed class table.
     """
-    num_threads = set_num_threads(*_num_threads(config))
     device = _device(config.device)
+    beside = config.key_frames == "async" and device.type == "cpu" and segmenter is None
+    num_threads = set_num_threads(*_num_threads(config, beside))
     runtime = Runtime(config.runtime, device, num_threads)
     files: dict[str, Path] = {}
     if segmenter is None:
         files["segmenter"] = find_weights(config.weights)
         network, scale = _swiftnet(files["segmenter"], config.input_scale, 1.0, device)
         classes = _classes(config, files["segmenter"], network.num_classes)
-        segmenter = NetworkSegmenter(network, scale, device, runtime.executor(network, "segmenter"))
+        task = Task(files["segmenter"], scale, config.runtime, num_threads)
+        if not beside:
+            segmenter = NetworkSegmenter(network, scale, device, runtime.executor(network, "segmenter"))
     light, refine, feedback = None, None, True
     if config.refine_weights is not None:
         files["refine"] = find_weights(config.refine_weights)
@@ -154,7 +173,7 @@ def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, class
         if config.refine and config.grid_stride is None:
             config = replace(config, grid_stride=trained.get("grid_stride", PUBLISHED_STRIDE))
     flow = _flow(config, light, files, device, runtime)
-    refine = Refinement(_place(refine, device), runtime.executor) if config.refine else None
+    refine = Refinement(ready(refine, device), runtime.executor) if config.refine else None
     updater = None
     if config.update_weights is not None:
         files["updater"] = find_weights(config.update_weights)
@@ -162,6 +181,8 @@ def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, class
         check_table(files["updater"], network.num_classes, classes)
         # Even if it is the network of key frames: the two run at the same time, at sizes of their own.
         updater = NetworkSegmenter(network, scale, device, runtime.executor(network, "update network"))
+    # Last, as it has to be ended where anything fails.
+    segmenter = SegmenterProcess(task, len(classes)) if beside else segmenter
     networks = Networks(segmenter, flow, refine, device, feedback, updater)
     return Engine(config, classes, networks, files, runtime, num_threads)
 
@@ -171,7 +192,7 @@ def _swiftnet(
 ) -> tuple[SwiftNet, float]:
     """The network in a file, and its input scale: `scale`, or else the one it was trained for, or else `otherwise`."""
     trained = checkpoint.read_metadata(path).get("input_scale")
-    return _place(checkpoint.load_swiftnet(path), device), scale or trained or otherwise
+    return load_network(path, device), scale or trained or otherwise
 
 
 def read_ego_mask(path: str | Path) -> np.ndarray:
@@ -188,15 +209,15 @@ def read_ego_mask(path: str | Path) -> np.ndarray:
     return mask != 0
 
 
-def _num_threads(config: EngineConfig) -> tuple[int, int]:
-    """The budget, and OpenCV's, for which flow is most of the work.
+def _num_threads(config: EngineConfig, beside: bool) -> tuple[int, int]:
+    """The budget, and OpenCV's.
 
-    With asynchronous key frames stream and segmenter compute at the same time, each with half of what there is. Only
-    flow, the longest stage of a propagated frame, takes all: on two processors it has 1.8 times the speed that way, and
-    the segmenter's thread, which gives way, loses less than a tenth.
+    A segmenter in a process of its own stands still while a stream is at a frame: each has everything. Stream and
+    segmenter in threads compute at the same time, each with half of what there is; only flow by OpenCV takes all, as it
+    is the longest stage of a propagated frame, and the segmenter's thread gives way.
     """
     budget = config.num_threads or available_threads()
-    return (max(1, budget // 2) if config.key_frames == "async" else budget), budget
+    return (max(1, budget // 2) if config.key_frames == "async" and not beside else budget), budget
 
 
 def _device(name: str) -> torch.device:
@@ -208,10 +229,6 @@ def _device(name: str) -> torch.device:
             f"device: expected a device that is there, got {name!r}; CUDA devices: {torch.cuda.device_count()}"
         )
     return device
-
-
-def _place(network: nn.Module, device: torch.device) -> nn.Module:
-    return network.eval().requires_grad_(False).to(device=device, memory_format=torch.channels_last)
 
 
 def _classes(config: EngineConfig, path: Path, num_classes: int) -> ClassTable:
@@ -259,5 +276,5 @@ def _flow(
         raise CheckpointError(f"{files['refine']}: brings no flow network, and flow 'light' needs one (`flow_weights`)")
     else:
         network = light
-    network = _place(network, device)
+    network = ready(network, device)
     return NetworkFlow(network, runtime.executor(network, "flow network"))

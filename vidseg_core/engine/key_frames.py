@@ -9,12 +9,14 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
+from vidseg_core.engine.beside import Turns
 from vidseg_core.frame import Frame
 
 Result = TypeVar("Result")
@@ -50,6 +52,9 @@ class KeyFrames(Protocol):
 
     at_once: bool
 
+    def frame(self) -> AbstractContextManager:
+        """A stream is at a frame: what goes on beside it, gives way to it meanwhile."""
+
     def begin(self, work: Callable[[Frame], Result], frame: Frame) -> Job[Result]:
         """Have `work` done on a frame, perhaps in another thread; the frame's image may change afterwards."""
 
@@ -65,6 +70,7 @@ class Delayed:
     """
 
     at_once = False
+    frame = nullcontext
 
     def __init__(self, delay: int):
         if delay < 1:
@@ -96,6 +102,7 @@ class AtOnce:
     """The stream waits."""
 
     at_once = True
+    frame = nullcontext
 
     def begin(self, work: Callable[[Frame], Result], frame: Frame) -> DelayedJob[Result]:
         return DelayedJob(work, frame, 0)
@@ -105,11 +112,15 @@ class Background:
     """One thread beside the streams: one key frame after the other, in the order they were begun.
 
     As all of an engine's key frames are its work, it alone uses the segmenter. A context manager: `close` when left.
+
+    Args:
+        turns: of a segmenter that stands still while a stream is at a frame; None where it does not.
     """
 
     at_once = False
 
-    def __init__(self):
+    def __init__(self, turns: Turns | None = None):
+        self._turns = turns
         self._jobs: SimpleQueue[tuple[Callable[[Frame], Any], Frame, Future] | None] = SimpleQueue()
         self._busy_since_s: float | None = None
         self._closed = False
@@ -123,13 +134,17 @@ class Background:
     def __exit__(self, *exception) -> None:
         self.close()
 
+    def frame(self) -> AbstractContextManager:
+        """See `KeyFrames`."""
+        return nullcontext() if self._turns is None else self._turns.frame()
+
     def begin(self, work: Callable[[Frame], Result], frame: Frame) -> BackgroundJob[Result]:
         """Raises RuntimeError once it is closed."""
         if self._closed:
             raise RuntimeError("the thread for key frames is closed")
         result: Future[Result] = Future()
         self._jobs.put((work, replace(frame, image=frame.image.copy()), result))
-        return BackgroundJob(result)
+        return BackgroundJob(result, self._turns)
 
     def busy_s(self) -> float:
         """How long it has been at its key frame."""
@@ -168,14 +183,16 @@ class Background:
 
 
 class BackgroundJob(Generic[Result]):
-    def __init__(self, result: Future[Result]):
+    def __init__(self, result: Future[Result], turns: Turns | None = None):
         self._result = result
+        self._turns = turns
 
     def poll(self) -> Result | None:
         return self._result.result() if self._result.done() else None
 
     def wait(self) -> Result:
-        return self._result.result()
+        with nullcontext() if self._turns is None else self._turns.waiting():
+            return self._result.result()
 
     def discard(self) -> None:
         """Not begun yet: it never will be. Else it is let finish, and what it raises is logged."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -11,6 +12,8 @@ from torch import Tensor, nn
 
 from vidseg_core.engine.geometry import network_input, network_size
 from vidseg_core.frame import Frame
+from vidseg_core.networks import checkpoint
+from vidseg_core.networks.swiftnet import SwiftNet
 
 TRUTH_LOGIT = 10.0
 
@@ -21,6 +24,16 @@ class Segmenter(Protocol):
     num_classes: int
 
     def __call__(self, frame: Frame) -> Tensor: ...
+
+
+def load_network(path: Path, device: torch.device) -> SwiftNet:
+    """The per-frame network in a file, ready to be called. Raises CheckpointError: it has none."""
+    return ready(checkpoint.load_swiftnet(path), device)
+
+
+def ready(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network itself: on the device, in evaluation mode, without gradients, channels last."""
+    return network.eval().requires_grad_(False).to(device=device, memory_format=torch.channels_last)
 
 
 class NetworkSegmenter:

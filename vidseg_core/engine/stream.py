@@ -224,6 +224,10 @@ class Stream:
             ConfigError: the ego mask has another size than the frame.
             Exception: what the segmenter has raised, be it at an earlier frame. The next frame goes on without.
         """
+        with self._key_frames.frame():
+            return self._step(frame)
+
+    def _step(self, frame: Frame) -> Segmentation:
         self._check_ego_mask(frame)
         if reason := self._outdated_by(frame):
             self.reset(reason)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from copy import copy
 from dataclasses import replace
 from functools import partial
@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
+from vidseg_core.engine.beside import Turns
 from vidseg_core.engine.build import Engine
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.flow import NoFlow
@@ -80,6 +81,8 @@ def given(engine: Engine, timings: Timings) -> Step:
 class _Clock:
     """Key frames that take their time on a clock which only we move. See `vidseg_core.engine.key_frames.KeyFrames`."""
 
+    frame = nullcontext
+
     def __init__(self, key_ns: int, at_once: bool):
         self.at_once = at_once
         self.key_ns = key_ns
@@ -122,7 +125,7 @@ def play_for_real(engine: Engine, frames: list[Frame], period_ns: int, speed: fl
     with ExitStack() as stack:
         engine = copy(engine)
         is_async = engine.config.key_frames == "async"
-        engine.background = stack.enter_context(_TimedBackground()) if is_async else None
+        engine.background = stack.enter_context(_TimedBackground(engine.turns)) if is_async else None
         warm_up(engine.stream(), frames)
         key_ms = engine.background.took_ms if is_async else waiting_ms
         key_ms.clear()
@@ -144,9 +147,9 @@ def play_for_real(engine: Engine, frames: list[Frame], period_ns: int, speed: fl
 class _TimedBackground(Background):
     """Notes how long key frames take."""
 
-    def __init__(self):
+    def __init__(self, turns: Turns | None):
         self.took_ms: list[float] = []
-        super().__init__()
+        super().__init__(turns)
 
     def begin(self, work: Callable[[Frame], Result], frame: Frame) -> BackgroundJob[Result]:
         return super().begin(partial(self._timed, work), frame)

@@ -1,0 +1,308 @@
+import gc
+import logging
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from vidseg_core.classes import load_classes
+from vidseg_core.engine import beside
+from vidseg_core.engine.beside import STILL_SHARE, SegmenterProcess, Shared, Task, Turns
+from vidseg_core.engine.build import build_engine
+from vidseg_core.engine.config import DEFAULT_WEIGHTS, EngineConfig
+from vidseg_core.engine.segmenter import NetworkSegmenter, TruthSegmenter, load_network
+from vidseg_core.frame import Frame
+from vidseg_core.networks.registry import find_weights
+
+WAIT_S = 60
+CLASSES = 11
+SMALL = 0.5
+
+
+def picture(height=64, width=96, seed=0):
+    return Frame(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8), 0)
+
+
+def start(path=None, runtime="eager", num_threads=1):
+    return SegmenterProcess(Task(path or find_weights(DEFAULT_WEIGHTS), SMALL, runtime, num_threads), CLASSES)
+
+
+def has_ended(pid):
+    """Whether the process is gone, or is within the time we wait."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([handle], [], [], WAIT_S)[0])
+    finally:
+        os.close(handle)
+
+
+def is_stopped(pid):
+    with open(f"/proc/{pid}/stat") as stat:
+        return stat.read().rpartition(")")[2].split()[0] == "T"
+
+
+@pytest.fixture(scope="module")
+def process():
+    with closing(start()) as one:
+        yield one
+
+
+class Clock:
+    """What `Turns` does, on a clock which only we move."""
+
+    def __init__(self, monkeypatch):
+        self.now_s = 0.0
+        self.done = []
+        monkeypatch.setattr(beside.time, "monotonic", lambda: self.now_s)
+        self.turns = Turns(lambda: self.done.append("stop"), lambda: self.done.append("go"))
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
+
+
+def test_a_frame_has_the_segmentation_stand_still(clock):
+    with clock.turns.frame():
+        assert clock.done == []
+    with clock.turns.segmentation():
+        assert clock.done == []
+        with clock.turns.frame():
+            assert clock.done == ["stop"]
+        assert clock.done == ["stop", "go"]
+    with clock.turns.frame(), clock.turns.segmentation():
+        assert clock.done == ["stop", "go", "stop"]
+    assert clock.done == ["stop", "go"] * 2
+
+
+def test_it_goes_on_when_the_last_of_several_frames_is_done(clock):
+    with clock.turns.segmentation():
+        with clock.turns.frame():
+            with clock.turns.frame():
+                pass
+            assert clock.done == ["stop"]
+        assert clock.done == ["stop", "go"]
+
+
+def test_it_does_not_stand_still_while_a_stream_waits_for_it(clock):
+    with clock.turns.segmentation(), clock.turns.frame():
+        with clock.turns.waiting():
+            assert clock.done == ["stop", "go"]
+            with clock.turns.frame():
+                assert clock.done == ["stop", "go"]
+        assert clock.done == ["stop", "go", "stop"]
+
+
+def test_frames_without_a_pause_leave_it_a_share_of_the_time(clock):
+    with clock.turns.segmentation():
+        for _ in range(100):
+            with clock.turns.frame():
+                clock.now_s += 0.01
+    assert clock.done.count("stop") == pytest.approx(100 * STILL_SHARE, abs=1)
+    with clock.turns.segmentation(), clock.turns.frame():  # what was with another one does not count
+        assert clock.done[-1] == "stop"
+
+
+def test_what_a_frame_raises_does_not_leave_it_standing(clock):
+    with clock.turns.segmentation():
+        with pytest.raises(RuntimeError), clock.turns.frame():
+            raise RuntimeError
+        assert clock.done == ["stop", "go"]
+
+
+def test_quiet_is_when_no_stream_is_at_a_frame():
+    turns = Turns(lambda: None, lambda: None)
+    turns.quiet(0.0)
+    returned = threading.Event()
+    thread = threading.Thread(target=lambda: (turns.quiet(WAIT_S), returned.set()))
+    with turns.frame():
+        thread.start()
+        assert not returned.wait(0.05)
+    assert returned.wait(WAIT_S)
+    with turns.frame():
+        turns.quiet(0.01)  # not for longer
+        with turns.waiting():
+            turns.quiet(WAIT_S)
+    thread.join()
+
+
+@pytest.mark.parametrize("size", [(64, 96), (128, 160), (80, 64)])
+def test_scores_are_those_of_the_network(process, size):
+    """Of larger pictures and of smaller ones than before, too."""
+    frame = picture(*size)
+    cpu = torch.device("cpu")
+    with torch.inference_mode():
+        expected = NetworkSegmenter(load_network(find_weights(DEFAULT_WEIGHTS), cpu), SMALL, cpu)(frame)
+    scores = process(frame)
+    assert scores.shape == expected.shape and scores.dtype == torch.float32
+    torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-4)
+    assert process.runtime == "eager"
+    other = process(picture(*size, seed=1))
+    torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-4)  # nobody else writes to them
+    assert not torch.equal(scores, other)
+
+
+def test_padded_rows(process):
+    frame = picture()
+    padded = np.zeros((64, 100, 3), dtype=np.uint8)
+    padded[:, :96] = frame.image
+    assert torch.equal(process(Frame(padded[:, :96], 0)), process(frame))
+
+
+def test_the_process_stands_still_during_a_frame(process):
+    large = picture(720, 960)
+    process(picture())
+    with ThreadPoolExecutor(1) as beside_us:
+        with process.turns.frame():
+            result = beside_us.submit(process, large)
+            _await(lambda: is_stopped(process.pid))
+            assert not result.done()
+        assert result.result(WAIT_S).shape[1] == CLASSES
+    assert not is_stopped(process.pid)
+
+
+def _await(condition):
+    """States of processes raise no event: look until it is so."""
+    done = threading.Event()
+    for _ in range(int(WAIT_S / 0.001)):
+        if condition():
+            return
+        done.wait(0.001)
+    pytest.fail("it never was")
+
+
+def test_an_interrupt_from_the_terminal_is_not_for_the_process(process):
+    process(picture())
+    assert os.getpgid(process.pid) != os.getpgid(0) and os.getsid(process.pid) == os.getsid(0)
+    nice = os.getpriority(os.PRIO_PROCESS, process.pid)
+    assert nice == os.getpriority(os.PRIO_PROCESS, 0) + beside.NICENESS
+    assert os.sched_getscheduler(process.pid) == os.SCHED_BATCH
+
+
+def test_a_process_that_is_killed_is_told_and_replaced():
+    with closing(start()) as process:
+        expected, first = process(picture()), process.pid
+        large = picture(720, 960)
+        with ThreadPoolExecutor(1) as beside_us:
+            with process.turns.frame():
+                result = beside_us.submit(process, large)
+                _await(lambda: is_stopped(process.pid))
+                os.kill(first, signal.SIGKILL)
+                with pytest.raises(RuntimeError, match="the segmenter's process was ended by SIGKILL"):
+                    result.result(WAIT_S)
+        torch.testing.assert_close(process(picture()), expected)
+        assert process.pid != first
+        os.kill(process.pid, signal.SIGKILL)
+        assert has_ended(process.pid)
+        torch.testing.assert_close(process(picture()), expected)  # between two frames: nobody has lost anything
+
+
+def test_what_the_network_raises_there(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"not weights")
+    with closing(start(path)) as process:
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match=f"the segmenter failed:[\\s\\S]*{path}"):
+                process(picture())
+
+
+def test_closing_ends_it_at_once():
+    process = start()
+    with ThreadPoolExecutor(1) as beside_us, process.turns.frame():
+        result = beside_us.submit(process, picture(720, 960))
+        _await(lambda: is_stopped(process.pid))
+        process.close()
+        with pytest.raises(RuntimeError, match="ended by SIGKILL"):
+            result.result(WAIT_S)
+    process.close()
+    assert has_ended(process.pid)
+    with pytest.raises(RuntimeError, match="is closed"):
+        process(picture())
+
+
+def test_it_ends_with_the_object():
+    process = start()
+    pid = process.pid
+    del process
+    gc.collect()
+    assert has_ended(pid)
+
+
+def test_it_ends_with_its_owner_even_while_it_stands_still():
+    """And the owner need not have a say in that."""
+    program = f"""if True:
+        import sys, threading
+        sys.path[:] = {[str(Path(__file__).parent), *sys.path]!r}
+        from test_beside import _await, is_stopped, picture, start
+        process = start()
+        process(picture())
+        threading.Thread(target=lambda: process(picture(720, 960)), daemon=True).start()
+        with process.turns.frame():
+            _await(lambda: is_stopped(process.pid))
+            print(process.pid, flush=True)
+            sys.stdin.read()
+    """
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as owner:
+        pid = int(owner.stdout.readline())
+        assert is_stopped(pid)
+        owner.kill()
+    assert has_ended(pid)
+
+
+def test_what_it_logs_is_logged_here(caplog):
+    with caplog.at_level(logging.INFO), closing(start(runtime="auto")) as process:
+        process(picture())
+    assert "runtime of the segmenter: " in caplog.text and process.runtime in caplog.text
+
+
+def test_an_engine_with_asynchronous_key_frames_has_a_process():
+    config = EngineConfig(key_frames="async", interval=1, input_scale=SMALL, runtime="eager", num_threads=1)
+    frame = picture()
+    with build_engine(config) as engine:
+        segmenter = engine.networks.segmenter
+        assert isinstance(segmenter, SegmenterProcess) and engine.turns is segmenter.turns
+        first = engine.stream().step(frame)
+        assert engine.runtimes()["segmenter"] == "eager" and engine.describe()["input_scale"] == SMALL
+        assert first.is_key and first.age == 0 and torch.get_num_threads() == 1
+    assert has_ended(segmenter.pid)
+    with build_engine(EngineConfig(interval=1, input_scale=SMALL, runtime="eager", num_threads=1)) as engine:
+        assert engine.turns is None
+        np.testing.assert_array_equal(engine.stream().step(frame).labels, first.labels)
+
+
+def test_an_engine_that_hangs_is_ended():
+    config = EngineConfig(key_frames="async", interval=0, input_scale=SMALL, runtime="eager", num_threads=1)
+    with build_engine(config) as engine:
+        stream = engine.stream()
+        stream.step(picture())
+        pid = engine.networks.segmenter.pid
+        os.kill(pid, signal.SIGSTOP)
+        stream.step(Frame(picture(seed=1).image, 33_000_000))
+        assert engine.close(timeout_s=0.2) and has_ended(pid)
+
+
+def test_another_segmenter_stays_in_this_process():
+    classes = load_classes("camvid")
+    with build_engine(EngineConfig(key_frames="async"), TruthSegmenter(len(classes)), classes) as engine:
+        assert engine.turns is None
+
+
+def test_shared_memory_grows():
+    one = Shared(os.memfd_create("test"))
+    other = Shared(os.dup(one.file))
+    one.array((2, 3), np.uint8)[:] = 7
+    assert other.array((6,), np.uint8).tolist() == [7] * 6
+    one.array((5000, 5), np.float32)[-1] = 3
+    assert other.array((5000, 5), np.float32)[-1].tolist() == [3.0] * 5

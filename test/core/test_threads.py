@@ -1,0 +1,109 @@
+import os
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from vidseg_core.threads import Pool, available_threads, over_rows, set_num_threads
+
+needs_two = pytest.mark.skipif(available_threads() < 2, reason="needs two processors")
+
+
+@pytest.fixture
+def restored():
+    yield
+    set_num_threads()
+
+
+@pytest.fixture
+def pool():
+    one = Pool(1)
+    yield one
+    one.close()
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 3, 5])
+def test_bands_make_up_all_rows(restored, num_threads):
+    assert set_num_threads(num_threads) == num_threads
+    for rows in (1, 2, 7, 100):
+        seen, names = np.zeros(rows, dtype=int), []
+
+        def kernel(begin, end, seen, names=names):
+            seen[begin:end] += 1
+            names.append(threading.current_thread().name)
+
+        over_rows(kernel, rows, seen)
+        assert (seen == 1).all() and len(names) == min(num_threads, rows)
+        assert sum(name.startswith("vidseg-rows") for name in names) == len(names) - 1
+
+
+def test_the_budget_is_torch_s_too(restored):
+    assert set_num_threads(1) == 1 and torch.get_num_threads() == 1
+    assert set_num_threads(0) == available_threads() == torch.get_num_threads()
+
+
+def test_what_a_kernel_raises_in_a_thread(restored):
+    set_num_threads(2)
+
+    def kernel(begin, end):
+        if begin:
+            raise ValueError("below")
+
+    with pytest.raises(ValueError, match="below"):
+        over_rows(kernel, 2)
+
+
+def test_a_negative_budget():
+    with pytest.raises(ValueError, match="num_threads: expected 0 .* or more, got -1"):
+        set_num_threads(-1)
+
+
+@needs_two
+def test_helpers_run_where_nobody_waits_for_them(pool):
+    allowed = os.sched_getaffinity(0)
+    for processor in sorted(allowed):
+        pool.keep_off(processor)
+        assert pool.submit(os.sched_getaffinity, 0).result() == allowed - {processor}
+    assert os.sched_getaffinity(0) == allowed  # ours are not touched
+
+
+@needs_two
+def test_helpers_that_come_later_do_so_too():
+    pool = Pool(2)
+    processor = min(os.sched_getaffinity(0))
+    pool.keep_off(processor)
+    both = threading.Barrier(2)
+
+    def look():
+        both.wait(60)  # so there are two
+        return os.sched_getaffinity(0)
+
+    for result in [pool.submit(look) for _ in range(2)]:
+        assert processor not in result.result()
+    pool.close()
+
+
+@needs_two
+def test_bands_are_computed_on_different_processors(restored):
+    set_num_threads(2)
+    where = {}
+
+    def kernel(begin, end):
+        where[begin] = os.sched_getaffinity(0)
+
+    over_rows(kernel, 2)
+    assert len(where[0] - where[1]) == 1
+
+
+def test_where_there_is_one_processor_helpers_share_it():
+    allowed = os.sched_getaffinity(0)
+    only = min(allowed)
+    os.sched_setaffinity(0, {only})
+    try:
+        pool = Pool(1)
+        pool.keep_off(only)
+        assert pool.submit(os.sched_getaffinity, 0).result() == {only}
+        pool.close()
+    finally:
+        os.sched_setaffinity(0, allowed)

@@ -1,0 +1,352 @@
+"""The segmentation network in a process of its own, beside the streams, which stands still while one is at a frame.
+
+Two threads that both want the processors get them in turns of milliseconds, and a frame that has just come may have to
+wait for several of those. A process can be made to stand still from outside, within microseconds, whatever library
+computes in it (SIGSTOP), and goes on where it was (SIGCONT). So frames have the whole machine, and the segmentation all
+of it in between. It needs no privileges.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidseg_core.engine.runtime import Runtime
+from vidseg_core.engine.segmenter import NetworkSegmenter, load_network
+from vidseg_core.frame import Frame
+from vidseg_core.threads import set_num_threads
+
+# Streams without a pause between their frames must not keep it from ever getting to an end.
+STILL_SHARE = 0.75
+# What is left to do with the scores takes a few milliseconds: it can wait for a pause, but not for long.
+QUIET_S = 0.1
+# Should it compute beside a frame for once, the frame goes first.
+NICENESS = 5
+PR_SET_PDEATHSIG = 1
+
+log = logging.getLogger(__name__)
+
+
+class Turns:
+    """Whose turn it is: a frame's, or that of the segmentation beside it. For any number of threads.
+
+    Args:
+        stop: have the segmentation stand still.
+        go: have it go on.
+    """
+
+    def __init__(self, stop: Callable[[], None], go: Callable[[], None]):
+        self._stop, self._go = stop, go
+        self._changed = threading.Condition()
+        self._frames = 0
+        self._waiting = 0
+        self._begun_s: float | None = None  # when the segmentation was
+        self._still_since_s: float | None = None
+        self._still_s = 0.0  # in all, of this segmentation
+
+    @contextmanager
+    def frame(self) -> Iterator[None]:
+        """A stream is at a frame: meanwhile the segmentation stands still, if it has not done so for too long."""
+        self._count(frames=1)
+        try:
+            yield
+        finally:
+            self._count(frames=-1)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """A stream waits for the segmentation: meanwhile it goes on in any case."""
+        self._count(waiting=1)
+        try:
+            yield
+        finally:
+            self._count(waiting=-1)
+
+    @contextmanager
+    def segmentation(self) -> Iterator[None]:
+        """A segmentation is under way."""
+        with self._changed:
+            self._begun_s, self._still_s = time.monotonic(), 0.0
+            self._decide()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._begun_s = None
+                self._decide()
+
+    def quiet(self, timeout_s: float) -> None:
+        """Return when no stream is at a frame or one waits for the segmentation, at the latest after `timeout_s`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or not self._frames, timeout_s)
+
+    def _count(self, frames: int = 0, waiting: int = 0) -> None:
+        with self._changed:
+            self._frames += frames
+            self._waiting += waiting
+            self._decide()
+            self._changed.notify_all()
+
+    def _decide(self) -> None:
+        now_s = time.monotonic()
+        is_still = self._still_since_s is not None
+        stands = self._frames > 0 and self._waiting == 0 and self._begun_s is not None
+        if stands and not is_still and self._still_s <= STILL_SHARE * (now_s - self._begun_s):
+            self._still_since_s = now_s
+            self._stop()
+        elif is_still and not stands:
+            self._still_s += now_s - self._still_since_s
+            self._still_since_s = None
+            self._go()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a process is started for.
+
+    Attributes:
+        path: SwiftNet weights.
+        input_scale: size of the network's input in units of the image's.
+        runtime: see `Runtime`.
+        num_threads: of the CPU, 1 or more.
+    """
+
+    path: Path
+    input_scale: float
+    runtime: str
+    num_threads: int
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What it says about one frame.
+
+    Attributes:
+        shape: of the scores in the shared memory, 1 x h x w x C.
+        runtime: what executes the network.
+        error: what went wrong instead, with its traceback; None for nothing.
+        messages: level and text of what it had to tell.
+    """
+
+    shape: tuple[int, ...] = ()
+    runtime: str | None = None
+    error: str | None = None
+    messages: tuple[tuple[int, str], ...] = ()
+
+
+class SegmenterProcess:
+    """A per-frame network in a process of its own, on the CPU; see `Segmenter`. One frame at a time.
+
+    The process begins when this object is made. Should it end by itself, whoever waits for it is told and the next
+    frame starts another one. It ends with `close`, with this object and with this process, however that ends.
+
+    Args:
+        task: what it computes.
+        num_classes: of the network.
+
+    Attributes:
+        turns: with which streams make it stand still.
+        runtime: what executes the network there; None while nothing is chosen yet.
+    """
+
+    def __init__(self, task: Task, num_classes: int):
+        self.num_classes = num_classes
+        self.input_scale = task.input_scale
+        self.runtime: str | None = None
+        self._task = task
+        self._one_at_a_time = threading.Lock()
+        self._closed = False
+        self.turns = Turns(partial(self._signal, signal.SIGSTOP), partial(self._signal, signal.SIGCONT))
+        self._start()
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    def __call__(self, frame: Frame) -> Tensor:
+        """Raises RuntimeError: the network fails there, or the process ends, or `close` was called."""
+        with self._one_at_a_time:
+            if self._closed:
+                raise RuntimeError("the segmenter's process is closed")
+            if self._process.poll() is not None:
+                self._start()
+            np.copyto(self._images.array(frame.image.shape, np.uint8), frame.image)
+            with self.turns.segmentation():
+                answer = self._ask(frame.image.shape)
+            for level, text in answer.messages:
+                log.log(level, text)
+            if answer.error is not None:
+                raise RuntimeError(f"the segmenter failed:\n{answer.error}")
+            self.runtime = answer.runtime
+            scores = self._scores.array(answer.shape, np.float32).copy()
+        self.turns.quiet(QUIET_S)
+        return torch.from_numpy(scores).permute(0, 3, 1, 2)
+
+    def close(self) -> None:
+        """End the process at once. May be called again."""
+        self._closed = True
+        self._process.kill()
+
+    def _ask(self, shape: tuple[int, ...]) -> Answer:
+        try:
+            self._connection.send(shape)
+            return self._connection.recv()
+        except (EOFError, OSError):
+            code = self._process.wait()
+            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+            raise RuntimeError(f"the segmenter's process {how}") from None
+
+    def _signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def _start(self) -> None:
+        ours, theirs = socket.socketpair()
+        self._images, self._scores = (Shared(os.memfd_create(f"vidseg-{name}")) for name in ("images", "scores"))
+        files = theirs.fileno(), self._images.file, self._scores.file
+        started: Future[subprocess.Popen] = Future()
+        command = (
+            f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve(*{files!r}, {os.getpid()})"
+        )
+        with theirs:
+            # The process ends with the thread that has started it (see `_end_with`): one that is there for that alone.
+            threading.Thread(
+                target=_keep, args=(command, files, started), name="vidseg-keeper", daemon=True
+            ).start()
+            self._process = started.result()
+        self._connection = Connection(ours.detach())
+        self._connection.send(self._task)
+        weakref.finalize(self, self._process.kill)
+
+
+def _keep(command: str, files: tuple[int, ...], started: Future) -> None:
+    try:
+        process = subprocess.Popen([sys.executable, "-c", command], pass_fds=files, stdin=subprocess.DEVNULL)
+    except OSError as error:
+        started.set_exception(error)
+        return
+    started.set_result(process)
+    process.wait()
+
+
+class Shared:
+    """Memory that two processes see, as large as the largest array that was asked for.
+
+    Attributes:
+        file: of `os.memfd_create`; belongs to this object from now on.
+    """
+
+    def __init__(self, file: int):
+        self.file = file
+        self._memory: mmap.mmap | None = None
+        weakref.finalize(self, os.close, file)
+
+    def array(self, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        """What is there, seen as an array of this shape; the next call for a larger one looks at other memory."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if self._memory is None or len(self._memory) < size:
+            if os.fstat(self.file).st_size < size:
+                os.ftruncate(self.file, size)
+            self._memory = mmap.mmap(self.file, size)
+        return np.frombuffer(self._memory, dtype, int(np.prod(shape))).reshape(shape)
+
+
+def serve(connection: int, images: int, scores: int, owner: int) -> None:
+    """What the process does, until its owner hangs up.
+
+    Args:
+        connection: file descriptor, on which a `Task` comes and then shapes of images, each of which has an `Answer`.
+        images: file descriptor of the memory where images are put, H x W x 3, uint8, RGB.
+        scores: file descriptor of the memory where scores are put, float32.
+        owner: process number of who has started this.
+    """
+    _end_with(owner)
+    # An interrupt from the terminal is for the owner, who ends this. Not a session of its own: Linux shares processors
+    # between sessions first (autogroup), and what is nice in one of them does not give way to the other.
+    os.setpgid(0, 0)
+    os.nice(NICENESS)
+    told = _Told()
+    try:
+        # When it is let go on, it waits for its turn: the frame that let it may not be done yet.
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    except PermissionError as error:
+        logging.getLogger(__name__).info("the segmenter's process: no SCHED_BATCH: %s", error.strerror)
+    channel, given, wanted = Connection(connection), Shared(images), Shared(scores)
+    try:
+        task, segmenter, problem = channel.recv(), None, None
+        try:
+            segmenter = _segmenter(task)
+        except Exception:  # told to whoever asks for scores
+            problem = traceback.format_exc()
+        while True:
+            shape = channel.recv()
+            if segmenter is None:
+                channel.send(Answer(error=problem, messages=told.take()))
+            else:
+                channel.send(_answer(segmenter, given.array(shape, np.uint8), wanted, told))
+    except (EOFError, ConnectionError):
+        return
+
+
+def _answer(segmenter: NetworkSegmenter, image: np.ndarray, wanted: Shared, told: _Told) -> Answer:
+    try:
+        with torch.inference_mode():
+            scores = segmenter(Frame(image, 0)).permute(0, 2, 3, 1).numpy()
+        np.copyto(wanted.array(scores.shape, np.float32), scores)
+    except Exception:  # the owner raises it
+        return Answer(error=traceback.format_exc(), messages=told.take())
+    return Answer(scores.shape, segmenter.execute.runtime, None, told.take())
+
+
+def _segmenter(task: Task) -> NetworkSegmenter:
+    device = torch.device("cpu")
+    set_num_threads(task.num_threads)
+    network = load_network(task.path, device)
+    execute = Runtime(task.runtime, device, task.num_threads).executor(network, "segmenter")
+    return NetworkSegmenter(network, task.input_scale, device, execute)
+
+
+class _Told(logging.Handler):
+    """Keeps messages for the owner, whose log they go to."""
+
+    def __init__(self):
+        super().__init__(logging.INFO)
+        self._messages: list[tuple[int, str]] = []
+        project = logging.getLogger("vidseg_core")
+        project.setLevel(logging.INFO)
+        project.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._messages.append((record.levelno, record.getMessage()))
+
+    def take(self) -> tuple[tuple[int, str], ...]:
+        messages, self._messages = tuple(self._messages), []
+        return messages
+
+
+def _end_with(owner: int) -> None:
+    """Have the kernel end this process with the thread that has started it: one that stands still would not notice."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != owner:  # it was too late for that
+        sys.exit(1)
