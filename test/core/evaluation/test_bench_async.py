@@ -1,23 +1,28 @@
 import threading
 
-from vidseg_core.engine import build
+from vidseg_core.engine.beside import SegmenterProcess
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.segmenter import NetworkSegmenter
 from vidseg_core.evaluation.bench_async import bench_async
 
 
-def test_figures_and_that_key_frames_ran_beside(monkeypatch):
-    seen = []
-    segment = NetworkSegmenter.__call__
+def watched(monkeypatch, segmenter):
+    """The threads that call it from now on."""
+    threads, segment = [], segmenter.__call__
 
     def watch(self, frame):
-        seen.append(threading.current_thread().name)
+        threads.append(threading.current_thread().name)
         return segment(self, frame)
 
-    monkeypatch.setattr(build.NetworkSegmenter, "__call__", watch)
+    monkeypatch.setattr(segmenter, "__call__", watch)
+    return threads
+
+
+def test_figures_and_that_key_frames_ran_beside(monkeypatch):
+    here, beside = watched(monkeypatch, NetworkSegmenter), watched(monkeypatch, SegmenterProcess)
     config = EngineConfig(runtime="eager", input_scale=0.25)
     report = bench_async(config, num_frames=30, size=(240, 320), rate_hz=60.0)
-    assert seen[0] == "MainThread" and set(seen[1:]) == {"vidseg-segmenter"}
+    assert here == ["MainThread"] and set(beside) == {"vidseg-segmenter"}
     assert report["async_p99_ms"] >= report["async_median_ms"] > 0
     assert report["async_p99_over_median"] == report["async_p99_ms"] / report["async_median_ms"]
     assert 0 < report["async_key_ratio"] <= 0.5 and report["async_oldest_labels"] >= 1
