@@ -305,7 +305,8 @@ ENGINE_DECLARATIONS = (
     Declaration(
         "runtime",
         ENGINE.runtime,
-        "What executes networks: eager (PyTorch), openvino (on the CPU), or auto: the faster one by a short trial.",
+        "What executes networks: eager (PyTorch), openvino (on the CPU), openvino_int8 (in 8 bit integers), or auto: "
+        "the fastest by a short trial.",
         choices=RUNTIMES,
     ),
     Declaration(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vidseg_core.errors import CheckpointError
 
-HELP = "list, verify, fetch, convert and inspect weight files"
+HELP = "list, verify, fetch, convert, calibrate and inspect weight files"
 EXAMPLES = """\
 examples:
   vidseg weights                                 what there is, and where
@@ -16,6 +16,8 @@ examples:
   vidseg weights verify                          checksums of everything that is here
   vidseg weights show best.safetensors           which network, which classes, how trained
   vidseg weights convert public.pth.tar our.safetensors --classes cityscapes
+  vidseg weights calibrate best.safetensors fast.safetensors --data train/ street:seed=3,frames=100
+                                                 what 8 bit integers need to know: twice as fast where the CPU has them
 
 Files are looked for in the package's weights/, in $VIDSEG_WEIGHTS and in ~/.cache/vidseg/weights;
 `get` writes to $VIDSEG_WEIGHTS, or else to ~/.cache/vidseg/weights.
@@ -53,9 +55,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert = action("convert", convert_weights, "write a file of any known layout as one of ours (safetensors)")
     convert.add_argument("source", metavar="SRC", help="a file, or a registered name")
     convert.add_argument("target", metavar="DST", type=Path, help="a file name that ends in .safetensors")
-    convert.add_argument(
-        "--classes", metavar="TABLE", help="class table to put into it: a name or a YAML file (default: as registered)"
+    calibrate = action(
+        "calibrate",
+        calibrate_weights,
+        "have a segmentation network look at pictures, and write a file that tells which values its convolutions meet: "
+        "so they can be computed in 8 bit integers (runtime auto or openvino_int8)",
     )
+    calibrate.add_argument("source", metavar="SRC", help="a file, or a registered name")
+    calibrate.add_argument("target", metavar="DST", type=Path, help="a file name that ends in .safetensors")
+    calibrate.add_argument(
+        "--data", nargs="+", required=True, metavar="SOURCE", help="folders of images, videos, bags, street:...; what "
+        "the network will see, the more varied the better, but no test data",
+    )  # fmt: skip
+    calibrate.add_argument(
+        "--count", type=positive, default=64, metavar="N", help="pictures of each, evenly spread (default: %(default)s)"
+    )
+    calibrate.add_argument(
+        "--scale", type=scale, metavar="S", help="size of the network's input in units of the picture's, 0.25 to 2 "
+        "(default: the one it was trained for, or 1)",
+    )  # fmt: skip
+    for writing in (convert, calibrate):
+        writing.add_argument(
+            "--classes", metavar="TABLE", help="class table to put in: a name or a YAML file (default: as registered)"
+        )
 
     show = action("show", show_weights, "say what a file holds")
     show.add_argument("file", metavar="FILE", help="a file, or a registered name")
@@ -149,17 +171,66 @@ def get_weights(args, records) -> int:
 
 
 def convert_weights(args, records) -> int:
+    from vidseg_core.networks.registry import find_weights
+
+    return write_weights(args, records, find_weights(args.source, records), {})
+
+
+def calibrate_weights(args, records) -> int:
+    import torch
+    from tqdm import tqdm
+
+    from vidseg_core.data.sources import open_source
+    from vidseg_core.engine.geometry import network_input, network_size
+    from vidseg_core.engine.quantize import measure
+    from vidseg_core.engine.segmenter import load_network
+    from vidseg_core.networks.checkpoint import read_metadata
+    from vidseg_core.networks.registry import find_weights
+
+    check_target(args.target)
+    path = find_weights(args.source, records)
+    network = load_network(path, torch.device("cpu"))
+    scale = args.scale or read_metadata(path).get("input_scale") or 1.0
+    chosen = [(source, evenly(len(source), args.count)) for source in map(open_source, args.data)]
+
+    def pictures():
+        with tqdm(total=sum(len(wanted) for _, wanted in chosen), unit="picture", leave=False) as bar:
+            for source, wanted in chosen:
+                for index, frame in enumerate(source):
+                    if index in wanted:
+                        yield network_input(frame.image, network_size(frame.size, scale))
+                        bar.update()
+
+    ranges = measure(network, pictures())
+    count = sum(len(wanted) for _, wanted in chosen)
+    calibration = {"pictures": count, "input_scale": scale}
+    known = {"activation_ranges": ranges, "calibration": calibration}
+    print(f"{len(ranges)} convolutions have seen {count} pictures")
+    return write_weights(args, records, path, known)
+
+
+def evenly(length: int, count: int) -> set[int]:
+    """At most `count` of the indices below `length`, as far from each other as can be."""
+    count = min(length, count)
+    return {index * length // count for index in range(count)}
+
+
+def check_target(path: Path) -> None:
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"{path}: expected a file name that ends in .safetensors")
+
+
+def write_weights(args, records, source: Path, known: dict) -> int:
+    """Write `args.target`, one of our own files, from `source` and what else is known about it."""
     from vidseg_core.classes import load_classes
     from vidseg_core.networks.checkpoint import convert
-    from vidseg_core.networks.registry import find_weights, record_of
+    from vidseg_core.networks.registry import record_of
 
-    if args.target.suffix != ".safetensors":
-        raise CheckpointError(f"{args.target}: expected a file name that ends in .safetensors")
-    source = find_weights(args.source, records)
+    check_target(args.target)
     table = args.classes
     if table is None and (record := record_of(source, records)) is not None:
         table = record.classes
-    architecture = convert(source, args.target, None if table is None else load_classes(table))
+    architecture = convert(source, args.target, None if table is None else load_classes(table), known)
     print(f"{args.target}: {architecture}, classes: {table or 'as in the source'} ({size_of(args.target)})")
     return 0
 
@@ -195,6 +266,22 @@ def show_weights(args, records) -> int:
         rows.append(("classes", f"{table['name']}: {', '.join(entry['name'] for entry in table['classes'])}"))
     print_table([(key, as_text(value)) for key, value in rows])
     return 0
+
+
+def positive(text: str) -> int:
+    """An argument that is a number, 1 or more."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {value}")
+    return value
+
+
+def scale(text: str) -> float:
+    """An argument that is a factor as in `EngineConfig.input_scale`."""
+    value = float(text)
+    if not 0.25 <= value <= 2:
+        raise argparse.ArgumentTypeError(f"expected 0.25 to 2, got {value:g}")
+    return value
 
 
 def size_of(path: Path) -> str:

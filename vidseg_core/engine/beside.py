@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from vidseg_core.engine.runtime import Runtime
-from vidseg_core.engine.segmenter import NetworkSegmenter, load_network
+from vidseg_core.engine.segmenter import NetworkSegmenter, load_segmenter
 from vidseg_core.frame import Frame
 from vidseg_core.threads import set_num_threads
 
@@ -322,9 +322,7 @@ def _answer(segmenter: NetworkSegmenter, image: np.ndarray, wanted: Shared, told
 def _segmenter(task: Task) -> NetworkSegmenter:
     device = torch.device("cpu")
     set_num_threads(task.num_threads)
-    network = load_network(task.path, device)
-    execute = Runtime(task.runtime, device, task.num_threads).executor(network, "segmenter")
-    return NetworkSegmenter(network, task.input_scale, device, execute)
+    return load_segmenter(task.path, task.input_scale, device, Runtime(task.runtime, device, task.num_threads))
 
 
 class _Told(logging.Handler):

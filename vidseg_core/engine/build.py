@@ -16,13 +16,12 @@ from vidseg_core.engine.flow import DIS, FlowEstimator, NetworkFlow, NoFlow
 from vidseg_core.engine.key_frames import CLOSE_S, AtOnce, Background, Delayed
 from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.runtime import Executor, Runtime
-from vidseg_core.engine.segmenter import NetworkSegmenter, Segmenter, load_network, ready
+from vidseg_core.engine.segmenter import Segmenter, load_segmenter, ready
 from vidseg_core.engine.stream import Networks, Stream
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.networks import checkpoint
 from vidseg_core.networks.flow_light import FlowLight
 from vidseg_core.networks.registry import checksum, find_weights, record_of
-from vidseg_core.networks.swiftnet import SwiftNet
 from vidseg_core.threads import available_threads, set_num_threads
 
 # Of the grid that public refinement files were trained on.
@@ -158,11 +157,9 @@ def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, class
     files: dict[str, Path] = {}
     if segmenter is None:
         files["segmenter"] = find_weights(config.weights)
-        network, scale = _swiftnet(files["segmenter"], config.input_scale, 1.0, device)
-        classes = _classes(config, files["segmenter"], network.num_classes)
-        task = Task(files["segmenter"], scale, config.runtime, num_threads)
-        if not beside:
-            segmenter = NetworkSegmenter(network, scale, device, runtime.executor(network, "segmenter"))
+        scale = _input_scale(files["segmenter"], config.input_scale, 1.0)
+        segmenter = load_segmenter(files["segmenter"], scale, device, runtime)
+        classes = _classes(config, files["segmenter"], segmenter.num_classes)
     light, refine, feedback = None, None, True
     if config.refine_weights is not None:
         files["refine"] = find_weights(config.refine_weights)
@@ -177,22 +174,20 @@ def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, class
     updater = None
     if config.update_weights is not None:
         files["updater"] = find_weights(config.update_weights)
-        network, scale = _swiftnet(files["updater"], config.update_scale, UPDATE_SCALE, device)
-        check_table(files["updater"], network.num_classes, classes)
+        scale = _input_scale(files["updater"], config.update_scale, UPDATE_SCALE)
         # Even if it is the network of key frames: the two run at the same time, at sizes of their own.
-        updater = NetworkSegmenter(network, scale, device, runtime.executor(network, "update network"))
-    # Last, as it has to be ended where anything fails.
-    segmenter = SegmenterProcess(task, len(classes)) if beside else segmenter
+        updater = load_segmenter(files["updater"], scale, device, runtime, "update network")
+        check_table(files["updater"], updater.num_classes, classes)
+    if beside:  # last, as it has to be ended where anything fails
+        task = Task(files["segmenter"], segmenter.input_scale, config.runtime, num_threads)
+        segmenter = SegmenterProcess(task, segmenter.num_classes)
     networks = Networks(segmenter, flow, refine, device, feedback, updater)
     return Engine(config, classes, networks, files, runtime, num_threads)
 
 
-def _swiftnet(
-    path: Path, scale: float | None, otherwise: float, device: torch.device
-) -> tuple[SwiftNet, float]:
-    """The network in a file, and its input scale: `scale`, or else the one it was trained for, or else `otherwise`."""
-    trained = checkpoint.read_metadata(path).get("input_scale")
-    return load_network(path, device), scale or trained or otherwise
+def _input_scale(path: Path, scale: float | None, otherwise: float) -> float:
+    """`scale`, or else the one that the network in a file was trained for, or else `otherwise`."""
+    return scale or checkpoint.read_metadata(path).get("input_scale") or otherwise
 
 
 def read_ego_mask(path: str | Path) -> np.ndarray:

@@ -13,7 +13,7 @@ GRID_STRIDES = (2, 4, 8)
 # Without a `grid_stride`, images of at most so many pixels get 2.
 FINE_GRID_PIXELS = 320_000
 PADDINGS = ("zeros", "border")
-RUNTIMES = ("auto", "eager", "openvino")
+RUNTIMES = ("auto", "eager", "openvino", "openvino_int8")
 SCHEDULES = ("fixed", "adaptive")
 KEY_FRAMES = ("sync", "async")
 DEFAULT_WEIGHTS = "camvid-swiftnet-r18"
@@ -57,8 +57,10 @@ class EngineConfig:
         ego_mask: PNG of the image's size; where it is not 0, the vehicle sees itself and labels are void. Or None.
         max_gap_s: a longer pause between two frames makes the stream start afresh; above 0.
         device: auto (CUDA where there is one), cpu, cuda or cuda:N.
-        runtime: what executes networks: eager (PyTorch), openvino (on the CPU, in bfloat16 where that has it), or auto:
-            the faster of the two by a short trial on the first frame; where OpenVINO is not installed, PyTorch.
+        runtime: what executes networks: eager (PyTorch), openvino (on the CPU, in bfloat16 where that has it),
+            openvino_int8 (the same with convolutions in 8 bit integers, for weights that tell their activation ranges),
+            or auto: PyTorch or the fastest that is there, by a short trial on the first frame; integers only where the
+            processor has instructions for them.
         num_threads: thread budget on the CPU, shared by all libraries; 0 takes every processor.
     """
 

@@ -1,8 +1,9 @@
 """How a network is executed: by PyTorch as it stands (eager), or compiled for this processor by OpenVINO.
 
-OpenVINO computes in bfloat16 where the processor does, else in float32. Where it is not installed, PyTorch in bfloat16
-takes its place on such a processor. It compiles for fixed shapes, when tensors of
-these shapes come for the first time, and keeps what it compiled in `cache_directory()` for the next process.
+OpenVINO computes in bfloat16 where the processor does, else in float32; and convolutions in 8 bit integers where the
+processor has instructions for that and it is known what values they meet, see `quantize.py`. Where it is not installed,
+PyTorch in bfloat16 takes its place on a processor that has that. It compiles for fixed shapes, when tensors of these
+shapes come for the first time, and keeps what it compiled in `cache_directory()` for the next process.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ import torch
 from torch import Tensor, nn
 
 from vidseg_core import networks
+from vidseg_core.engine.cpu import cpu_bf16, integer_instructions
+from vidseg_core.engine.quantize import Ranges, quantize
 from vidseg_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -46,10 +49,14 @@ class Runtime:
     """Makes executors.
 
     Args:
-        choice: auto, eager or openvino. auto tries eager against the fastest that is there on the first tensors of each
-            network, and takes the faster one.
+        choice: auto, eager, openvino or openvino_int8. auto tries eager against the fastest that is there on the first
+            tensors of each network, and takes the faster one; openvino does not use integers, openvino_int8 does so
+            whatever the processor, where a network's activation ranges are known.
         device: where the networks are. OpenVINO is for the CPU.
         num_threads: of the CPU, 1 or more.
+
+    Attributes:
+        needs_ranges: whether integers were asked for by name, which not every file of weights allows.
 
     Raises:
         ConfigError: openvino is asked for by name, and is not installed or the device is not the CPU.
@@ -62,21 +69,24 @@ class Runtime:
         elif choice != "eager" and (reason := _import_problem()):
             problem = f"OpenVINO cannot be imported ({reason}); `pip install openvino` installs it"
             other = "eager bf16" if cpu_bf16() else "eager"
-        if problem is not None and choice == "openvino":
-            raise ConfigError(f"runtime: expected auto or eager, got 'openvino': {problem}")
+        if problem is not None and choice.startswith("openvino"):
+            raise ConfigError(f"runtime: expected auto or eager, got {choice!r}: {problem}")
         if problem is not None and choice == "auto":
             log.info("runtime: %s; %s", "eager" if other == "eager" else "eager or eager bf16", problem)
-        self._candidates = {"auto": ("eager", other), "eager": ("eager",), "openvino": ("openvino",)}[choice]
+        self._candidates = ("eager", other) if choice == "auto" else (choice,)
+        self.needs_ranges = choice == "openvino_int8"
+        self._integers = self.needs_ranges or (choice == "auto" and integer_instructions())
         self._num_threads = num_threads
 
-    def executor(self, network: nn.Module, name: str) -> Executor:
+    def executor(self, network: nn.Module, name: str, ranges: Ranges | None = None) -> Executor:
         """What calls `network`.
 
         Args:
             network: in evaluation mode, float32; takes and gives tensors of four dimensions, one or a tuple of them.
             name: what to call it in messages.
+            ranges: what values its convolutions meet; None where that is not known.
         """
-        return Executor(network, name, self._candidates, self._num_threads)
+        return Executor(network, name, self._candidates, self._num_threads, ranges if self._integers else None)
 
 
 class Executor:
@@ -84,16 +94,24 @@ class Executor:
 
     Attributes:
         network: the module itself.
-        runtime: what executes it: "eager", "eager bf16", "openvino bf16" or "openvino f32"; None while nothing is
-            chosen yet.
+        runtime: what executes it: "eager", "eager bf16", "openvino bf16", "openvino f32", "openvino int8 bf16" or
+            "openvino int8 f32", the latter for everything but convolutions; None while nothing is chosen yet.
     """
 
-    def __init__(self, network: nn.Module, name: str, candidates: tuple[str, ...], num_threads: int):
+    def __init__(
+        self,
+        network: nn.Module,
+        name: str,
+        candidates: tuple[str, ...],
+        num_threads: int,
+        ranges: Ranges | None = None,
+    ):
         self.network = network
         self.runtime: str | None = "eager" if set(candidates) == {"eager"} else None
         self._name = name
         self._candidates = candidates
         self._num_threads = num_threads
+        self._ranges = ranges
         self._lock = threading.Lock()
         self._compiled: dict[tuple, Compiled] = {}
         self._rounded: Rounded | None = None
@@ -124,7 +142,7 @@ class Executor:
 
     def _other_for(self, inputs: tuple[Tensor, ...]) -> Compiled | Rounded:
         """What executes it if PyTorch in float32 does not."""
-        if "openvino" in self._candidates:
+        if self._candidates[-1].startswith("openvino"):
             return self._compiled_for(inputs)
         with self._lock:
             if self._rounded is None:
@@ -138,7 +156,7 @@ class Executor:
             with self._lock:
                 compiled = self._compiled.get(shapes)
                 if compiled is None:
-                    compiled = Compiled(self.network, inputs, self._num_threads)
+                    compiled = Compiled(self.network, inputs, self._num_threads, self._ranges)
                     if len(self._compiled) >= MOST_SHAPES:
                         self._compiled.pop(next(iter(self._compiled)))
                     self._compiled[shapes] = compiled
@@ -151,7 +169,7 @@ class Compiled:
     Its inputs and outputs lie channels last in memory, as the engine's other parts have and want them.
     """
 
-    def __init__(self, network: nn.Module, inputs: tuple[Tensor, ...], num_threads: int):
+    def __init__(self, network: nn.Module, inputs: tuple[Tensor, ...], num_threads: int, ranges: Ranges | None = None):
         core = _core()
         precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
         options = {
@@ -161,8 +179,8 @@ class Compiled:
             # A thread that is tied to a processor cannot give way to a camera's frame that is worked on there.
             "ENABLE_CPU_PINNING": False,
         }
-        self.runtime = f"openvino {precision}"
-        self._model = _load(core, network, inputs, options)
+        self.runtime = f"openvino {precision}" if ranges is None else f"openvino int8 {precision}"
+        self._model = _load(core, network, inputs, options, ranges)
         self._shapes = [tuple(output.shape) for output in self._model.outputs]
         self._idle: list[openvino.InferRequest] = []
 
@@ -218,10 +236,10 @@ def cache_directory() -> Path:
 
 
 def _load(
-    core: openvino.Core, network: nn.Module, inputs: tuple[Tensor, ...], options: dict
+    core: openvino.Core, network: nn.Module, inputs: tuple[Tensor, ...], options: dict, ranges: Ranges | None
 ) -> openvino.CompiledModel:
     """From the cache, or else compiled and put there."""
-    path = cache_directory() / f"{_key(core, network, inputs, options)}.blob"
+    path = cache_directory() / f"{_key(core, network, inputs, options, ranges)}.blob"
     if path.is_file():
         try:
             model = core.import_model(path.read_bytes(), "CPU", options)
@@ -230,7 +248,10 @@ def _load(
             log.warning("%s: cannot be used, compiled anew: %s", path, " ".join(str(error).split()))
         else:
             return model
-    model = core.compile_model(_convert(network, inputs), "CPU", options)
+    model = _convert(network, inputs)
+    if ranges is not None:
+        quantize(model, ranges)
+    model = core.compile_model(model, "CPU", options)
     blob = io.BytesIO()
     model.export_model(blob)
     try:
@@ -256,7 +277,9 @@ def _convert(network: nn.Module, inputs: tuple[Tensor, ...]) -> openvino.Model:
     return model
 
 
-def _key(core: openvino.Core, network: nn.Module, inputs: tuple[Tensor, ...], options: dict) -> str:
+def _key(
+    core: openvino.Core, network: nn.Module, inputs: tuple[Tensor, ...], options: dict, ranges: Ranges | None
+) -> str:
     """Differs when anything does that the compiled network depends on."""
     import openvino
 
@@ -267,6 +290,7 @@ def _key(core: openvino.Core, network: nn.Module, inputs: tuple[Tensor, ...], op
         core.get_property("CPU", "FULL_DEVICE_NAME"),
         core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
         sorted(options.items()),
+        ranges,
         [tuple(x.shape) for x in inputs],
         type(network).__qualname__,
         _source_digest(),
@@ -281,7 +305,7 @@ def _key(core: openvino.Core, network: nn.Module, inputs: tuple[Tensor, ...], op
 @cache
 def _source_digest() -> str:
     """Of the code that says what networks compute."""
-    files = [Path(__file__), *sorted(Path(networks.__file__).parent.glob("*.py"))]
+    files = [Path(__file__), Path(quantize.__code__.co_filename), *sorted(Path(networks.__file__).parent.glob("*.py"))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
@@ -332,17 +356,3 @@ def _import_problem() -> str | None:
     except ImportError as error:
         return str(error)
     return None
-
-
-def cpu_bf16() -> bool:
-    """Whether the processor multiplies bfloat16 numbers itself."""
-    return bool({"avx512_bf16", "amx_bf16"} & set(cpuinfo("flags").split()))
-
-
-def cpuinfo(name: str) -> str:
-    """An entry of the first processor in Linux's list; empty where there is none."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next((line.partition(":")[2].strip() for line in lines if line.split(":")[0].strip() == name), "")
-    except OSError:
-        return ""

@@ -11,8 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from vidseg_core.engine.geometry import network_input, network_size
+from vidseg_core.engine.quantize import Ranges
+from vidseg_core.engine.runtime import Runtime
+from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.frame import Frame
 from vidseg_core.networks import checkpoint
+from vidseg_core.networks.registry import is_ranges, record_of
 from vidseg_core.networks.swiftnet import SwiftNet
 
 TRUTH_LOGIT = 10.0
@@ -29,6 +33,46 @@ class Segmenter(Protocol):
 def load_network(path: Path, device: torch.device) -> SwiftNet:
     """The per-frame network in a file, ready to be called. Raises CheckpointError: it has none."""
     return ready(checkpoint.load_swiftnet(path), device)
+
+
+def load_segmenter(
+    path: Path, input_scale: float, device: torch.device, runtime: Runtime, name: str = "segmenter"
+) -> NetworkSegmenter:
+    """The per-frame network in a file, executed by `runtime`.
+
+    Args:
+        input_scale: see `NetworkSegmenter`.
+        name: what to call it in messages.
+
+    Raises:
+        CheckpointError: there is none in the file, or its activation ranges are no such thing.
+        ConfigError: the runtime needs those, and there are none.
+    """
+    network = load_network(path, device)
+    ranges = ranges_of(path, network)
+    if ranges is None and runtime.needs_ranges:
+        raise ConfigError(
+            f"runtime: openvino_int8 needs weights that tell their activation ranges, {path} does not: "
+            "`vidseg weights calibrate` adds them"
+        )
+    return NetworkSegmenter(network, input_scale, device, runtime.executor(network, name, ranges))
+
+
+def ranges_of(path: Path, network: nn.Module) -> Ranges | None:
+    """What values the network's convolutions meet: as its file tells, or else its record; None where neither does.
+
+    Raises:
+        CheckpointError: what the file tells is something else.
+    """
+    stored = checkpoint.read_metadata(path).get("activation_ranges")
+    if stored is None and (record := record_of(path)) is not None:
+        stored = record.activation_ranges
+    if stored is None:
+        return None
+    names = {name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+    if not is_ranges(stored) or not set(stored) <= names:
+        raise CheckpointError(f"{path}: activation_ranges: expected two numbers for names of its convolutions")
+    return {name: (low, high) for name, (low, high) in stored.items()}
 
 
 def ready(network: nn.Module, device: torch.device) -> nn.Module:

@@ -26,10 +26,10 @@ from vidseg_core.classes import ClassTable
 from vidseg_core.data.street import Street, StreetConfig
 from vidseg_core.engine.build import Engine, build_engine
 from vidseg_core.engine.config import EngineConfig
+from vidseg_core.engine.cpu import cpu_bf16, cpuinfo
 from vidseg_core.engine.flow import DIS, NetworkFlow
 from vidseg_core.engine.geometry import grid_size, network_size
 from vidseg_core.engine.refine import Refinement
-from vidseg_core.engine.runtime import cpu_bf16, cpuinfo
 from vidseg_core.engine.segmenter import NetworkSegmenter
 from vidseg_core.engine.stream import Networks, Stream, Timings
 from vidseg_core.errors import ConfigError

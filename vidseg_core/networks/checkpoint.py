@@ -317,8 +317,16 @@ def initialise(path: str | Path, swiftnet: SwiftNet, classes: ClassTable) -> Non
     swiftnet.train(mode)
 
 
-def convert(source: str | Path, target: str | Path, classes: ClassTable | None = None) -> str:
+def convert(
+    source: str | Path,
+    target: str | Path,
+    classes: ClassTable | None = None,
+    known: Mapping[str, object] | None = None,
+) -> str:
     """Write any known weight file as one of our own and return its architecture.
+
+    Args:
+        known: metadata to put into it besides what is in `source`, JSON-safe.
 
     Raises:
         CheckpointError: not a known file, or its number of classes is not that of `classes`.
@@ -333,11 +341,11 @@ def convert(source: str | Path, target: str | Path, classes: ClassTable | None =
     elif architecture in FLOW_NETWORKS:
         parts = {"": _load_flow(source, architecture)}
     else:
-        known = ", ".join((SWIFTNET, SWNET_SEQ, REFINE, *FLOW_NETWORKS))
+        architectures = ", ".join((SWIFTNET, SWNET_SEQ, REFINE, *FLOW_NETWORKS))
         raise CheckpointError(
-            f"{source}: expected weights of one of {known}, found {architecture or 'an unknown network'}"
+            f"{source}: expected weights of one of {architectures}, found {architecture or 'an unknown network'}"
         )
-    metadata = read_metadata(source) | {"architecture": architecture}
+    metadata = read_metadata(source) | dict(known or {}) | {"architecture": architecture}
     if classes is not None:
         for net in parts.values():
             check_classes(source, getattr(net, "num_classes", len(classes)), classes)

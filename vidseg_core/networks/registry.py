@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import math
 import os
 import re
 import tempfile
@@ -43,6 +44,8 @@ class WeightRecord:
         url: where it can be fetched; None for a file that comes with the package.
         checksum: `sha256:` and at least the first 8 hexadecimal digits, or `git-blob:` and 40.
         note: what else a user must know.
+        activation_ranges: what values its convolutions meet, by their names: see `vidseg_core.engine.quantize`; None
+            where that is not known, or the file itself tells.
     """
 
     name: str
@@ -54,13 +57,19 @@ class WeightRecord:
     url: str | None
     checksum: str
     note: str = ""
+    activation_ranges: dict[str, list[float]] | None = None
 
     def __post_init__(self):
         def expect(condition: bool, expected: str, value: object):
             if not condition:
                 raise CheckpointError(f"weights {self.name!r}: expected {expected}, got {value!r}")
 
-        for field in fields(self):
+        expect(
+            self.activation_ranges is None or is_ranges(self.activation_ranges),
+            "two numbers, the smaller one first, for each name in activation_ranges",
+            self.activation_ranges,
+        )
+        for field in fields(self)[:-1]:
             value, optional = getattr(self, field.name), field.name in ("classes", "url")
             expect(isinstance(value, str) or (optional and value is None), f"text as {field.name}", value)
         expect(re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.name), "a name of a-z, 0-9, '.', '_' and '-'", self.name)
@@ -97,6 +106,16 @@ class WeightRecord:
         """
         if mismatch := self.mismatch(path):
             raise CheckpointError(f"{path}: not weights {self.name!r}, or damaged: {mismatch}")
+
+
+def is_ranges(value: object) -> bool:
+    """Whether it says for each of some names what the smallest and the largest value is."""
+    return (
+        isinstance(value, dict)
+        and all(isinstance(limits, list | tuple) and len(limits) == 2 for limits in value.values())
+        and all(isinstance(limit, int | float) and math.isfinite(limit) for pair in value.values() for limit in pair)
+        and all(low <= high for low, high in value.values())
+    )
 
 
 def checksum(path: str | Path, kind: str) -> str:

@@ -133,6 +133,45 @@ def test_convert_takes_a_class_table_of_the_right_length_only(upstream_weights, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_calibrate_makes_a_file_that_integers_can_be_used_with(tmp_path, capsys):
+    from vidseg_core.engine.build import build_engine
+    from vidseg_core.engine.config import EngineConfig
+    from vidseg_core.networks.registry import find_record
+
+    ours = tmp_path / "ours.safetensors"
+    streets = [f"street:seed={seed},size=320x192,frames=9" for seed in (1, 2)]
+    assert vidseg("calibrate", "camvid-swiftnet-r18", ours, "--count", 2, "--scale", 0.5, "--data", *streets) == 0
+    assert "32 convolutions have seen 4 pictures" in capsys.readouterr().out
+    metadata = read_metadata(ours)
+    assert metadata["calibration"] == {"pictures": 4, "input_scale": 0.5} and metadata["classes"]["name"] == "camvid"
+    ranges, registered = metadata["activation_ranges"], find_record("camvid-swiftnet-r18").activation_ranges
+    assert set(ranges) == set(registered)
+    assert ranges["logits.conv"][1] == pytest.approx(registered["logits.conv"][1], rel=0.7)
+    with build_engine(EngineConfig(weights=str(ours), runtime="openvino_int8")) as engine:
+        assert engine.networks.segmenter.execute._ranges["logits.conv"] == tuple(ranges["logits.conv"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["camvid-swiftnet-r18", "DST.pt", "--data", "street:frames=1"], "expected a file name that ends in .safetens"),
+        (["camvid-swiftnet-r18", "DST.safetensors", "--data", "nowhere/"], "nowhere/: expected a folder of images"),
+        (["camvid-swnet-seq", "DST.safetensors", "--data", "street:frames=1"], "expected weights of swiftnet-r18"),
+    ],
+)
+def test_calibrate_with_something_else(tmp_path, capsys, arguments, message):
+    arguments[1] = tmp_path / arguments[1]
+    assert vidseg("calibrate", *arguments) == 2
+    assert message in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("option", "value"), [("--count", 0), ("--scale", 3)])
+def test_calibrate_with_a_number_out_of_range(option, value, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        vidseg("calibrate", "a", tmp_path / "b.safetensors", "--data", "c", option, value)
+    assert f"argument {option}: expected" in capsys.readouterr().err
+
+
 def test_show_prints_what_a_file_says_about_itself(registry_file, online, capsys):
     assert vidseg("show", online[0] / "good.safetensors", "--registry", registry_file) == 0
     rows = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())

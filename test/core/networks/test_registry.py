@@ -114,6 +114,9 @@ def test_checksums_are_those_of_sha256sum_and_git(tmp_path):
         ({"checksum": "git-blob:132a99d1"}, "expected a checksum as sha256:HEX"),
         ({"licence": None}, "expected text as licence, got None"),
         ({"note": 3}, "expected text as note, got 3"),
+        ({"activation_ranges": {"conv": [1, 0]}}, "expected two numbers, the smaller one first"),
+        ({"activation_ranges": [0, 1]}, "expected two numbers, the smaller one first"),
+        ({"activation_ranges": {"conv": [0, float("inf")]}}, "expected two numbers, the smaller one first"),
     ],
 )
 def test_a_malformed_record_is_refused(changes, message):

@@ -1,0 +1,105 @@
+"""Convolutions in 8 bit integers, by OpenVINO: what values they meet is measured beforehand and comes with the weights.
+
+A processor with instructions for that (VNNI, AMX) does twice as many multiplications of 8 bit integers as of bfloat16
+numbers. Weights get a step for each output channel, activations one for each tensor, so that the largest value of
+either is the largest integer (Jacob et al., CVPR 2018). Everything but convolutions stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    import openvino
+
+Ranges = dict[str, tuple[float, float]]
+"""The smallest and the largest value that a convolution, by its name in the network, has been given."""
+
+# What OpenVINO's PyTorch frontend puts before and behind a module's name in that of a layer.
+PREFIX, SUFFIX = "__module.network.", "/"
+LEVELS, WEIGHT_LEVELS = 256, 255
+
+
+@torch.inference_mode()
+def measure(network: nn.Module, inputs: Iterable[Tensor]) -> Ranges:
+    """What values the network's convolutions meet.
+
+    Args:
+        network: in evaluation mode, float32.
+        inputs: each B x C x h x w, as `network` takes them; one or more.
+
+    Raises:
+        ValueError: there are none.
+    """
+    ranges: Ranges = {}
+
+    def look(name: str):
+        def hook(_: nn.Module, given: tuple[Tensor, ...]) -> None:
+            low, high = (limit.item() for limit in torch.aminmax(given[0]))
+            before = ranges.get(name, (low, high))
+            ranges[name] = min(low, before[0]), max(high, before[1])
+
+        return hook
+
+    convolutions = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+    hooks = [module.register_forward_pre_hook(look(name)) for name, module in convolutions.items()]
+    try:
+        for x in inputs:
+            network(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not ranges:
+        raise ValueError("expected one picture or more, got none")
+    return ranges
+
+
+def quantize(model: openvino.Model, ranges: Ranges) -> None:
+    """Mark the convolutions in `ranges` as ones that may be computed in integers; the others stay as they are.
+
+    Args:
+        model: as converted from PyTorch, changed in place.
+
+    Raises:
+        ValueError: `ranges` are those of another network.
+    """
+    convolutions = {
+        layer.get_friendly_name().removeprefix(PREFIX).partition(SUFFIX)[0]: layer
+        for layer in model.get_ordered_ops()
+        if layer.get_type_name() == "Convolution"
+    }
+    if strangers := sorted(set(ranges) - set(convolutions)):
+        raise ValueError(f"activation ranges of another network: it has no convolution {strangers[0]!r}")
+    rounded: dict[tuple[str, int], openvino.Output] = {}  # several convolutions of one tensor round it once
+    for name, limits in ranges.items():
+        layer = convolutions[name]
+        source = layer.input_value(0)
+        key = source.get_node().get_friendly_name(), source.get_index()
+        if key not in rounded:
+            rounded[key] = _rounded(source, *_activation_limits(*limits), LEVELS)
+        layer.input(0).replace_source_output(rounded[key])
+        weights = layer.input_value(1)
+        largest = np.abs(weights.get_node().get_data()).max(axis=(1, 2, 3), keepdims=True).astype(np.float32)
+        largest = np.maximum(largest, np.finfo(np.float32).tiny)
+        layer.input(1).replace_source_output(_rounded(weights, -largest, largest, WEIGHT_LEVELS))
+    model.validate_nodes_and_infer_types()
+
+
+def _activation_limits(low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """0 stays 0: padding is made of it."""
+    if low < 0:
+        high = max(-low, high)
+        low = -high * (LEVELS / 2) / (LEVELS / 2 - 1)
+    return tuple(np.full((1, 1, 1, 1), value, dtype=np.float32) for value in (min(low, 0.0), high or 1.0))
+
+
+def _rounded(values: openvino.Output, low: np.ndarray, high: np.ndarray, levels: int) -> openvino.Output:
+    from openvino import opset13
+
+    limits = opset13.constant(low), opset13.constant(high)
+    return opset13.fake_quantize(values, *limits, *limits, levels).output(0)
