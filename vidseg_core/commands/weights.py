@@ -182,7 +182,7 @@ def calibrate_weights(args, records) -> int:
 
     from vidseg_core.data.sources import open_source
     from vidseg_core.engine.geometry import network_input, network_size
-    from vidseg_core.engine.quantize import measure
+    from vidseg_core.engine.quantize import measured
     from vidseg_core.engine.segmenter import load_network
     from vidseg_core.networks.checkpoint import read_metadata
     from vidseg_core.networks.registry import find_weights
@@ -201,7 +201,9 @@ def calibrate_weights(args, records) -> int:
                         yield network_input(frame.image, network_size(frame.size, scale))
                         bar.update()
 
-    ranges = measure(network, pictures())
+    with torch.inference_mode(), measured(network) as ranges:
+        for picture in pictures():
+            network(picture)
     count = sum(len(wanted) for _, wanted in chosen)
     calibration = {"pictures": count, "input_scale": scale}
     known = {"activation_ranges": ranges, "calibration": calibration}

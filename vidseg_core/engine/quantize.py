@@ -7,7 +7,8 @@ either is the largest integer (Jacob et al., CVPR 2018). Everything but convolut
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,17 +26,9 @@ PREFIX, SUFFIX = "__module.network.", "/"
 LEVELS, WEIGHT_LEVELS = 256, 255
 
 
-@torch.inference_mode()
-def measure(network: nn.Module, inputs: Iterable[Tensor]) -> Ranges:
-    """What values the network's convolutions meet.
-
-    Args:
-        network: in evaluation mode, float32.
-        inputs: each B x C x h x w, as `network` takes them; one or more.
-
-    Raises:
-        ValueError: there are none.
-    """
+@contextmanager
+def measured(network: nn.Module) -> Iterator[Ranges]:
+    """What values the network's convolutions meet from now on, filled in while it is called."""
     ranges: Ranges = {}
 
     def look(name: str):
@@ -49,14 +42,10 @@ def measure(network: nn.Module, inputs: Iterable[Tensor]) -> Ranges:
     convolutions = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
     hooks = [module.register_forward_pre_hook(look(name)) for name, module in convolutions.items()]
     try:
-        for x in inputs:
-            network(x)
+        yield ranges
     finally:
         for hook in hooks:
             hook.remove()
-    if not ranges:
-        raise ValueError("expected one picture or more, got none")
-    return ranges
 
 
 def quantize(model: openvino.Model, ranges: Ranges) -> None:

@@ -18,6 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from vidseg_core import distributed
+from vidseg_core.engine.quantize import Ranges, measured
 from vidseg_core.errors import CheckpointError, ConfigError, VidsegError
 from vidseg_core.evaluation.images import evaluate_images
 from vidseg_core.evaluation.metrics import ConfusionMatrix
@@ -181,6 +182,7 @@ class _Run:
         self.optimizer = torch.optim.AdamW(_groups(self.net, config.weight_decay), lr=config.rate, fused=True)
         self.loss = SegmentationLoss(weights.to(device), config.loss_stride, config.lovasz, config.hard_pixels)
         self.history: list[dict] = []
+        self.ranges: Ranges = {}  # what the convolutions of the average met when it was last evaluated
         self.sources: list[dict] = []  # what each start, the first and those that resumed, was given
 
     def data(self) -> list[dict]:
@@ -283,15 +285,16 @@ class _Run:
     def _evaluate(self, entry: dict) -> None:
         """Add the held-back images' mIoU to `entry`: of each data set, and the mean over the sets by their shares."""
         sets, score, shares = {}, 0.0, 0.0
-        for number, part in enumerate(self.mix.parts):
-            if not len(part.held_back):
-                continue
-            matrix = evaluate_images(
-                self.average.net, part.held_back, self.config.input_scale, self.device, self.config.bfloat16
-            )
-            sets[f"{number}:{part.held_back.name}"] = _figures(matrix, self.mix.classes.names)
-            score += part.share * matrix.mean_iou()
-            shares += part.share
+        with measured(self.average.net) as self.ranges:
+            for number, part in enumerate(self.mix.parts):
+                if not len(part.held_back):
+                    continue
+                matrix = evaluate_images(
+                    self.average.net, part.held_back, self.config.input_scale, self.device, self.config.bfloat16
+                )
+                sets[f"{number}:{part.held_back.name}"] = _figures(matrix, self.mix.classes.names)
+                score += part.share * matrix.mean_iou()
+                shares += part.share
         if shares:
             entry |= {"miou": score / shares, "held_back": sets}
 
@@ -326,6 +329,8 @@ class _Run:
             "input_scale": self.config.input_scale,
             "training": training,
         }
+        if self.ranges:
+            metadata["activation_ranges"] = self.ranges
         save_weights(self.output / WEIGHTS_FILE, tensors, metadata)
 
     def _save(self) -> None:

@@ -139,7 +139,7 @@ def test_calibrate_makes_a_file_that_integers_can_be_used_with(tmp_path, capsys)
     from vidseg_core.networks.registry import find_record
 
     ours = tmp_path / "ours.safetensors"
-    streets = [f"street:seed={seed},size=320x192,frames=9" for seed in (1, 2)]
+    streets = [f"street:seed={seed},size=320x240,frames=9" for seed in (1, 2)]
     assert vidseg("calibrate", "camvid-swiftnet-r18", ours, "--count", 2, "--scale", 0.5, "--data", *streets) == 0
     assert "32 convolutions have seen 4 pictures" in capsys.readouterr().out
     metadata = read_metadata(ours)

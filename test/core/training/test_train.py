@@ -12,7 +12,10 @@ import torch
 from vidseg_core.classes import load_classes
 from vidseg_core.commands import train as command
 from vidseg_core.data.labelled import folder_pair
+from vidseg_core.engine.quantize import measured
+from vidseg_core.engine.segmenter import ranges_of
 from vidseg_core.errors import CheckpointError, ConfigError, DatasetError
+from vidseg_core.evaluation.images import evaluate_images
 from vidseg_core.networks.checkpoint import load_swiftnet, read_classes, read_metadata, read_tensors
 from vidseg_core.networks.swiftnet import SwiftNet
 from vidseg_core.training import train as training
@@ -82,6 +85,12 @@ def test_training_learns_and_writes_what_it_says(mix, tmp_path):
     assert tensors["backbone.bn1.running_var"].dtype == torch.float32
     net = load_swiftnet(path)
     assert torch.isfinite(net(torch.zeros(1, 3, 64, 64))).all()
+    with torch.inference_mode(), measured(net) as ranges:  # of what was held back
+        for part in mix.parts:
+            evaluate_images(net, part.held_back, 1.5)
+    stored = ranges_of(path, net)
+    assert set(stored) == set(ranges) and len(ranges) == 32
+    assert stored["logits.conv"] == pytest.approx(ranges["logits.conv"], rel=0.05)
     assert cv2.imread(str(tmp_path / "history.png")).shape[0] > 100
     assert list((tmp_path / "tensorboard").iterdir())
 
