@@ -1,0 +1,123 @@
+"""Eight floats at a time in compiled kernels.
+
+Numba's compiler uses vector instructions where a long loop runs over memory that provably does not overlap. Where a
+loop has eight turns and what it adds up should stay in registers, kernels say so: a `Float8` is eight floats, element
+by element. A processor with shorter registers takes several for them; results do not depend on that.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic, models, register_model
+
+LANES = 8
+_FLOATS = ir.VectorType(ir.FloatType(), LANES)
+_INDEX = ir.IntType(32)
+# Multiplication and addition may become one instruction, which rounds once.
+_FLAGS = ("contract",)
+
+
+class _Float8(types.Type):
+    def __init__(self):
+        super().__init__("Float8")
+
+
+float8 = _Float8()
+
+
+@register_model(_Float8)
+class _Float8Model(models.PrimitiveModel):
+    def __init__(self, manager, kind):
+        super().__init__(manager, kind, _FLOATS)
+
+
+def _place(context, builder, array_type, array, at):
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [at]), _FLOATS.as_pointer())
+
+
+@intrinsic
+def load(typing, array, at):
+    """The eight elements from `at` on, counted through a contiguous float32 array; bounds are not checked."""
+
+    def code(context, builder, signature, arguments):
+        return builder.load(_place(context, builder, signature.args[0], *arguments), align=4)
+
+    return float8(array, types.intp), code
+
+
+@intrinsic
+def store(typing, array, at, value):
+    """Write `value` to the eight elements from `at` on, counted as in `load`."""
+
+    def code(context, builder, signature, arguments):
+        place = _place(context, builder, signature.args[0], *arguments[:2])
+        builder.store(arguments[2], place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, float8), code
+
+
+@intrinsic
+def spread(typing, value):
+    """A float32, eight times."""
+
+    def code(context, builder, signature, arguments):
+        nothing = ir.Constant(_FLOATS, ir.Undefined)
+        first = builder.insert_element(nothing, arguments[0], ir.Constant(_INDEX, 0))
+        return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(_INDEX, LANES), [0] * LANES))
+
+    return float8(types.float32), code
+
+
+@intrinsic
+def add(typing, a, b):
+    """a + b"""
+    return float8(float8, float8), lambda context, builder, signature, ab: builder.fadd(*ab, flags=_FLAGS)
+
+
+@intrinsic
+def sub(typing, a, b):
+    """a - b"""
+    return float8(float8, float8), lambda context, builder, signature, ab: builder.fsub(*ab, flags=_FLAGS)
+
+
+@intrinsic
+def mul(typing, a, b):
+    """a * b"""
+    return float8(float8, float8), lambda context, builder, signature, ab: builder.fmul(*ab, flags=_FLAGS)
+
+
+@intrinsic
+def div(typing, a, b):
+    """a / b"""
+    return float8(float8, float8), lambda context, builder, signature, ab: builder.fdiv(*ab)
+
+
+@intrinsic
+def larger(typing, a, b):
+    """The larger of a and b."""
+
+    def code(context, builder, signature, ab):
+        return builder.select(builder.fcmp_ordered(">", *ab), *ab)
+
+    return float8(float8, float8), code
+
+
+@intrinsic
+def total(typing, value):
+    """The sum of the eight, float32, added in pairs in a fixed order."""
+
+    def code(context, builder, signature, arguments):
+        (part,) = arguments
+        for count in (4, 2, 1):
+            nothing = ir.Constant(part.type, ir.Undefined)
+            halves = (
+                builder.shuffle_vector(part, nothing, ir.Constant(ir.VectorType(_INDEX, count), list(numbers)))
+                for numbers in (range(count), range(count, 2 * count))
+            )
+            part = builder.fadd(*halves)
+        return builder.extract_element(part, ir.Constant(_INDEX, 0))
+
+    return types.float32(float8), code
