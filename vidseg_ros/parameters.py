@@ -261,7 +261,12 @@ ENGINE_DECLARATIONS = (
         low=0.0,
         high=1.0,
     ),
-    Declaration("dis_preset", ENGINE.dis_preset, "Accuracy of dis.", choices=DIS_PRESETS),
+    Declaration(
+        "dis_preset",
+        ENGINE.dis_preset,
+        "For dis: fine is the most accurate and about as fast as ultrafast; the others are OpenCV's.",
+        choices=DIS_PRESETS,
+    ),
     Declaration(
         "update_weights",
         "",

@@ -41,9 +41,9 @@ class EngineConfig:
             that the weights were trained for, or 1.
         grid_stride: 8 (as published), 4 or 2: image pixels per pixel of the carried logits; None takes what the
             refinement was trained for; without one 2 for images of at most 320,000 pixels and 4 for larger ones.
-        flow: how motion is found: dis (OpenCV's DIS), light, flownet_s, flownet2_s, or none (labels are copied).
+        flow: how motion is found: dis (dense inverse search), light, flownet_s, flownet2_s, or none: labels are copied.
         flow_scale: size of the image that `dis` works on, 0.05 to 1; None chooses by the image's size.
-        dis_preset: OpenCV's ultrafast, fast or medium; or fine: ultrafast with finer, denser patches.
+        dis_preset: fine, our own and the most accurate; or OpenCV's ultrafast, fast or medium.
         update_weights: segmentation network that looks at every propagated frame at low resolution and labels what the
             past does not show, see `fusion.py`; None for none.
         update_scale: size of its input in units of the image's, 0.25 to 2; None takes the scale that the weights were

@@ -29,7 +29,9 @@ def views(pair, stride):
 
 
 @pytest.mark.parametrize("stride", [4, 8])
-@pytest.mark.parametrize(("preset", "scale"), [("ultrafast", None), ("medium", 0.5), ("fast", 0.25)])
+@pytest.mark.parametrize(
+    ("preset", "scale"), [("ultrafast", None), ("medium", 0.5), ("fast", 0.25), ("fine", None), ("fine", 0.5)]
+)
 def test_dis_finds_a_shift_in_grid_pixels(pair, stride, preset, scale):
     estimator = DIS(preset, scale)
     current, previous = (estimator.prepare(view) for view in views(pair, stride))
@@ -59,8 +61,9 @@ def test_no_flow_is_none():
 
 
 @pytest.mark.parametrize("size", [(64, 64), (67, 131)])
-def test_smallest_images(size):
-    estimator = DIS("ultrafast", 0.05)
+@pytest.mark.parametrize("preset", ["ultrafast", "fine"])
+def test_smallest_images(size, preset):
+    estimator = DIS(preset, 0.05)
     image = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
     view = View(image, grid_size(size, 8), torch.device("cpu"))
     flow = estimator.flow(estimator.prepare(view), estimator.prepare(view))
