@@ -191,6 +191,7 @@ class SegmenterProcess:
             if self._closed:
                 raise RuntimeError("the segmenter's process is closed")
             if self._process.poll() is not None:
+                log.warning("the segmenter's process %s; another one is started", self._how_it_ended())
                 self._start()
             np.copyto(self._images.array(frame.image.shape, np.uint8), frame.image)
             with self.turns.segmentation():
@@ -214,9 +215,11 @@ class SegmenterProcess:
             self._connection.send(shape)
             return self._connection.recv()
         except (EOFError, OSError):
-            code = self._process.wait()
-            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            raise RuntimeError(f"the segmenter's process {how}") from None
+            raise RuntimeError(f"the segmenter's process {self._how_it_ended()}") from None
+
+    def _how_it_ended(self) -> str:
+        code = self._process.wait()
+        return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
     def _signal(self, number: int) -> None:
         self._process.send_signal(number)

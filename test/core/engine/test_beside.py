@@ -191,7 +191,7 @@ def test_an_interrupt_from_the_terminal_is_not_for_the_process(process):
     assert os.sched_getscheduler(process.pid) == os.SCHED_BATCH
 
 
-def test_a_process_that_is_killed_is_told_and_replaced():
+def test_a_process_that_is_killed_is_told_and_replaced(caplog):
     with closing(start()) as process:
         expected, first = process(picture()), process.pid
         large = picture(720, 960)
@@ -206,7 +206,11 @@ def test_a_process_that_is_killed_is_told_and_replaced():
         assert process.pid != first
         os.kill(process.pid, signal.SIGKILL)
         process._process.wait(WAIT_S)
+        caplog.clear()
         torch.testing.assert_close(process(picture()), expected)  # between two frames: nobody has lost anything
+        assert [record.getMessage() for record in caplog.records] == [
+            "the segmenter's process was ended by SIGKILL; another one is started"
+        ]
 
 
 def test_what_the_network_raises_there(tmp_path):
