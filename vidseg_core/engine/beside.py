@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import mmap
 import os
 import signal
@@ -32,6 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidseg_core.engine.fusion import fuse
 from vidseg_core.engine.runtime import Runtime
 from vidseg_core.engine.segmenter import NetworkSegmenter, load_segmenter
 from vidseg_core.frame import Frame
@@ -44,6 +46,7 @@ QUIET_S = 0.1
 # Should it compute beside a frame for once, the frame goes first.
 NICENESS = 5
 PR_SET_PDEATHSIG = 1
+ALIGNMENT = 64  # bytes
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +142,20 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Request:
+    """Of which shapes the arrays are that lie in the shared memory, one behind the other.
+
+    Attributes:
+        image: H x W x 3, uint8, RGB.
+        carried, apart: h x w x C and h x w, float32, for `fuse`; None where nothing is to be blended in.
+    """
+
+    image: tuple[int, ...]
+    carried: tuple[int, ...] | None = None
+    apart: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Answer:
     """What it says about one frame.
 
@@ -187,21 +204,32 @@ class SegmenterProcess:
 
     def __call__(self, frame: Frame) -> Tensor:
         """Raises RuntimeError: the network fails there, or the process ends, or `close` was called."""
+        return self._segment(frame, [])
+
+    def fused(self, frame: Frame, carried: Tensor, apart: Tensor) -> Tensor:
+        """`fuse` of this frame's scores and the past, computed there, too. Raises as `__call__`."""
+        return self._segment(frame, [carried[0].permute(1, 2, 0), apart[0, 0]])
+
+    def _segment(self, frame: Frame, past: list[Tensor]) -> Tensor:
+        self.turns.quiet(QUIET_S)
         with self._one_at_a_time:
             if self._closed:
                 raise RuntimeError("the segmenter's process is closed")
             if self._process.poll() is not None:
                 log.warning("the segmenter's process %s; another one is started", self._how_it_ended())
                 self._start()
-            np.copyto(self._images.array(frame.image.shape, np.uint8), frame.image)
+            request = Request(frame.image.shape, *(tuple(values.shape) for values in past))
+            given = _arrays(self._given, request)
+            for memory, values in zip(given, [frame.image, *(one.float().numpy() for one in past)], strict=True):
+                np.copyto(memory, values)
             with self.turns.segmentation():
-                answer = self._ask(frame.image.shape)
+                answer = self._ask(request)
             for level, text in answer.messages:
                 log.log(level, text)
             if answer.error is not None:
                 raise RuntimeError(f"the segmenter failed:\n{answer.error}")
             self.runtime = answer.runtime
-            scores = self._scores.array(answer.shape, np.float32).copy()
+            scores = self._scores.arrays((answer.shape, np.float32))[0].copy()
         self.turns.quiet(QUIET_S)
         return torch.from_numpy(scores).permute(0, 3, 1, 2)
 
@@ -210,9 +238,9 @@ class SegmenterProcess:
         self._closed = True
         self._process.kill()
 
-    def _ask(self, shape: tuple[int, ...]) -> Answer:
+    def _ask(self, request: Request) -> Answer:
         try:
-            self._connection.send(shape)
+            self._connection.send(request)
             return self._connection.recv()
         except (EOFError, OSError):
             raise RuntimeError(f"the segmenter's process {self._how_it_ended()}") from None
@@ -226,8 +254,8 @@ class SegmenterProcess:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
-        self._images, self._scores = (Shared(os.memfd_create(f"vidseg-{name}")) for name in ("images", "scores"))
-        files = theirs.fileno(), self._images.file, self._scores.file
+        self._given, self._scores = (Shared(os.memfd_create(f"vidseg-{name}")) for name in ("given", "scores"))
+        files = theirs.fileno(), self._given.file, self._scores.file
         started: Future[subprocess.Popen] = Future()
         command = (
             f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve(*{files!r}, {os.getpid()})"
@@ -265,22 +293,36 @@ class Shared:
         self._memory: mmap.mmap | None = None
         weakref.finalize(self, os.close, file)
 
-    def array(self, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-        """What is there, seen as an array of this shape; the next call for a larger one looks at other memory."""
-        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-        if self._memory is None or len(self._memory) < size:
-            if os.fstat(self.file).st_size < size:
-                os.ftruncate(self.file, size)
-            self._memory = mmap.mmap(self.file, size)
-        return np.frombuffer(self._memory, dtype, int(np.prod(shape))).reshape(shape)
+    def arrays(self, *layout: tuple[tuple[int, ...], type]) -> list[np.ndarray]:
+        """What is there, one behind the other, seen as arrays of these shapes and types.
+
+        They stay what they are only until the next call.
+        """
+        sizes = [math.prod(shape) * np.dtype(dtype).itemsize for shape, dtype in layout]
+        begins = [sum(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes[:k]) for k in range(len(sizes))]
+        end = begins[-1] + sizes[-1]
+        if self._memory is None or len(self._memory) < end:
+            if os.fstat(self.file).st_size < end:
+                os.ftruncate(self.file, end)
+            self._memory = mmap.mmap(self.file, end)
+        return [
+            np.frombuffer(self._memory, dtype, math.prod(shape), begin).reshape(shape)
+            for begin, (shape, dtype) in zip(begins, layout, strict=True)
+        ]
 
 
-def serve(connection: int, images: int, scores: int, owner: int) -> None:
+def _arrays(memory: Shared, request: Request) -> list[np.ndarray]:
+    """Image, and if there are any, carried scores and where they are wrong."""
+    past = [(shape, np.float32) for shape in (request.carried, request.apart) if shape is not None]
+    return memory.arrays((request.image, np.uint8), *past)
+
+
+def serve(connection: int, given: int, scores: int, owner: int) -> None:
     """What the process does, until its owner hangs up.
 
     Args:
-        connection: file descriptor, on which a `Task` comes and then shapes of images, each of which has an `Answer`.
-        images: file descriptor of the memory where images are put, H x W x 3, uint8, RGB.
+        connection: file descriptor, on which a `Task` comes and then `Request`s, each of which has an `Answer`.
+        given: file descriptor of the memory where requests have their arrays.
         scores: file descriptor of the memory where scores are put, float32.
         owner: process number of who has started this.
     """
@@ -295,7 +337,7 @@ def serve(connection: int, images: int, scores: int, owner: int) -> None:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     except PermissionError as error:
         logging.getLogger(__name__).info("the segmenter's process: no SCHED_BATCH: %s", error.strerror)
-    channel, given, wanted = Connection(connection), Shared(images), Shared(scores)
+    channel, given, wanted = Connection(connection), Shared(given), Shared(scores)
     try:
         task, segmenter, problem = channel.recv(), None, None
         try:
@@ -303,20 +345,25 @@ def serve(connection: int, images: int, scores: int, owner: int) -> None:
         except Exception:  # told to whoever asks for scores
             problem = traceback.format_exc()
         while True:
-            shape = channel.recv()
+            request = channel.recv()
             if segmenter is None:
                 channel.send(Answer(error=problem, messages=told.take()))
             else:
-                channel.send(_answer(segmenter, given.array(shape, np.uint8), wanted, told))
+                channel.send(_answer(segmenter, _arrays(given, request), wanted, told))
     except (EOFError, ConnectionError):
         return
 
 
-def _answer(segmenter: NetworkSegmenter, image: np.ndarray, wanted: Shared, told: _Told) -> Answer:
+def _answer(segmenter: NetworkSegmenter, given: list[np.ndarray], wanted: Shared, told: _Told) -> Answer:
     try:
         with torch.inference_mode():
-            scores = segmenter(Frame(image, 0)).permute(0, 2, 3, 1).numpy()
-        np.copyto(wanted.array(scores.shape, np.float32), scores)
+            image, *past = given
+            scores = segmenter(Frame(image, 0))
+            if past:
+                carried, apart = map(torch.from_numpy, past)
+                scores = fuse(scores, carried.permute(2, 0, 1)[None], apart[None, None])
+            scores = scores.permute(0, 2, 3, 1).numpy()
+        np.copyto(wanted.arrays((scores.shape, np.float32))[0], scores)
     except Exception:  # the owner raises it
         return Answer(error=traceback.format_exc(), messages=told.take())
     return Answer(scores.shape, segmenter.execute.runtime, None, told.take())

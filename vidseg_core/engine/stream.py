@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vidseg_core.classes import VOID
+from vidseg_core.engine.beside import SegmenterProcess
 from vidseg_core.engine.change import change, small_picture
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.decode import decode
@@ -324,15 +325,21 @@ class Stream:
 
     def _segment(self, past: Past | None, frame: Frame) -> Segmented:
         """A key frame's scores. Reads nothing of the stream that changes: another thread may run it."""
-        timings, shown = Timings(), None
-        with timings.stage("segment"):
-            scores = self._networks.segmenter(frame).to(self._networks.device)  # 1 x C x any size
-        view = self._view(frame)
+        timings, shown, apart = Timings(), None, None
+        view, segmenter = self._view(frame), self._networks.segmenter
         if self._config.fusion or self._networks.updater is not None:
-            with timings.stage("fuse"):
+            with timings.stage("compare"):
                 shown = picture(view)
                 if past is not None and self._config.fusion:
-                    scores = fuse(scores, past.logits, difference(shown, past.memory.picture, past.memory.motion))
+                    apart = difference(shown, past.memory.picture, past.memory.motion)
+        with timings.stage("segment"):
+            if apart is not None and isinstance(segmenter, SegmenterProcess):
+                scores, apart = segmenter.fused(frame, past.logits, apart), None
+            else:
+                scores = segmenter(frame).to(self._networks.device)  # 1 x C x any size
+        if apart is not None:
+            with timings.stage("fuse"):
+                scores = fuse(scores, past.logits, apart)
         return Segmented(scores, resize(scores, view.grid), shown, timings)
 
     def _move(self, flow_input: object, timings: Timings) -> tuple[Past, Waiting | None]:

@@ -41,7 +41,7 @@ from vidseg_core.overlay import overlay
 
 OPACITY = 0.5
 STEP_NS = 33_333_333
-STAGES = ("prepare", "segment", "fuse", "flow", "warp", "refine", "decode", "overlay", "frame")
+STAGES = ("prepare", "compare", "segment", "fuse", "flow", "warp", "refine", "decode", "overlay", "frame")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from vidseg_core.engine import beside
 from vidseg_core.engine.beside import STILL_SHARE, SegmenterProcess, Shared, Task, Turns
 from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import DEFAULT_WEIGHTS, EngineConfig
+from vidseg_core.engine.fusion import fuse
 from vidseg_core.engine.segmenter import NetworkSegmenter, TruthSegmenter, load_network
 from vidseg_core.frame import Frame
 from vidseg_core.networks.registry import find_weights
@@ -152,6 +153,18 @@ def test_scores_are_those_of_the_network(process, size):
     other = process(picture(*size, seed=1))
     torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-4)  # nobody else writes to them
     assert not torch.equal(scores, other)
+
+
+def test_the_past_is_blended_in_there(process):
+    frame, generator = picture(), torch.Generator().manual_seed(0)
+    carried = torch.randn(1, CLASSES, 32, 48, generator=generator).to(memory_format=torch.channels_last)
+    apart = 10 * torch.rand(1, 1, 32, 48, generator=generator)
+    apart[..., 0] = torch.inf
+    scores = process(frame)
+    blended = process.fused(frame, carried, apart)
+    torch.testing.assert_close(blended, fuse(scores, carried, apart), rtol=1e-4, atol=1e-4)
+    assert (blended - scores.log_softmax(1)).abs().max() > 0.1
+    torch.testing.assert_close(process(frame), scores)  # not with what was given before
 
 
 def test_padded_rows(process):
@@ -306,7 +319,9 @@ def test_another_segmenter_stays_in_this_process():
 def test_shared_memory_grows():
     one = Shared(os.memfd_create("test"))
     other = Shared(os.dup(one.file))
-    one.array((2, 3), np.uint8)[:] = 7
-    assert other.array((6,), np.uint8).tolist() == [7] * 6
-    one.array((5000, 5), np.float32)[-1] = 3
-    assert other.array((5000, 5), np.float32)[-1].tolist() == [3.0] * 5
+    one.arrays(((2, 3), np.uint8))[0][:] = 7
+    assert other.arrays(((6,), np.uint8))[0].tolist() == [7] * 6
+    layout = ((3,), np.uint8), ((5000, 5), np.float32)
+    first, second = one.arrays(*layout)
+    first[:], second[-1] = 1, 3
+    assert [values[-1].tolist() for values in other.arrays(*layout)] == [1, [3.0] * 5]
