@@ -12,10 +12,14 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 
 _pool: Pool | None = None
 _num_threads = 1
 _processor = ctypes.CDLL(None).sched_getcpu
+
+# Two for each thread: where only one is there in time, it has computed half of the other's share before it waits.
+BANDS_EACH = 2
 
 
 def available_threads() -> int:
@@ -65,8 +69,9 @@ class Pool:
         self._threads: set[int] = set()
         self._kept_off: int | None = None
 
-    def submit(self, function: Callable, *arguments) -> Future:
-        return self._executor.submit(function, *arguments)
+    def submit(self, function: Callable[[], object]) -> Future:
+        """Have one of the threads call it."""
+        return self._executor.submit(function)
 
     def keep_off(self, processor: int) -> None:
         """Let the threads run anywhere but there, if there is anywhere else."""
@@ -87,14 +92,48 @@ class Pool:
 
 
 def over_rows(kernel: Callable, rows: int, *arguments) -> None:
-    """Run `kernel(begin, end, *arguments)` over bands that together make up `range(rows)`, and wait for all of them."""
-    pool, bands = _pool, min(_num_threads, rows)
-    if pool is None or bands < 2:
+    """Run `kernel(begin, end, *arguments)` over bands that together make up `range(rows)`, and wait for all of them.
+
+    Whoever has time takes the next band: a helper that wakes up late is not waited for. So results must not depend on
+    where bands begin, nor on their order.
+
+    Raises:
+        Exception: the first thing that `kernel` has raised, once no band is under way.
+    """
+    pool, count = _pool, min(_num_threads * BANDS_EACH, rows)
+    if pool is None or count < 2:
         kernel(0, rows, *arguments)
         return
     pool.keep_off(_processor())
-    edges = [rows * band // bands for band in range(bands + 1)]
-    others = [pool.submit(kernel, edges[band], edges[band + 1], *arguments) for band in range(1, bands)]
-    kernel(0, edges[1], *arguments)
-    for other in others:
-        other.result()
+    bands = _Bands(kernel, rows, count, arguments)
+    for _ in range(min(_num_threads, count) - 1):
+        pool.submit(bands.take)
+    bands.take()
+    bands.wait()
+
+
+class _Bands:
+    def __init__(self, kernel: Callable, rows: int, count: int, arguments: tuple):
+        self._kernel, self._arguments = kernel, arguments
+        self._left = [(rows * band // count, rows * (band + 1) // count) for band in range(count)]
+        self._count = count
+        self._done: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def take(self) -> None:
+        """Compute bands until none is left."""
+        while self._left:
+            try:
+                begin, end = self._left.pop()
+            except IndexError:  # somebody else was faster
+                return
+            try:
+                self._kernel(begin, end, *self._arguments)
+            except BaseException as error:  # whoever waits raises it
+                self._done.put(error)
+            else:
+                self._done.put(None)
+
+    def wait(self) -> None:
+        errors = [error for error in (self._done.get() for _ in range(self._count)) if error is not None]
+        if errors:
+            raise errors[0]

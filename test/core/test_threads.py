@@ -5,9 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from vidseg_core.threads import Pool, available_threads, over_rows, set_num_threads
+from vidseg_core import threads
+from vidseg_core.threads import BANDS_EACH, Pool, available_threads, over_rows, set_num_threads
 
 needs_two = pytest.mark.skipif(available_threads() < 2, reason="needs two processors")
+
+
+def affinity():
+    return os.sched_getaffinity(0)
 
 
 @pytest.fixture
@@ -34,8 +39,9 @@ def test_bands_make_up_all_rows(restored, num_threads):
             names.append(threading.current_thread().name)
 
         over_rows(kernel, rows, seen)
-        assert (seen == 1).all() and len(names) == min(num_threads, rows)
-        assert sum(name.startswith("vidseg-rows") for name in names) == len(names) - 1
+        assert (seen == 1).all()
+        assert len(names) == min(num_threads * BANDS_EACH, rows) if num_threads > 1 else 1
+        assert all(name.startswith("vidseg-rows") or name == "MainThread" for name in names)
 
 
 def test_the_budget_is_torch_s_too(restored):
@@ -64,7 +70,7 @@ def test_helpers_run_where_nobody_waits_for_them(pool):
     allowed = os.sched_getaffinity(0)
     for processor in sorted(allowed):
         pool.keep_off(processor)
-        assert pool.submit(os.sched_getaffinity, 0).result() == allowed - {processor}
+        assert pool.submit(affinity).result() == allowed - {processor}
     assert os.sched_getaffinity(0) == allowed  # ours are not touched
 
 
@@ -87,13 +93,41 @@ def test_helpers_that_come_later_do_so_too():
 @needs_two
 def test_bands_are_computed_on_different_processors(restored):
     set_num_threads(2)
-    where = {}
+    both, where = threading.Barrier(2), {}
 
     def kernel(begin, end):
-        where[begin] = os.sched_getaffinity(0)
+        both.wait(60)  # so each thread takes one
+        where[threading.current_thread().name] = os.sched_getaffinity(0)
 
     over_rows(kernel, 2)
-    assert len(where[0] - where[1]) == 1
+    helper = next(name for name in where if name != "MainThread")
+    assert len(where["MainThread"] - where[helper]) == 1
+
+
+def test_a_helper_that_comes_late_is_not_waited_for(restored):
+    set_num_threads(2)
+    late, names = threading.Event(), []
+    threads._pool.submit(lambda: late.wait(60))
+    over_rows(lambda begin, end: names.append(threading.current_thread().name), 9)
+    assert names == ["MainThread"] * 2 * BANDS_EACH
+    late.set()
+
+
+def test_bands_under_way_are_waited_for_when_another_fails(restored):
+    set_num_threads(2)
+    both, failing, done = threading.Barrier(2), threading.Event(), []
+
+    def kernel(begin, end):
+        both.wait(60)
+        if threading.current_thread() is threading.main_thread():
+            failing.set()
+            raise ValueError("ours")
+        assert failing.wait(60)
+        done.append(sum(range(100_000)))  # long enough for the other one to be through
+
+    with pytest.raises(ValueError, match="ours"):
+        over_rows(kernel, 2)
+    assert len(done) == 1
 
 
 def test_where_there_is_one_processor_helpers_share_it():
@@ -103,7 +137,7 @@ def test_where_there_is_one_processor_helpers_share_it():
     try:
         pool = Pool(1)
         pool.keep_off(only)
-        assert pool.submit(os.sched_getaffinity, 0).result() == {only}
+        assert pool.submit(affinity).result() == {only}
         pool.close()
     finally:
         os.sched_setaffinity(0, allowed)

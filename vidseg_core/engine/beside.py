@@ -41,7 +41,7 @@ from vidseg_core.threads import set_num_threads
 
 # Streams without a pause between their frames must not keep it from ever getting to an end.
 STILL_SHARE = 0.75
-# What is left to do with the scores takes a few milliseconds: it can wait for a pause, but not for long.
+# What is left to do in this process takes a millisecond or two: it can wait for a pause, but not for long.
 QUIET_S = 0.1
 # Should it compute beside a frame for once, the frame goes first.
 NICENESS = 5
@@ -99,7 +99,7 @@ class Turns:
                 self._begun_s = None
                 self._decide()
 
-    def quiet(self, timeout_s: float) -> None:
+    def quiet(self, timeout_s: float = QUIET_S) -> None:
         """Return when no stream is at a frame or one waits for the segmentation, at the latest after `timeout_s`."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or not self._frames, timeout_s)
@@ -211,7 +211,6 @@ class SegmenterProcess:
         return self._segment(frame, [carried[0].permute(1, 2, 0), apart[0, 0]])
 
     def _segment(self, frame: Frame, past: list[Tensor]) -> Tensor:
-        self.turns.quiet(QUIET_S)
         with self._one_at_a_time:
             if self._closed:
                 raise RuntimeError("the segmenter's process is closed")
@@ -230,7 +229,7 @@ class SegmenterProcess:
                 raise RuntimeError(f"the segmenter failed:\n{answer.error}")
             self.runtime = answer.runtime
             scores = self._scores.arrays((answer.shape, np.float32))[0].copy()
-        self.turns.quiet(QUIET_S)
+        self.turns.quiet()
         return torch.from_numpy(scores).permute(0, 3, 1, 2)
 
     def close(self) -> None:

@@ -174,6 +174,8 @@ class Background:
 
     def _do(self, work: Callable[[Frame], Result], frame: Frame, result: Future[Result]) -> None:
         self._busy_since_s = time.monotonic()
+        if self._turns is not None:
+            self._turns.quiet()
         try:
             result.set_result(work(frame))
         except BaseException as error:  # it belongs to whoever waits for the result

@@ -24,7 +24,7 @@ from vidseg_core.engine.key_frames import AtOnce, Job, KeyFrames
 from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.schedule import PROPAGATED, Decision, schedule_of
 from vidseg_core.engine.segmenter import Segmenter
-from vidseg_core.engine.warp import warp
+from vidseg_core.engine.warp import compose, warp
 from vidseg_core.errors import ConfigError
 from vidseg_core.frame import Frame, Segmentation
 from vidseg_core.networks.guided_refine import Refined
@@ -387,4 +387,4 @@ def _composed(motion: Tensor | None, flow: Tensor | None) -> Tensor | None:
     """Where `motion` leads from the last frame, from the next one, which `flow` leads from to the last one."""
     if flow is None or motion is None:
         return motion if flow is None else flow
-    return flow + warp(motion, flow, padding="border")
+    return compose(motion, flow)
