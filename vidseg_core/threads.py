@@ -27,11 +27,8 @@ def available_threads() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def set_num_threads(num_threads: int = 0, opencv: int | None = None) -> int:
+def set_num_threads(num_threads: int = 0) -> int:
     """Set the budget for the whole process; 0 means every processor available. Returns the budget.
-
-    Args:
-        opencv: OpenCV's own budget, 1 or more, where it differs.
 
     Raises:
         ValueError: negative.
@@ -44,7 +41,7 @@ def set_num_threads(num_threads: int = 0, opencv: int | None = None) -> int:
     import torch
 
     torch.set_num_threads(num_threads)
-    cv2.setNumThreads(opencv or num_threads)
+    cv2.setNumThreads(num_threads)
     if num_threads != _num_threads:
         previous, _pool = _pool, None
         _num_threads = num_threads

@@ -4,6 +4,10 @@ Two threads that both want the processors get them in turns of milliseconds, and
 wait for several of those. A process can be made to stand still from outside, within microseconds, whatever library
 computes in it (SIGSTOP), and goes on where it was (SIGCONT). So frames have the whole machine, and the segmentation all
 of it in between. It needs no privileges.
+
+Besides, Linux is told to run it where nobody else wants a processor (SCHED_IDLE): so a thread that wakes up for a frame
+has one at once, and when the process goes on it does not push that thread aside. Where all processors are busy for
+long, it would never get one; then it is replaced by one that takes its share as others do.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -43,8 +47,10 @@ from vidseg_core.threads import set_num_threads
 STILL_SHARE = 0.75
 # What is left to do in this process takes a millisecond or two: it can wait for a pause, but not for long.
 QUIET_S = 0.1
-# Should it compute beside a frame for once, the frame goes first.
+# Where it takes its share, a frame goes first.
 NICENESS = 5
+# After so many seconds without an answer it is looked whether it had at least that share of a processor.
+STARVED_S, STARVED_SHARE = 2.0, 0.05
 PR_SET_PDEATHSIG = 1
 ALIGNMENT = 64  # bytes
 
@@ -133,12 +139,14 @@ class Task:
         input_scale: size of the network's input in units of the image's.
         runtime: see `Runtime`.
         num_threads: of the CPU, 1 or more.
+        is_idle: whether it runs only where nobody else wants a processor.
     """
 
     path: Path
     input_scale: float
     runtime: str
     num_threads: int
+    is_idle: bool = True
 
 
 @dataclass(frozen=True)
@@ -217,12 +225,9 @@ class SegmenterProcess:
             if self._process.poll() is not None:
                 log.warning("the segmenter's process %s; another one is started", self._how_it_ended())
                 self._start()
-            request = Request(frame.image.shape, *(tuple(values.shape) for values in past))
-            given = _arrays(self._given, request)
-            for memory, values in zip(given, [frame.image, *(one.float().numpy() for one in past)], strict=True):
-                np.copyto(memory, values)
+            arrays = [frame.image, *(values.float().numpy() for values in past)]
             with self.turns.segmentation():
-                answer = self._ask(request)
+                answer = self._ask(arrays)
             for level, text in answer.messages:
                 log.log(level, text)
             if answer.error is not None:
@@ -237,12 +242,41 @@ class SegmenterProcess:
         self._closed = True
         self._process.kill()
 
-    def _ask(self, request: Request) -> Answer:
+    def _ask(self, arrays: list[np.ndarray]) -> Answer:
+        request = Request(*(values.shape for values in arrays))
+        for memory, values in zip(_arrays(self._given, request), arrays, strict=True):
+            np.copyto(memory, values)
+        begun_s, had_s = time.monotonic(), self._processor_s()
         try:
             self._connection.send(request)
+            while self._task.is_idle and not self._connection.poll(STARVED_S):
+                took_s, used_s = time.monotonic() - begun_s, self._processor_s() - had_s
+                if used_s < STARVED_SHARE * took_s:
+                    return self._ask_another(arrays, took_s, used_s)
             return self._connection.recv()
         except (EOFError, OSError):
             raise RuntimeError(f"the segmenter's process {self._how_it_ended()}") from None
+
+    def _ask_another(self, arrays: list[np.ndarray], took_s: float, used_s: float) -> Answer:
+        """One that does not wait until nobody else wants a processor."""
+        log.warning(
+            "every processor is busy: the segmenter, which lets others go first, had one for %.2f s in %.1f s; "
+            "from now on it takes its share, and frames may have to wait for it",
+            used_s, took_s,
+        )  # fmt: skip
+        self._process.kill()
+        self._task = replace(self._task, is_idle=False)
+        self._start()
+        return self._ask(arrays)
+
+    def _processor_s(self) -> float:
+        """How long it has had a processor, in seconds; 0 once it has ended."""
+        try:
+            with open(f"/proc/{self.pid}/stat", encoding="utf-8") as stat:
+                fields = stat.read().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # user and system time
 
     def _how_it_ended(self) -> str:
         code = self._process.wait()
@@ -329,16 +363,11 @@ def serve(connection: int, given: int, scores: int, owner: int) -> None:
     # An interrupt from the terminal is for the owner, who ends this. Not a session of its own: Linux shares processors
     # between sessions first (autogroup), and what is nice in one of them does not give way to the other.
     os.setpgid(0, 0)
-    os.nice(NICENESS)
     told = _Told()
-    try:
-        # When it is let go on, it waits for its turn: the frame that let it may not be done yet.
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    except PermissionError as error:
-        logging.getLogger(__name__).info("the segmenter's process: no SCHED_BATCH: %s", error.strerror)
     channel, given, wanted = Connection(connection), Shared(given), Shared(scores)
     try:
         task, segmenter, problem = channel.recv(), None, None
+        _let_others_go_first(task.is_idle)
         try:
             segmenter = _segmenter(task)
         except Exception:  # told to whoever asks for scores
@@ -372,6 +401,17 @@ def _segmenter(task: Task) -> NetworkSegmenter:
     device = torch.device("cpu")
     set_num_threads(task.num_threads)
     return load_segmenter(task.path, task.input_scale, device, Runtime(task.runtime, device, task.num_threads))
+
+
+def _let_others_go_first(is_idle: bool) -> None:
+    """For the threads that are not there yet, too."""
+    os.nice(NICENESS)
+    # SCHED_BATCH: when it is let go on, it does not push aside the frame that has done so.
+    policy = os.SCHED_IDLE if is_idle else os.SCHED_BATCH
+    try:
+        os.sched_setscheduler(0, policy, os.sched_param(0))
+    except PermissionError as error:
+        log.warning("the segmenter's process may not choose when it runs (%s): frames may wait for it", error.strerror)
 
 
 class _Told(logging.Handler):

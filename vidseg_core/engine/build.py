@@ -152,7 +152,7 @@ def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, class
     """
     device = _device(config.device)
     beside = config.key_frames == "async" and device.type == "cpu" and segmenter is None
-    num_threads = set_num_threads(*_num_threads(config, beside))
+    num_threads = set_num_threads(_num_threads(config, beside))
     runtime = Runtime(config.runtime, device, num_threads)
     files: dict[str, Path] = {}
     if segmenter is None:
@@ -204,15 +204,14 @@ def read_ego_mask(path: str | Path) -> np.ndarray:
     return mask != 0
 
 
-def _num_threads(config: EngineConfig, beside: bool) -> tuple[int, int]:
-    """The budget, and OpenCV's.
+def _num_threads(config: EngineConfig, beside: bool) -> int:
+    """The budget.
 
     A segmenter in a process of its own stands still while a stream is at a frame: each has everything. Stream and
-    segmenter in threads compute at the same time, each with half of what there is; only flow by OpenCV takes all, as it
-    is the longest stage of a propagated frame, and the segmenter's thread gives way.
+    segmenter in threads compute at the same time, each with half of what there is.
     """
     budget = config.num_threads or available_threads()
-    return (max(1, budget // 2) if config.key_frames == "async" and not beside else budget), budget
+    return max(1, budget // 2) if config.key_frames == "async" and not beside else budget
 
 
 def _device(name: str) -> torch.device:

@@ -201,7 +201,7 @@ def test_an_interrupt_from_the_terminal_is_not_for_the_process(process):
     assert os.getpgid(process.pid) != os.getpgid(0) and os.getsid(process.pid) == os.getsid(0)
     nice = os.getpriority(os.PRIO_PROCESS, process.pid)
     assert nice == os.getpriority(os.PRIO_PROCESS, 0) + beside.NICENESS
-    assert os.sched_getscheduler(process.pid) == os.SCHED_BATCH
+    assert os.sched_getscheduler(process.pid) == os.SCHED_IDLE
 
 
 def test_a_process_that_is_killed_is_told_and_replaced(caplog):
@@ -233,6 +233,25 @@ def test_what_the_network_raises_there(tmp_path):
         for _ in range(2):
             with pytest.raises(RuntimeError, match=f"the segmenter failed:[\\s\\S]*{path}"):
                 process(picture())
+
+
+def test_where_every_processor_is_busy_it_takes_its_share(monkeypatch, caplog):
+    monkeypatch.setattr(beside, "STARVED_S", 0.5)
+    processor = min(os.sched_getaffinity(0))
+    busy = f"import os; os.sched_setaffinity(0, {{{processor}}}); print(flush=True)\nwhile True: pass"
+    with closing(start()) as process:
+        expected, first = process(picture()), process.pid
+        os.sched_setaffinity(first, {processor})
+        with subprocess.Popen([sys.executable, "-c", busy], stdout=subprocess.PIPE) as other:
+            other.stdout.readline()
+            caplog.clear()
+            large = process(picture(720, 960))
+            other.kill()
+        assert has_ended(first) and large.shape[1] == CLASSES
+        assert os.sched_getscheduler(process.pid) == os.SCHED_BATCH
+        [message] = [record.getMessage() for record in caplog.records]
+        assert message.startswith("every processor is busy: the segmenter, which lets others go first, had one for 0.0")
+        torch.testing.assert_close(process(picture()), expected)
 
 
 def test_closing_ends_it_at_once():
