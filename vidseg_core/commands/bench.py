@@ -73,7 +73,9 @@ def main(args: argparse.Namespace) -> int:
     report = bench(config, cases, args.interval, args.rounds, progress)
     print(table(report))
     if not args.case:
-        report |= bench_async(config, progress=lambda items: progress(items, "asynchronous key frames"))
+        report |= bench_async(
+            config, progress=lambda items: progress(items, "asynchronous key frames"), rounds=args.rounds
+        )
         print(describe(report))
     if args.json:
         write_json(Path(args.json), report)
