@@ -8,18 +8,22 @@ once end the process.)
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 
 _pool: Pool | None = None
 _num_threads = 1
-_processor = ctypes.CDLL(None).sched_getcpu
+_processor = ctypes.PyDLL(None).sched_getcpu  # keeps the interpreter's lock: it takes less time than giving it back
 
 # Two for each thread: where only one is there in time, it has computed half of the other's share before it waits.
 BANDS_EACH = 2
+
+log = logging.getLogger(__name__)
 
 
 def available_threads() -> int:
@@ -62,30 +66,50 @@ class Pool:
 
     def __init__(self, num_threads: int):
         self._executor = ThreadPoolExecutor(num_threads, thread_name_prefix="vidseg-rows", initializer=self._register)
-        self._allowed = os.sched_getaffinity(0)
         self._threads: set[int] = set()
         self._kept_off: int | None = None
+        self._steers = True
+        self._most = 2 * num_threads
+        self._unstarted: deque[None] = deque()
 
-    def submit(self, function: Callable[[], object]) -> Future:
-        """Have one of the threads call it."""
-        return self._executor.submit(function)
+    def submit(self, function: Callable[[], object]) -> Future | None:
+        """Have one of the threads call it; None where they have not come to what they were given before."""
+        if len(self._unstarted) >= self._most:
+            return None
+        self._unstarted.append(None)
+        return self._executor.submit(self._start, function)
 
     def keep_off(self, processor: int) -> None:
-        """Let the threads run anywhere but there, if there is anywhere else."""
-        elsewhere = self._allowed - {processor}
-        if processor != self._kept_off and elsewhere:
+        """Let the threads run anywhere but there, if the calling thread may run anywhere else."""
+        if processor != self._kept_off:
             self._kept_off = processor
             for thread in tuple(self._threads):
-                os.sched_setaffinity(thread, elsewhere)
+                self._steer(thread)
 
     def close(self) -> None:
         """End the threads once they are idle."""
         self._executor.shutdown(wait=False)
 
+    def _start(self, function: Callable[[], object]) -> object:
+        self._unstarted.pop()
+        return function()
+
     def _register(self) -> None:
-        self._threads.add(threading.get_native_id())
+        thread = threading.get_native_id()
+        self._threads.add(thread)
         if self._kept_off is not None:
-            os.sched_setaffinity(0, self._allowed - {self._kept_off})
+            self._steer(thread)
+
+    def _steer(self, thread: int) -> None:
+        try:
+            elsewhere = os.sched_getaffinity(0) - {self._kept_off}
+            if self._steers and elsewhere:
+                os.sched_setaffinity(thread, elsewhere)
+        except ProcessLookupError:  # it has ended
+            self._threads.discard(thread)
+        except OSError as error:
+            self._steers = False
+            log.warning("helping threads run where the system puts them: %s", error.strerror)
 
 
 def over_rows(kernel: Callable, rows: int, *arguments) -> None:
@@ -132,5 +156,6 @@ class _Bands:
 
     def wait(self) -> None:
         errors = [error for error in (self._done.get() for _ in range(self._count)) if error is not None]
+        self._arguments = ()  # a helper that comes later must not keep them
         if errors:
             raise errors[0]

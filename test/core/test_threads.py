@@ -130,6 +130,49 @@ def test_bands_under_way_are_waited_for_when_another_fails(restored):
     assert len(done) == 1
 
 
+@needs_two
+def test_helpers_stay_where_they_were_put_since(pool):
+    """Not on a processor that was taken from all threads in the meantime."""
+    allowed = os.sched_getaffinity(0)
+    one, other, *_ = sorted(allowed)
+    pool.keep_off(one)
+    helper = pool.submit(threading.get_native_id).result()
+    try:
+        for thread in (0, helper):
+            os.sched_setaffinity(thread, {other})
+        pool.keep_off(other)
+        assert pool.submit(affinity).result() == {other}
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
+def test_where_it_is_forbidden_helpers_run_anywhere(restored, monkeypatch, caplog):
+    def forbidden(thread, processors):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setaffinity", forbidden)
+    monkeypatch.setattr(threads, "_pool", None)
+    pool = Pool(1)
+    pool.submit(affinity).result()
+    for processor in (0, 1, 0):
+        pool.keep_off(processor)
+    assert pool.submit(affinity).result() == os.sched_getaffinity(0)
+    if available_threads() > 1:
+        [record] = caplog.records
+        assert record.getMessage() == "helping threads run where the system puts them: Operation not permitted"
+    pool.close()
+
+
+def test_a_helper_that_never_comes_is_not_given_ever_more(pool):
+    go = threading.Event()
+    pool.submit(lambda: go.wait(60))
+    given = [pool.submit(affinity) for _ in range(100)]
+    assert len([one for one in given if one is not None]) <= 2
+    go.set()
+    given[0].result()
+    assert pool.submit(affinity).result()
+
+
 def test_where_there_is_one_processor_helpers_share_it():
     allowed = os.sched_getaffinity(0)
     only = min(allowed)

@@ -12,7 +12,6 @@ long, it would never get one; then it is replaced by one that takes its share as
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import math
 import mmap
@@ -44,15 +43,32 @@ from vidseg_core.frame import Frame
 from vidseg_core.threads import set_num_threads
 
 # Streams without a pause between their frames must not keep it from ever getting to an end.
-STILL_SHARE = 0.75
+# The seconds are for a frame that is there when the segmentation begins.
+STILL_SHARE, STILL_S = 0.75, 0.05
+# How often it is looked whether that is enough, where neither a frame nor an answer comes.
+LOOK_S = 0.25
 # What is left to do in this process takes a millisecond or two: it can wait for a pause, but not for long.
 QUIET_S = 0.1
 # Where it takes its share, a frame goes first.
 NICENESS = 5
-# After so many seconds without an answer it is looked whether it had at least that share of a processor.
+# So many seconds in which it did not stand still, with less than that share of a processor, are too many.
 STARVED_S, STARVED_SHARE = 2.0, 0.05
 PR_SET_PDEATHSIG = 1
 ALIGNMENT = 64  # bytes
+
+# What the process does first. The kernel shall end it with the thread that has started it, as one that stands still
+# would not notice. An interrupt from the terminal is for the owner, who ends it; but it gets no session of its own, as
+# Linux shares processors between sessions first (autogroup), and what is nice in one does not give way to another.
+START = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl({death}, {kill})
+if os.getppid() != {owner}:  # it was too late for that
+    sys.exit(1)
+os.setpgid(0, 0)
+sys.path[:] = {path!r}
+from {name} import serve
+serve(*{files!r})
+"""
 
 log = logging.getLogger(__name__)
 
@@ -117,15 +133,25 @@ class Turns:
             self._decide()
             self._changed.notify_all()
 
+    def look(self) -> float:
+        """Decide anew. How long this segmentation has stood still, in seconds."""
+        with self._changed:
+            self._decide()
+            return self._stood_s(time.monotonic())
+
+    def _stood_s(self, now_s: float) -> float:
+        return self._still_s + (0.0 if self._still_since_s is None else now_s - self._still_since_s)
+
     def _decide(self) -> None:
         now_s = time.monotonic()
         is_still = self._still_since_s is not None
         stands = self._frames > 0 and self._waiting == 0 and self._begun_s is not None
-        if stands and not is_still and self._still_s <= STILL_SHARE * (now_s - self._begun_s):
+        stands = stands and self._stood_s(now_s) <= STILL_SHARE * (now_s - self._begun_s) + STILL_S
+        if stands and not is_still:
             self._still_since_s = now_s
             self._stop()
         elif is_still and not stands:
-            self._still_s += now_s - self._still_since_s
+            self._still_s = self._stood_s(now_s)
             self._still_since_s = None
             self._go()
 
@@ -202,6 +228,8 @@ class SegmenterProcess:
         self._task = task
         self._one_at_a_time = threading.Lock()
         self._closed = False
+        # Another one, later, shall find what this one finds, wherever this process is then.
+        self._path = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]
         self.turns = Turns(partial(self._signal, signal.SIGSTOP), partial(self._signal, signal.SIGCONT))
         self._start()
 
@@ -249,20 +277,25 @@ class SegmenterProcess:
         begun_s, had_s = time.monotonic(), self._processor_s()
         try:
             self._connection.send(request)
-            while self._task.is_idle and not self._connection.poll(STARVED_S):
-                took_s, used_s = time.monotonic() - begun_s, self._processor_s() - had_s
-                if used_s < STARVED_SHARE * took_s:
-                    return self._ask_another(arrays, took_s, used_s)
+            while not self._connection.poll(LOOK_S):
+                stood_s = self.turns.look()
+                waited_s, used_s = time.monotonic() - begun_s - stood_s, self._processor_s() - had_s
+                is_starved = waited_s > STARVED_S and used_s < STARVED_SHARE * waited_s
+                if self._task.is_idle and is_starved and self._process.poll() is None:
+                    return self._ask_another(arrays, waited_s, used_s)
             return self._connection.recv()
-        except (EOFError, OSError):
+        except (EOFError, ConnectionError):
             raise RuntimeError(f"the segmenter's process {self._how_it_ended()}") from None
+        except BaseException:  # the answer is still to come, and would be taken for the next one's
+            self._process.kill()
+            raise
 
-    def _ask_another(self, arrays: list[np.ndarray], took_s: float, used_s: float) -> Answer:
+    def _ask_another(self, arrays: list[np.ndarray], waited_s: float, used_s: float) -> Answer:
         """One that does not wait until nobody else wants a processor."""
         log.warning(
             "every processor is busy: the segmenter, which lets others go first, had one for %.2f s in %.1f s; "
             "from now on it takes its share, and frames may have to wait for it",
-            used_s, took_s,
+            used_s, waited_s,
         )  # fmt: skip
         self._process.kill()
         self._task = replace(self._task, is_idle=False)
@@ -290,11 +323,12 @@ class SegmenterProcess:
         self._given, self._scores = (Shared(os.memfd_create(f"vidseg-{name}")) for name in ("given", "scores"))
         files = theirs.fileno(), self._given.file, self._scores.file
         started: Future[subprocess.Popen] = Future()
-        command = (
-            f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import serve; serve(*{files!r}, {os.getpid()})"
-        )
+        command = START.format(
+            death=PR_SET_PDEATHSIG, kill=int(signal.SIGKILL), owner=os.getpid(),
+            path=self._path, name=__name__, files=files,
+        )  # fmt: skip
         with theirs:
-            # The process ends with the thread that has started it (see `_end_with`): one that is there for that alone.
+            # The process ends with the thread that has started it: one that is there for that alone.
             threading.Thread(
                 target=_keep, args=(command, files, started), name="vidseg-keeper", daemon=True
             ).start()
@@ -302,12 +336,15 @@ class SegmenterProcess:
         self._connection = Connection(ours.detach())
         self._connection.send(self._task)
         weakref.finalize(self, self._process.kill)
+        if self._closed:  # meanwhile
+            self._process.kill()
+            raise RuntimeError("the segmenter's process is closed")
 
 
 def _keep(command: str, files: tuple[int, ...], started: Future) -> None:
     try:
         process = subprocess.Popen([sys.executable, "-c", command], pass_fds=files, stdin=subprocess.DEVNULL)
-    except OSError as error:
+    except BaseException as error:  # whoever waits for it raises it
         started.set_exception(error)
         return
     started.set_result(process)
@@ -350,19 +387,14 @@ def _arrays(memory: Shared, request: Request) -> list[np.ndarray]:
     return memory.arrays((request.image, np.uint8), *past)
 
 
-def serve(connection: int, given: int, scores: int, owner: int) -> None:
+def serve(connection: int, given: int, scores: int) -> None:
     """What the process does, until its owner hangs up.
 
     Args:
         connection: file descriptor, on which a `Task` comes and then `Request`s, each of which has an `Answer`.
         given: file descriptor of the memory where requests have their arrays.
         scores: file descriptor of the memory where scores are put, float32.
-        owner: process number of who has started this.
     """
-    _end_with(owner)
-    # An interrupt from the terminal is for the owner, who ends this. Not a session of its own: Linux shares processors
-    # between sessions first (autogroup), and what is nice in one of them does not give way to the other.
-    os.setpgid(0, 0)
     told = _Told()
     channel, given, wanted = Connection(connection), Shared(given), Shared(scores)
     try:
@@ -430,10 +462,3 @@ class _Told(logging.Handler):
     def take(self) -> tuple[tuple[int, str], ...]:
         messages, self._messages = tuple(self._messages), []
         return messages
-
-
-def _end_with(owner: int) -> None:
-    """Have the kernel end this process with the thread that has started it: one that stands still would not notice."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != owner:  # it was too late for that
-        sys.exit(1)

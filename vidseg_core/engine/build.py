@@ -178,11 +178,16 @@ def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, class
         # Even if it is the network of key frames: the two run at the same time, at sizes of their own.
         updater = load_segmenter(files["updater"], scale, device, runtime, "update network")
         check_table(files["updater"], updater.num_classes, classes)
-    if beside:  # last, as it has to be ended where anything fails
-        task = Task(files["segmenter"], segmenter.input_scale, config.runtime, num_threads)
+    if beside:  # late, as it has to be ended where anything fails
+        task = Task(files["segmenter"].absolute(), segmenter.input_scale, config.runtime, num_threads)
         segmenter = SegmenterProcess(task, segmenter.num_classes)
     networks = Networks(segmenter, flow, refine, device, feedback, updater)
-    return Engine(config, classes, networks, files, runtime, num_threads)
+    try:
+        return Engine(config, classes, networks, files, runtime, num_threads)
+    except ConfigError:
+        if beside:
+            segmenter.close()
+        raise
 
 
 def _input_scale(path: Path, scale: float | None, otherwise: float) -> float:

@@ -124,6 +124,7 @@ class Background:
         self._jobs: SimpleQueue[tuple[Callable[[Frame], Any], Frame, Future] | None] = SimpleQueue()
         self._busy_since_s: float | None = None
         self._closed = False
+        self._closing = threading.Lock()
         # A daemon: a segmenter that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="vidseg-segmenter", daemon=True)
         self._thread.start()
@@ -140,10 +141,12 @@ class Background:
 
     def begin(self, work: Callable[[Frame], Result], frame: Frame) -> BackgroundJob[Result]:
         """Raises RuntimeError once it is closed."""
-        if self._closed:
-            raise RuntimeError("the thread for key frames is closed")
         result: Future[Result] = Future()
-        self._jobs.put((work, replace(frame, image=frame.image.copy()), result))
+        job = work, replace(frame, image=frame.image.copy()), result
+        with self._closing:
+            if self._closed:
+                raise RuntimeError("the thread for key frames is closed")
+            self._jobs.put(job)
         return BackgroundJob(result, self._turns)
 
     def busy_s(self) -> float:
@@ -157,8 +160,9 @@ class Background:
         Returns:
             Whether it did within `timeout_s` (None: however long it takes).
         """
-        self._closed = True
-        self._jobs.put(None)
+        with self._closing:
+            self._closed = True
+            self._jobs.put(None)
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 

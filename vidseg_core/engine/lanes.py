@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 from numba.core import types
+from numba.core.errors import TypingError
 from numba.extending import intrinsic, models, register_model
 
 LANES = 8
@@ -32,6 +33,11 @@ class _Float8Model(models.PrimitiveModel):
         super().__init__(manager, kind, _FLOATS)
 
 
+def _expect_floats(array):
+    if array.dtype != types.float32 or array.layout != "C":
+        raise TypingError(f"expected a contiguous array of float32, got {array}")
+
+
 def _place(context, builder, array_type, array, at):
     data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [at]), _FLOATS.as_pointer())
@@ -44,6 +50,7 @@ def load(typing, array, at):
     def code(context, builder, signature, arguments):
         return builder.load(_place(context, builder, signature.args[0], *arguments), align=4)
 
+    _expect_floats(array)
     return float8(array, types.intp), code
 
 
@@ -56,6 +63,7 @@ def store(typing, array, at, value):
         builder.store(arguments[2], place, align=4)
         return context.get_dummy_value()
 
+    _expect_floats(array)
     return types.void(array, types.intp, float8), code
 
 

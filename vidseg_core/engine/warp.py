@@ -93,8 +93,7 @@ def _warp_rows(begin, end, source, flow, stretch_y, stretch_x, shift, border, ou
             if not (-one < at_x < right and -one < at_y < bottom):
                 out[y, x, :] = zero
                 continue
-            # Above -1, so that one more makes the integer part the floor.
-            x0, y0 = int(at_x + one) - 1, int(at_y + one) - 1
+            x0, y0 = int(np.floor(at_x)), int(np.floor(at_y))
             wx, wy = at_x - np.float32(x0), at_y - np.float32(y0)
             x1, y1 = x0 + 1, y0 + 1
             w00, w01 = (one - wy) * (one - wx), (one - wy) * wx
@@ -133,8 +132,10 @@ def _compose_rows(begin, end, flow, motion, out):
     for y in range(begin, end):
         for x in range(width):
             u, v = flow[0, y, x], flow[1, y, x]
-            at_x = min(max(np.float32(x) + u, zero), right)
-            at_y = min(max(np.float32(y) + v, zero), bottom)
+            at_x, at_y = np.float32(x) + u, np.float32(y) + v
+            # What is not a number is not larger than anything either.
+            at_x = min(at_x, right) if at_x > zero else zero
+            at_y = min(at_y, bottom) if at_y > zero else zero
             x0, y0 = int(at_x), int(at_y)
             wx, wy = at_x - np.float32(x0), at_y - np.float32(y0)
             x1, y1 = min(x0 + 1, width - 1), min(y0 + 1, height - 1)

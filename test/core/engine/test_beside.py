@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,13 @@ import pytest
 import torch
 
 from vidseg_core.classes import load_classes
-from vidseg_core.engine import beside
-from vidseg_core.engine.beside import STILL_SHARE, SegmenterProcess, Shared, Task, Turns
+from vidseg_core.engine import beside, build
+from vidseg_core.engine.beside import STILL_S, STILL_SHARE, SegmenterProcess, Shared, Task, Turns
 from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import DEFAULT_WEIGHTS, EngineConfig
 from vidseg_core.engine.fusion import fuse
 from vidseg_core.engine.segmenter import NetworkSegmenter, TruthSegmenter, load_network
+from vidseg_core.errors import ConfigError
 from vidseg_core.frame import Frame
 from vidseg_core.networks.registry import find_weights
 
@@ -111,9 +112,32 @@ def test_frames_without_a_pause_leave_it_a_share_of_the_time(clock):
         for _ in range(100):
             with clock.turns.frame():
                 clock.now_s += 0.01
-    assert clock.done.count("stop") == pytest.approx(100 * STILL_SHARE, abs=1)
+    assert clock.done.count("stop") == pytest.approx(100 * STILL_SHARE + STILL_S / 0.01, abs=2)
     with clock.turns.segmentation(), clock.turns.frame():  # what was with another one does not count
         assert clock.done[-1] == "stop"
+
+
+def test_frames_that_overlap_leave_it_the_same_share(clock):
+    """Those of two streams in two threads: there is always one."""
+    with clock.turns.segmentation(), ExitStack() as stack:
+        frame = stack.enter_context(ExitStack())
+        frame.enter_context(clock.turns.frame())
+        for _ in range(200):
+            following = stack.enter_context(ExitStack())
+            following.enter_context(clock.turns.frame())
+            frame.close()
+            frame = following
+            clock.now_s += 0.01
+        assert clock.turns.look() == pytest.approx(2 * STILL_SHARE + STILL_S, abs=0.02)
+    assert clock.done.count("go") == clock.done.count("stop") > 10
+
+
+def test_a_frame_that_takes_long_leaves_it_the_same_share_if_somebody_looks(clock):
+    with clock.turns.segmentation(), clock.turns.frame():
+        for _ in range(100):
+            clock.now_s += 0.1
+            clock.turns.look()
+        assert clock.turns.look() == pytest.approx(10 * STILL_SHARE, abs=0.2)
 
 
 def test_what_a_frame_raises_does_not_leave_it_standing(clock):
@@ -252,6 +276,78 @@ def test_where_every_processor_is_busy_it_takes_its_share(monkeypatch, caplog):
         [message] = [record.getMessage() for record in caplog.records]
         assert message.startswith("every processor is busy: the segmenter, which lets others go first, had one for 0.0")
         torch.testing.assert_close(process(picture()), expected)
+
+
+def test_standing_still_is_not_being_starved(process, monkeypatch, caplog):
+    for name, value in (("STARVED_S", 0.2), ("LOOK_S", 0.05), ("STILL_S", WAIT_S)):
+        monkeypatch.setattr(beside, name, value)
+    process(picture())
+    first, looks = process.pid, threading.Semaphore(0)
+    look = process.turns.look
+    monkeypatch.setattr(process.turns, "look", lambda: (looks.release(), look())[1])
+    with ThreadPoolExecutor(1) as beside_us:
+        with process.turns.frame():
+            result = beside_us.submit(process, picture(720, 960))
+            for _ in range(8):  # twice as long as would be too long
+                assert looks.acquire(timeout=WAIT_S)
+        assert result.result(WAIT_S).shape[1] == CLASSES
+    assert process.pid == first and not caplog.records
+
+
+def test_an_interrupted_call_does_not_leave_its_answer_to_the_next_one(monkeypatch):
+    with closing(start()) as process:
+        expected = process(picture(seed=1))
+
+        def interrupted(_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(process._connection, "poll", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            process(picture(seed=2))
+        process._process.wait(WAIT_S)
+        torch.testing.assert_close(process(picture(seed=1)), expected)
+
+
+def test_another_one_is_found_from_wherever_we_are_then(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", ["", Path("odd"), *sys.path])
+    with build_engine(EngineConfig(key_frames="async", input_scale=SMALL, runtime="eager", num_threads=1)) as engine:
+        process = engine.networks.segmenter
+        expected = process(picture())
+        os.kill(process.pid, signal.SIGKILL)
+        process._process.wait(WAIT_S)
+        monkeypatch.chdir(tmp_path)
+        torch.testing.assert_close(process(picture()), expected)
+
+
+def test_a_process_that_cannot_be_started(monkeypatch):
+    monkeypatch.setattr(sys, "executable", None)
+    with pytest.raises(TypeError):
+        start()
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(FileNotFoundError, match="/nowhere/python"):
+        start()
+
+
+def test_one_that_was_closed_meanwhile_is_not_started(process):
+    with closing(start()) as other:
+        other.close()
+        with pytest.raises(RuntimeError, match="is closed"):
+            other._start()
+        assert has_ended(other.pid)
+
+
+def test_an_engine_that_cannot_be_made_leaves_no_process(monkeypatch):
+    made = []
+
+    class Noted(SegmenterProcess):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            made.append(self)
+
+    monkeypatch.setattr(build, "SegmenterProcess", Noted)
+    with pytest.raises(ConfigError, match="ego_mask"):
+        build_engine(EngineConfig(key_frames="async", ego_mask="/nowhere.png"))
+    assert has_ended(made[0].pid)
 
 
 def test_closing_ends_it_at_once():

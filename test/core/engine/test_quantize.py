@@ -8,7 +8,6 @@ from torch.nn import functional as F
 from vidseg_core.engine import runtime as runtimes
 from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import DEFAULT_WEIGHTS, EngineConfig
-from vidseg_core.engine.cpu import cpuinfo, integer_instructions
 from vidseg_core.engine.geometry import network_input, network_size
 from vidseg_core.engine.quantize import measured
 from vidseg_core.engine.runtime import Runtime
@@ -142,12 +141,6 @@ def test_auto_uses_integers_where_the_processor_has_instructions_for_them(networ
         assert executor(network, ranges, "auto")._ranges == given
         assert executor(network, ranges, "openvino")._ranges is None
         assert executor(network, ranges)._ranges == ranges
-
-
-def test_what_the_processor_can_do_is_what_linux_says():
-    flags = set(open("/proc/cpuinfo").read().split())
-    assert integer_instructions() == bool(flags & {"avx512_vnni", "avx_vnni", "amx_int8"})
-    assert cpuinfo("nothing of the kind") == ""
 
 
 @pytest.mark.parametrize("name", ["camvid-swiftnet-r18", "camvid-update-r18"])

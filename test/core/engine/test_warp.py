@@ -1,7 +1,8 @@
+import numpy as np
 import pytest
 import torch
 
-from vidseg_core.engine.warp import warp
+from vidseg_core.engine.warp import compose, warp
 
 
 @pytest.fixture
@@ -63,3 +64,30 @@ def test_bad_arguments(values):
         warp(values, constant_flow(0, 0), padding="mirror")
     with pytest.raises(ValueError, match="B x 2 x h x w"):
         warp(values, torch.zeros(1, 2, 9, 11))
+
+
+@pytest.mark.parametrize("channels", [2, 11])
+@pytest.mark.parametrize("side", [4, 128])
+def test_the_last_place_before_the_outside(channels, side):
+    """Where one more would, as a float32, be the next pixel."""
+    values = torch.rand(1, channels, side, side)
+    flow = torch.zeros(1, 2, side, side)
+    last = np.nextafter(np.float32(side), np.float32(0)) - np.float32(side - 1)
+    flow[0, :, -1, -1] = flow[0, 0, 1, -1] = flow[0, 1, -1, 1] = float(last)
+    moved = warp(values, flow, padding="zeros")
+    for y, x in ((-1, -1), (1, -1), (-1, 1)):
+        assert moved[0, :, y, x].abs().max() < 1e-4
+    flow[0, :, -1, -1] = flow[0, 0, 1, -1] = flow[0, 1, -1, 1] = 0
+    assert torch.equal(moved[..., :-1, :-1], warp(values, flow)[..., :-1, :-1])
+
+
+def test_composed_motion_is_what_both_lead_to():
+    generator = torch.Generator().manual_seed(0)
+    motion, flow = (torch.randn(1, 2, 9, 13, generator=generator) * 3 for _ in range(2))
+    torch.testing.assert_close(compose(motion, flow), flow + warp(motion, flow, padding="border"), rtol=1e-5, atol=1e-5)
+    batch = compose(motion.expand(2, -1, -1, -1), flow.expand(2, -1, -1, -1))
+    torch.testing.assert_close(batch[1:], compose(motion, flow), rtol=1e-5, atol=1e-5)
+    flow[0, 0, 4, 4] = torch.nan
+    rest = torch.ones(9, 13, dtype=torch.bool)
+    rest[4, 4] = False
+    assert compose(motion, flow)[0, :, rest].isfinite().all()
