@@ -14,8 +14,8 @@ DEADLINE_S = 120
 PROGRAMS = {
     "waits": """
         import signal, sys
-        print("waiting", *sys.argv[1:], flush=True)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        print("waiting", *sys.argv[1:], flush=True)
         signal.pause()
     """,
     "insists": """
