@@ -12,6 +12,8 @@ import pytest
 # PyTorch's idle threads would spin for work; where something else wants the processors too, tests then take minutes
 # instead of seconds. Subprocesses inherit it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# A subprocess that crashes says where.
+os.environ.setdefault("PYTHONFAULTHANDLER", "1")
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 

@@ -298,7 +298,7 @@ def test_signals_while_waiting(one, drive, ros, play, request):
         status, errors = ended(process)
     finally:
         node.destroy_node()
-    assert status == 0 and "Traceback" not in errors and "0 frames sent" in errors
+    assert status == 0 and "Traceback" not in errors and "0 frames sent" in errors, errors
 
 
 def refused(capsys, *arguments):
