@@ -15,6 +15,14 @@ def affinity():
     return os.sched_getaffinity(0)
 
 
+def two_threads():
+    """A budget of two, and a helper that is through with what it was given before: else it may be given no more."""
+    set_num_threads(2)
+    while (given := threads._pool.submit(affinity)) is None:
+        os.sched_yield()
+    given.result(60)
+
+
 @pytest.fixture
 def restored():
     yield
@@ -92,7 +100,7 @@ def test_helpers_that_come_later_do_so_too():
 
 @needs_two
 def test_bands_are_computed_on_different_processors(restored):
-    set_num_threads(2)
+    two_threads()
     both, where = threading.Barrier(2), {}
 
     def kernel(begin, end):
@@ -105,7 +113,7 @@ def test_bands_are_computed_on_different_processors(restored):
 
 
 def test_a_helper_that_comes_late_is_not_waited_for(restored):
-    set_num_threads(2)
+    two_threads()
     late, names = threading.Event(), []
     threads._pool.submit(lambda: late.wait(60))
     over_rows(lambda begin, end: names.append(threading.current_thread().name), 9)
@@ -114,7 +122,7 @@ def test_a_helper_that_comes_late_is_not_waited_for(restored):
 
 
 def test_bands_under_way_are_waited_for_when_another_fails(restored):
-    set_num_threads(2)
+    two_threads()
     both, failing, done = threading.Barrier(2), threading.Event(), []
 
     def kernel(begin, end):
