@@ -26,7 +26,7 @@ import traceback
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.connection import Connection
@@ -90,23 +90,13 @@ class Turns:
         self._still_since_s: float | None = None
         self._still_s = 0.0  # in all, of this segmentation
 
-    @contextmanager
-    def frame(self) -> Iterator[None]:
+    def frame(self) -> AbstractContextManager[None]:
         """A stream is at a frame: meanwhile the segmentation stands still, if it has not done so for too long."""
-        self._count(frames=1)
-        try:
-            yield
-        finally:
-            self._count(frames=-1)
+        return self._counted(frames=1)
 
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
+    def waiting(self) -> AbstractContextManager[None]:
         """A stream waits for the segmentation: meanwhile it goes on in any case."""
-        self._count(waiting=1)
-        try:
-            yield
-        finally:
-            self._count(waiting=-1)
+        return self._counted(waiting=1)
 
     @contextmanager
     def segmentation(self) -> Iterator[None]:
@@ -126,7 +116,15 @@ class Turns:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or not self._frames, timeout_s)
 
-    def _count(self, frames: int = 0, waiting: int = 0) -> None:
+    @contextmanager
+    def _counted(self, frames: int = 0, waiting: int = 0) -> Iterator[None]:
+        self._count(frames, waiting)
+        try:
+            yield
+        finally:
+            self._count(-frames, -waiting)
+
+    def _count(self, frames: int, waiting: int) -> None:
         with self._changed:
             self._frames += frames
             self._waiting += waiting
