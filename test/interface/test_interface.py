@@ -1,0 +1,56 @@
+"""What users wrote down for version 0.1.0 (launch files, parameter files, scripts, weight files) still works.
+
+More may come; what is there keeps its name, type, default and range.
+"""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+RECORDED = json.loads((HERE / "interface.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def surface():
+    specification = importlib.util.spec_from_file_location("surface", HERE / "surface.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def lost(recorded, now, where="") -> list[str]:
+    """Paths of all that is recorded and now missing or another."""
+    if isinstance(recorded, dict) and isinstance(now, dict):
+        return [
+            problem
+            for key, value in recorded.items()
+            for problem in (lost(value, now[key], f"{where}/{key}") if key in now else [f"{where}/{key}: missing"])
+        ]
+    return [] if recorded == now else [f"{where}: was {recorded!r}, is {now!r}"]
+
+
+def test_something_lost_or_changed_is_found():
+    assert lost({"a": {"b": 1}}, {"a": {"b": 1, "c": 2}}) == []
+    assert lost({"a": {"b": 1}, "d": 2}, {"a": {"b": 2}}) == ["/a/b: was 1, is 2", "/d: missing"]
+
+
+def test_command_line_options_are_kept(surface):
+    assert lost(RECORDED["command_line"], surface.command_line()) == []
+
+
+def test_weight_formats_are_kept(surface):
+    assert lost(RECORDED["weight_formats"], surface.weight_formats()) == []
+
+
+def test_ros_parameters_topics_and_services_are_kept(tmp_path):
+    pytest.importorskip("rclpy", reason="needs ROS (extra `ros`)")
+    now = tmp_path / "now.json"
+    subprocess.run([sys.executable, HERE / "surface.py", now], check=True, capture_output=True, timeout=120)
+    surface = json.loads(now.read_text(encoding="utf-8"))
+    for part in ("parameters", "topics_and_services"):
+        assert lost(RECORDED[part], surface[part]) == []
