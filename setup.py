@@ -60,11 +60,11 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "vidseg = vidseg_core.cli:main",
+            "vidseg = vidseg_core.cli.main:main",
             "vidseg_node = vidseg_ros.node:program",
-            "camera_player = vidseg_ros.tools.camera_player:main",
-            "demo = vidseg_ros.tools.demo:main",
-            "score = vidseg_ros.tools.score:main",
+            "camera_player = vidseg_ros.player.camera_player:main",
+            "demo = vidseg_ros.demo.main:main",
+            "score = vidseg_ros.demo.score:main",
         ]
     },
 )

@@ -24,7 +24,7 @@ def build_engine(values: Mapping[str, Any]) -> Any:
     """
     if values["engine"] == "pass_through":
         return PassThrough(values["classes"])
-    from vidseg_core.engine.build import build_engine as build  # seconds of imports, which pass_through needs not
+    from vidseg_core.engine.build import build_engine as build
 
     return build(parameters.engine_config(values))
 

@@ -27,8 +27,8 @@ TETHER = "setpriv --pdeathsig TERM "
 """A launch that gets SIGTERM ends at once, and would leave its processes behind: so the kernel sends them one, too."""
 MODULES = {
     "vidseg_node": "vidseg_ros.node",
-    "camera_player": "vidseg_ros.tools.camera_player",
-    "score": "vidseg_ros.tools.score",
+    "camera_player": "vidseg_ros.player.camera_player",
+    "score": "vidseg_ros.demo.score",
 }
 """What runs each executable where the package is not installed."""
 

@@ -12,10 +12,14 @@ import vidseg_core
 
 CORE = Path(vidseg_core.__file__).parent
 LEVELS = (
-    {"cli", "commands"},
+    {"cli"},
+    {"labelling"},
     {"training", "evaluation"},
     {"engine"},
+    {"backends", "models"},
+    {"kernels"},
     {"networks", "data", "overlay"},
+    {"street"},
     {"frame", "classes", "errors", "resources", "threads", "distributed", "__init__"},
 )
 LEVEL = {unit: len(LEVELS) - i for i, units in enumerate(LEVELS) for unit in units}
@@ -100,6 +104,6 @@ def test_idle_threads_do_not_spin_unless_the_user_wants_them_to(given, expected)
     """Of PyTorch, which reads it when it is loaded: the command line must not load it before."""
     environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
     environment |= {"OMP_WAIT_POLICY": given} if given else {}
-    code = "import sys, os, vidseg_core.cli; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    code = "import sys, os, vidseg_core.cli.main; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [expected, "False"]

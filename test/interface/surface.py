@@ -33,7 +33,7 @@ def options_of(parser: argparse.ArgumentParser) -> dict:
 
 def command_line() -> dict:
     """Every command's options."""
-    from vidseg_core.cli import COMMANDS, build_parser
+    from vidseg_core.cli.main import COMMANDS, build_parser
 
     return {name: options_of(build_parser([name]))["subcommands"][name] for name in COMMANDS}
 

@@ -83,7 +83,7 @@ def weights(tmp_path_factory):
     import torch
 
     from vidseg_core.classes import load_classes
-    from vidseg_core.networks.checkpoint import save_weights
+    from vidseg_core.models.files import save_weights
     from vidseg_core.networks.swiftnet import SwiftNet
 
     path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from vidseg_core.data.bag_writer import BagExtender, BagWriter
-from vidseg_core.data.sources import open_source
-from vidseg_core.evaluation.live import arrivals, simulate
+from vidseg_core.data.open import open_source
+from vidseg_core.evaluation.replay.live import arrivals, simulate
 from vidseg_core.frame import Frame, Segmentation
 from vidseg_ros.mailbox import Letter, Mailbox
 
@@ -78,7 +78,7 @@ def test_the_labels_of_a_recording_play_with_the_stamps_of_its_images(ros, check
 
     node, received = ros.create_node("listener", namespace=NAMESPACE), []
     node.create_subscription(Image, "image_raw", received.append, 10, raw=True)
-    command = [sys.executable, "-m", "vidseg_ros.tools.camera_player", labelled, "--topic", "/camera/labels"]
+    command = [sys.executable, "-m", "vidseg_ros.player.camera_player", labelled, "--topic", "/camera/labels"]
     command += ["--stamps", "source", "--wait-for", "image_raw", "--ros-args", "-r", f"__ns:={NAMESPACE}"]
     player = subprocess.Popen(command, cwd=checkout)
     try:

@@ -14,9 +14,9 @@ from vidseg_core.classes import ClassTable, load_classes
 from vidseg_core.data.cityscapes import IMAGE_SUFFIX
 from vidseg_core.data.images import list_images, read_rgb
 from vidseg_core.data.labelled import MAX_PREDECESSORS, LabelledSet, clip_and_number, existing_folder, predecessors
-from vidseg_core.data.street import Street, StreetConfig
 from vidseg_core.errors import DatasetError
 from vidseg_core.frame import Frame
+from vidseg_core.street import Street, StreetConfig
 
 FRAME_NS = 33_333_333
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from vidseg_core.data.sources import DEFAULT_RATE_HZ, Source, checked_size
+from vidseg_core.data.source import DEFAULT_RATE_HZ, Source, checked_size
 from vidseg_core.errors import SourceError
 from vidseg_core.frame import Frame
 
@@ -85,9 +85,7 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
     return container.streams.video[0]
 
 
-def _decode(
-    container: av.container.InputContainer, stream: av.VideoStream
-) -> Iterator[av.VideoFrame | av.FFmpegError]:
+def _decode(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame | av.FFmpegError]:
     """The frames; in the place of one that cannot be decoded, the error."""
     packets = container.demux(stream)
     while True:

@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from vidseg_core.errors import ConfigError
+from vidseg_core.kernels import PADDINGS
 
 FLOWS = ("dis", "light", "flownet_s", "flownet2_s", "none")
 DIS_PRESETS = ("fine", "ultrafast", "fast", "medium")
 GRID_STRIDES = (2, 4, 8)
 # Without a `grid_stride`, images of at most so many pixels get 2.
 FINE_GRID_PIXELS = 320_000
-PADDINGS = ("zeros", "border")
 RUNTIMES = ("auto", "eager", "openvino", "openvino_int8")
 SCHEDULES = ("fixed", "adaptive")
 KEY_FRAMES = ("sync", "async")

@@ -1,4 +1,4 @@
-"""Optical flow on the grid, by several methods behind one convention (see `warp.py`)."""
+"""Optical flow on the grid, by several methods behind one convention (see `kernels.warp`)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidseg_core.engine.dis import dense_flow, pyramid
-from vidseg_core.engine.geometry import View, resize
+from vidseg_core.engine.geometry import View
+from vidseg_core.kernels.cpu.dis import dense_flow, pyramid
+from vidseg_core.kernels.resample import resize
 from vidseg_core.networks import flow_light
 from vidseg_core.networks.flow_light import FlowLight
 from vidseg_core.networks.flownet_s import FlowNet2S, UpstreamFlowNetS
@@ -104,7 +105,7 @@ class NetworkFlow:
 
     Args:
         network: FlowLight, UpstreamFlowNetS or FlowNet2S.
-        execute: what calls it, see `runtime.py`; None for the network itself.
+        execute: what calls it, see `backends.choose`; None for the network itself.
     """
 
     def __init__(

@@ -12,14 +12,11 @@ disagrees; the two branches are Accel's (Jain et al., CVPR 2019), whose correcti
 from __future__ import annotations
 
 import cv2
-import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
-from vidseg_core.engine.geometry import View, resize
-from vidseg_core.engine.warp import warp
-from vidseg_core.threads import over_rows
+from vidseg_core.engine.geometry import View
+from vidseg_core.kernels.resample import resize
 
 # Chosen on streets that no training saw; weights of 0.3 to 0.5 and tolerances of 5 to 10 are about equally good.
 WEIGHT = 0.5
@@ -34,51 +31,6 @@ def picture(view: View) -> Tensor:
     small = cv2.resize(view.image, view.grid[::-1], interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), SMOOTHING)
     return torch.from_numpy(small).permute(2, 0, 1)[None].to(view.device)
-
-
-def difference(current: Tensor, past: Tensor, motion: Tensor | None) -> Tensor:
-    """How much each pixel's colour differs from what the past lets expect: 1 x 1 x h x w, float32, grey levels.
-
-    Infinite where motion leads out of the past picture.
-
-    Args:
-        current, past: `picture` of the two frames.
-        motion: 1 x 2 x h x w, flow from the current frame to the past one; None where nothing moved.
-    """
-    if motion is None:
-        return (current.float() - past.float()).abs().mean(1, keepdim=True)
-    h, w = current.shape[2:]
-    if current.device.type == "cpu":
-        out = np.empty((h, w), dtype=np.float32)
-        pixels = (x.permute(0, 2, 3, 1).contiguous()[0].numpy() for x in (current, past, motion.float()))
-        over_rows(_difference_rows, h, *pixels, out)
-        return torch.from_numpy(out)[None, None]
-    x = torch.arange(w, device=motion.device) + motion[:, 0]
-    y = torch.arange(h, device=motion.device)[:, None] + motion[:, 1]
-    inside = (x >= 0) & (x <= w - 1) & (y >= 0) & (y <= h - 1)
-    apart = (current.float() - warp(past.float(), motion, padding="border")).abs().mean(1, keepdim=True)
-    return torch.where(inside[:, None], apart, torch.inf)
-
-
-@njit(nogil=True, cache=True)
-def _difference_rows(begin, end, current, past, motion, out):
-    height, width, channels = current.shape
-    one, right, bottom = np.float32(1.0), np.float32(width - 1), np.float32(height - 1)
-    for y in range(begin, end):
-        for x in range(width):
-            at_x, at_y = np.float32(x) + motion[y, x, 0], np.float32(y) + motion[y, x, 1]
-            if not (np.float32(0.0) <= at_x <= right and np.float32(0.0) <= at_y <= bottom):
-                out[y, x] = np.inf
-                continue
-            x0, y0 = int(at_x), int(at_y)
-            wx, wy = at_x - np.float32(x0), at_y - np.float32(y0)
-            x1, y1 = min(x0 + 1, width - 1), min(y0 + 1, height - 1)
-            total = np.float32(0.0)
-            for c in range(channels):
-                upper = np.float32(past[y0, x0, c]) * (one - wx) + np.float32(past[y0, x1, c]) * wx
-                lower = np.float32(past[y1, x0, c]) * (one - wx) + np.float32(past[y1, x1, c]) * wx
-                total += abs(upper * (one - wy) + lower * wy - np.float32(current[y, x, c]))
-            out[y, x] = total / np.float32(channels)
 
 
 def fuse(scores: Tensor, carried: Tensor, apart: Tensor) -> Tensor:

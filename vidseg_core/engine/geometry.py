@@ -10,12 +10,9 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
-from torch.nn import functional as F
 
-from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
-from vidseg_core.threads import over_rows
+from vidseg_core.kernels.resample import network_input
 
 NETWORK_STRIDE = 32
 
@@ -33,62 +30,6 @@ def network_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
     """
     height, width = (max(1, round(side * scale / NETWORK_STRIDE)) * NETWORK_STRIDE for side in size)
     return height, width
-
-
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """B x C x any size -> B x C x `size`; `x` itself where nothing changes."""
-    if tuple(x.shape[2:]) == tuple(size):
-        return x
-    return F.interpolate(x, size, mode="bilinear", align_corners=True)
-
-
-def positions(inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each output pixel the input pixel before it (int32) and how far it lies behind that (float32, 0..1)."""
-    step = np.float32(inputs - 1) / np.float32(max(outputs - 1, 1))
-    at = np.arange(outputs, dtype=np.float32) * step
-    before = np.minimum(at.astype(np.int32), inputs - 1)
-    return before, at - before.astype(np.float32)
-
-
-@njit(nogil=True, cache=True)
-def _sample(begin, end, image, y0, fy, x0, fx, gain, offset, first, out):
-    """`image` is H x (W * 3). Down whole rows first, where neighbours in memory get the same weights."""
-    height, values = image.shape
-    row = np.empty(values, dtype=np.float32)
-    for y in range(begin, end):
-        top, bottom = y0[y], min(y0[y] + 1, height - 1)
-        above, below = np.float32(1.0) - fy[y], fy[y]
-        for i in range(values):
-            row[i] = image[top, i] * above + image[bottom, i] * below
-        for x in range(out.shape[1]):
-            left, right = 3 * x0[x], min(3 * x0[x] + 3, values - 3)
-            before, behind = np.float32(1.0) - fx[x], fx[x]
-            for c in range(3):
-                value = row[left + c] * before + row[right + c] * behind
-                out[y, x, abs(first - c)] = value * gain[c] + offset[c]
-
-
-def network_input(image: np.ndarray, size: tuple[int, int], *, bgr: bool = False, normalised: bool = True) -> Tensor:
-    """The image as a network wants it, resized and normalised in one pass.
-
-    Args:
-        image: H x W x 3, uint8, RGB.
-        size: (h, w) wanted.
-        bgr: whether the channels come in the order blue, green, red.
-        normalised: subtract the mean and divide by the standard deviation; else values stay 0..255.
-
-    Returns:
-        1 x 3 x h x w, float32, in memory as h x w x 3 (channels last), on the CPU.
-    """
-    y0, fy = positions(image.shape[0], size[0])
-    x0, fx = positions(image.shape[1], size[1])
-    mean, std = (MEAN_RGB, STD_RGB) if normalised else ((0.0,) * 3, (1.0,) * 3)
-    gain = (1.0 / np.array(std)).astype(np.float32)
-    offset = (-np.array(mean) / np.array(std)).astype(np.float32)
-    out = np.empty((*size, 3), dtype=np.float32)
-    rows = image.reshape(image.shape[0], -1)
-    over_rows(_sample, size[0], rows, y0, fy, x0, fx, gain, offset, 2 if bgr else 0, out)
-    return torch.from_numpy(out)[None].permute(0, 3, 1, 2)
 
 
 class View:

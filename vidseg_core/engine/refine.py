@@ -7,14 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-import torch
-from numba import njit
 from torch import Tensor, nn
 
-from vidseg_core.engine.decode import argmax_rows
-from vidseg_core.networks.guided_refine import CANDIDATES, OCCLUSION, GuidedRefine, Refined
-from vidseg_core.threads import over_rows
+from vidseg_core.kernels.refine import channels_last, guided_sum, label_edges
+from vidseg_core.networks.guided_refine import GuidedRefine, Refined
 
 
 class Refinement:
@@ -22,7 +18,7 @@ class Refinement:
 
     Args:
         network: in evaluation mode.
-        executor: makes of a network and its name what calls it, see `runtime.py`; None calls the network itself.
+        executor: makes of a network and its name what calls it, see `backends.choose`; None calls the network itself.
     """
 
     def __init__(self, network: GuidedRefine, executor: Callable[[nn.Module, str], Callable] | None = None):
@@ -34,10 +30,10 @@ class Refinement:
         """See `GuidedRefine.forward`; batches of one."""
         if warped.device.type != "cpu":
             return self.network(warped, image)
-        values = _channels_last(warped)
+        values = channels_last(warped)
         edge = label_edges(values) if self.network.edge else None
         guide, intra = self.execute(image) if edge is None else self.execute(image, edge)
-        logits = guided_sum(_channels_last(guide), values, _channels_last(intra))
+        logits = guided_sum(channels_last(guide), values, channels_last(intra))
         return Refined(logits, guide, edge)
 
 
@@ -50,54 +46,3 @@ class _Weigh(nn.Module):
 
     def forward(self, image: Tensor, edge: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.network.weigh(image, edge)
-
-
-def _channels_last(x: Tensor) -> np.ndarray:
-    """1 x C x h x w -> h x w x C, float32; not copied where it lies in memory like that."""
-    return x.float().permute(0, 2, 3, 1).contiguous()[0].numpy()
-
-
-def label_edges(logits: np.ndarray) -> Tensor:
-    """What `networks.guided_refine.label_edges` gives, of h x w x C: 1 x 1 x h x w of 0 or 1."""
-    height, width, _ = logits.shape
-    labels = np.zeros((height + 2, width + 2), dtype=np.uint8)
-    over_rows(argmax_rows, height, logits, labels[1:-1, 1:-1])
-    edge = np.empty((height, width), dtype=np.float32)
-    over_rows(_edge_rows, height, labels, edge)
-    return torch.from_numpy(edge)[None, None]
-
-
-@njit(nogil=True, cache=True)
-def _edge_rows(begin, end, labels, edge):
-    """`labels` has a border of one zero around."""
-    for y in range(begin, end):
-        for x in range(edge.shape[1]):
-            total = -9 * np.int32(labels[y + 1, x + 1])
-            for i in range(3):
-                for j in range(3):
-                    total += labels[y + i, x + j]
-            edge[y, x] = np.float32(total != 0)
-
-
-def guided_sum(guide: np.ndarray, warped: np.ndarray, intra: np.ndarray) -> Tensor:
-    """What `networks.guided_refine.guided_sum` gives, of h x w x C: 1 x C x h x w, newly allocated, channels last."""
-    out = np.empty_like(warped)
-    over_rows(_sum_rows, warped.shape[0], guide, warped, intra, out)
-    return torch.from_numpy(out)[None].permute(0, 3, 1, 2)
-
-
-@njit(nogil=True, cache=True)
-def _sum_rows(begin, end, guide, warped, intra, out):
-    height, width, classes = warped.shape
-    for y in range(begin, end):
-        for x in range(width):
-            own, image = guide[y, x, 0], guide[y, x, OCCLUSION]
-            for c in range(classes):
-                out[y, x, c] = own * warped[y, x, c] + image * intra[y, x, c]
-            for k in range(1, CANDIDATES - 2):
-                place = k - 1 if k < 5 else k  # without the centre
-                at_y, at_x = y + place // 3 - 1, x + place % 3 - 1
-                if 0 <= at_y < height and 0 <= at_x < width:
-                    weight = guide[y, x, k]
-                    for c in range(classes):
-                        out[y, x, c] += weight * warped[at_y, at_x, c]

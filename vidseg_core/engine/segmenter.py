@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidseg_core.engine.geometry import network_input, network_size
-from vidseg_core.engine.quantize import Ranges
-from vidseg_core.engine.runtime import Runtime
+from vidseg_core.backends.choose import Runtime
+from vidseg_core.backends.integers import Ranges
+from vidseg_core.engine.geometry import network_size
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.frame import Frame
-from vidseg_core.networks import checkpoint
-from vidseg_core.networks.registry import is_ranges, record_of
+from vidseg_core.kernels.resample import network_input
+from vidseg_core.models.checkpoint import load_swiftnet
+from vidseg_core.models.files import read_metadata
+from vidseg_core.models.registry import is_ranges, record_of
 from vidseg_core.networks.swiftnet import SwiftNet
 
 TRUTH_LOGIT = 10.0
@@ -32,7 +34,7 @@ class Segmenter(Protocol):
 
 def load_network(path: Path, device: torch.device) -> SwiftNet:
     """The per-frame network in a file, ready to be called. Raises CheckpointError: it has none."""
-    return ready(checkpoint.load_swiftnet(path), device)
+    return ready(load_swiftnet(path), device)
 
 
 def load_segmenter(
@@ -64,7 +66,7 @@ def ranges_of(path: Path, network: nn.Module) -> Ranges | None:
     Raises:
         CheckpointError: what the file tells is something else.
     """
-    stored = checkpoint.read_metadata(path).get("activation_ranges")
+    stored = read_metadata(path).get("activation_ranges")
     if stored is None and (record := record_of(path)) is not None:
         stored = record.activation_ranges
     if stored is None:
@@ -87,7 +89,7 @@ class NetworkSegmenter:
         network: B x 3 x h x w, normalised RGB, to logits B x C x any smaller size; has `num_classes`.
         input_scale: size of its input in units of the image's.
         device: where it is.
-        execute: what calls it, see `runtime.py`; None for the network itself.
+        execute: what calls it, see `backends.choose`; None for the network itself.
     """
 
     def __init__(

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from vidseg_core.classes import VOID
-from vidseg_core.engine.beside import SegmenterProcess
-from vidseg_core.engine.change import change, small_picture
 from vidseg_core.engine.config import EngineConfig
-from vidseg_core.engine.decode import decode
 from vidseg_core.engine.flow import FlowEstimator
-from vidseg_core.engine.fusion import difference, fuse, picture, update
-from vidseg_core.engine.geometry import View, grid_size, resize
-from vidseg_core.engine.key_frames import AtOnce, Job, KeyFrames
+from vidseg_core.engine.fusion import fuse, picture, update
+from vidseg_core.engine.geometry import View, grid_size
+from vidseg_core.engine.key_frames.jobs import AtOnce, KeyFrames
+from vidseg_core.engine.key_frames.process import SegmenterProcess
+from vidseg_core.engine.picture_change import change, small_picture
 from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.schedule import PROPAGATED, Decision, schedule_of
 from vidseg_core.engine.segmenter import Segmenter
-from vidseg_core.engine.warp import compose, warp
+from vidseg_core.engine.state import Memory, Past, Segmented, State, Timings, Waiting
 from vidseg_core.errors import ConfigError
 from vidseg_core.frame import Frame, Segmentation
+from vidseg_core.kernels.decode import decode
+from vidseg_core.kernels.difference import difference
+from vidseg_core.kernels.resample import resize
+from vidseg_core.kernels.warp import warp
 from vidseg_core.networks.guided_refine import Refined
 
 
@@ -50,109 +50,6 @@ class Networks:
     @property
     def feeds_back(self) -> bool:
         return self.refine is not None and self.feedback
-
-
-class Timings(dict):
-    """Milliseconds per stage of one frame.
-
-    A GPU computes beside the processor: there a stage's time is that of asking for its work, and what next moves data
-    to the GPU or from it, at the latest "decode", waits for all that was asked for.
-    """
-
-    @contextmanager
-    def stage(self, name: str):
-        begin = time.perf_counter()
-        yield
-        self[name] = self.get(name, 0.0) + (time.perf_counter() - begin) * 1e3
-
-
-@dataclass(frozen=True)
-class Segmented:
-    """What the segmenter, and the past with it, say about a key frame.
-
-    Attributes:
-        scores: 1 x C x any size, as fine as the segmenter gives them.
-        logits: 1 x C x h x w, the same on the grid.
-        picture: see `fusion.picture`; None where nothing compares with it.
-        timings: milliseconds per stage.
-    """
-
-    scores: Tensor
-    logits: Tensor
-    picture: Tensor | None
-    timings: Timings
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What a stream goes by, as seen from the last frame.
-
-    Attributes:
-        logits: 1 x C x h x w on the grid, of the key frame; of the last frame if refinement feeds back.
-        picture: of the key frame, see `fusion.picture`; None where nothing compares with it.
-        small: of the key frame, see `change.small_picture`; None where the schedule does not look.
-        way: 1 x 2 x h x w, flow from the last frame to that of the logits; None where nothing has moved.
-        motion: the same to the key frame.
-        age: frames since the key frame.
-    """
-
-    logits: Tensor
-    picture: Tensor | None
-    small: np.ndarray | None
-    way: Tensor | None = None
-    motion: Tensor | None = None
-    age: int = 0
-
-    def after(self, flow: Tensor | None) -> Memory:
-        """As seen from the next frame, which `flow` leads from to the last one."""
-        motion = _composed(self.motion, flow)
-        way = motion if self.way is self.motion else _composed(self.way, flow)
-        return replace(self, way=way, motion=motion, age=self.age + 1)
-
-
-class Past(NamedTuple):
-    """What the past says about the current frame: logits, 1 x C x h x w, and the memory that they come from."""
-
-    logits: Tensor
-    memory: Memory
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """A key frame under way, as seen from the last frame: why it is one, and the rest as in `Memory`."""
-
-    job: Job[Segmented]
-    reason: str
-    small: np.ndarray | None
-    motion: Tensor | None = None
-    age: int = 0
-
-    def after(self, flow: Tensor | None) -> Waiting:
-        """As seen from the next frame, which `flow` leads from to the last one."""
-        return replace(self, motion=_composed(self.motion, flow), age=self.age + 1)
-
-
-@dataclass(frozen=True)
-class State:
-    """All that a stream knows of its past.
-
-    Attributes:
-        size: (H, W) of the last frame.
-        stamp_ns: of the last frame.
-        since_key: frames since the last key frame was begun.
-        change: of the picture since then, see `change.py`; 0 where the schedule does not look.
-        memory: where the labels come from.
-        waiting: the key frame that will take its place; None if none is under way.
-        flow_input: what the flow estimator keeps of the last frame.
-    """
-
-    size: tuple[int, int]
-    stamp_ns: int
-    since_key: int
-    change: float
-    memory: Memory
-    waiting: Waiting | None
-    flow_input: object
 
 
 class Stream:
@@ -381,10 +278,3 @@ class Stream:
         if self._ego_mask is not None and self._ego_mask.shape != frame.size:
             (mask_h, mask_w), (h, w) = self._ego_mask.shape, frame.size
             raise ConfigError(f"ego_mask: expected the image's size {w} x {h}, got {mask_w} x {mask_h}")
-
-
-def _composed(motion: Tensor | None, flow: Tensor | None) -> Tensor | None:
-    """Where `motion` leads from the last frame, from the next one, which `flow` leads from to the last one."""
-    if flow is None or motion is None:
-        return motion if flow is None else flow
-    return compose(motion, flow)

@@ -64,9 +64,7 @@ class Augmentation:
         flip = rng.random() < 0.5
         left, top = (
             _window_start(side * scale, window, center * scale, rng)
-            for side, window, center in zip(
-                labels.shape[::-1], (width, height), self._center(labels, rng), strict=True
-            )
+            for side, window, center in zip(labels.shape[::-1], (width, height), self._center(labels, rng), strict=True)
         )
         matrix = np.array([[1 / scale, 0, left / scale], [0, 1 / scale, top / scale]])
         if flip:

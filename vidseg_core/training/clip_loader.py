@@ -11,7 +11,8 @@ from torch import Tensor
 
 from vidseg_core.data.labelled import LabelledSet
 from vidseg_core.engine.flow import FlowEstimator
-from vidseg_core.engine.geometry import View, grid_size, network_input, network_size
+from vidseg_core.engine.geometry import View, grid_size, network_size
+from vidseg_core.kernels.resample import network_input
 from vidseg_core.training.clips import ClipMaker
 from vidseg_core.training.loader import ahead_of_use
 

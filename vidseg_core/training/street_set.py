@@ -11,8 +11,8 @@ import cv2
 
 from vidseg_core.classes import load_classes
 from vidseg_core.data.labelled import LabelledSet, folder_pair
-from vidseg_core.data.street import TRAIN_SEEDS, Street, StreetConfig
 from vidseg_core.errors import ConfigError
+from vidseg_core.street import TRAIN_SEEDS, Street, StreetConfig
 
 SCENE_FRAMES = 600
 RATE_HZ = 30.0
@@ -96,9 +96,7 @@ class StreetStills:
         return [(seed, min(number, SCENE_FRAMES - 1)) for seed, number in shots]
 
 
-def street_stills(
-    stills: StreetStills, cache: Path, progress: Callable[[Iterable], Iterable] = iter
-) -> LabelledSet:
+def street_stills(stills: StreetStills, cache: Path, progress: Callable[[Iterable], Iterable] = iter) -> LabelledSet:
     """The frames as a set, rendered into `cache` where they are not there yet; what is there is used again.
 
     Args:

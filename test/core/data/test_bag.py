@@ -4,8 +4,8 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from vidseg_core.data.bag import message_to_rgb
-from vidseg_core.data.sources import open_source
+from vidseg_core.data.encodings import message_to_rgb
+from vidseg_core.data.open import open_source
 from vidseg_core.errors import SourceError
 
 STORE = get_typestore(Stores.ROS2_HUMBLE)

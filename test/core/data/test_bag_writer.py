@@ -3,7 +3,7 @@ import pytest
 from rosbags.highlevel import AnyReader
 
 from vidseg_core.data.bag_writer import STORAGES, BagExtender, BagWriter
-from vidseg_core.data.sources import open_source
+from vidseg_core.data.open import open_source
 from vidseg_core.errors import ConfigError
 
 STAMPS = [1_000_000_000, 1_066_666_667, 1_133_333_333]

@@ -5,7 +5,7 @@ import pytest
 from vidseg_core.classes import load_classes
 from vidseg_core.data.bag import image_topics
 from vidseg_core.data.bag_writer import BagWriter
-from vidseg_core.data.sources import open_source
+from vidseg_core.data.open import open_source
 from vidseg_core.data.stamped import labels_in_folder, labels_in_memory
 from vidseg_core.errors import DatasetError, SourceError
 

@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 
-from vidseg_core.data.sources import open_source
+from vidseg_core.data.open import open_source
 from vidseg_core.data.writers import VideoWriter
 from vidseg_core.errors import SourceError
 

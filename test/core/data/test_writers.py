@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vidseg_core.data.sources import open_source
+from vidseg_core.data.open import open_source
 from vidseg_core.data.writers import VideoWriter, output_folder, write_image, write_json, write_labels
 from vidseg_core.errors import ConfigError
 

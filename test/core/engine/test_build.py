@@ -4,16 +4,16 @@ import pytest
 import torch
 
 from vidseg_core.classes import load_classes
-from vidseg_core.engine.build import build_engine, read_ego_mask
+from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import EngineConfig
+from vidseg_core.engine.engine import read_ego_mask
 from vidseg_core.engine.flow import DIS, NetworkFlow, NoFlow
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.frame import Frame
-from vidseg_core.networks.checkpoint import save_weights
+from vidseg_core.models.files import checksum, save_weights
 from vidseg_core.networks.flow_light import FlowLight
 from vidseg_core.networks.flownet_s import UpstreamFlowNetS
 from vidseg_core.networks.guided_refine import GuidedRefine
-from vidseg_core.networks.registry import checksum
 from vidseg_core.networks.swiftnet import SwiftNet
 
 CAMVID = load_classes("camvid")

@@ -16,16 +16,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from vidseg_core.classes import VOID
-from vidseg_core.data.street import Street, StreetConfig
 from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import EngineConfig
-from vidseg_core.engine.decode import decode
 from vidseg_core.engine.flow import DIS, NetworkFlow
-from vidseg_core.engine.key_frames import Background, Delayed
+from vidseg_core.engine.key_frames.background import Background
+from vidseg_core.engine.key_frames.jobs import Delayed
 from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.segmenter import NetworkSegmenter, TruthSegmenter
 from vidseg_core.engine.stream import Networks, Stream
+from vidseg_core.kernels.decode import decode
 from vidseg_core.networks.flow_light import FlowLight
+from vidseg_core.street import Street, StreetConfig
 
 SIZE = (240, 320)
 NUM_FRAMES = 4

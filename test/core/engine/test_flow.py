@@ -5,7 +5,7 @@ import torch
 
 from vidseg_core.engine.flow import DIS, NetworkFlow, NoFlow
 from vidseg_core.engine.geometry import View, grid_size
-from vidseg_core.networks.checkpoint import load_swnet_seq
+from vidseg_core.models.checkpoint import load_swnet_seq
 from vidseg_core.networks.flownet_s import FlowNet2S
 
 SHIFT = (-12, 8)  # where the picture's content was before, in image pixels

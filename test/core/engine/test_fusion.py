@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from vidseg_core.engine.fusion import TOLERANCE, UPDATE_TOLERANCE, WEIGHT, difference, fuse, picture, update
+from vidseg_core.engine.fusion import TOLERANCE, UPDATE_TOLERANCE, WEIGHT, fuse, picture, update
 from vidseg_core.engine.geometry import View
-from vidseg_core.engine.warp import warp
+from vidseg_core.kernels.difference import difference
+from vidseg_core.kernels.warp import warp
 
 CPU = torch.device("cpu")
 

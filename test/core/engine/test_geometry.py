@@ -3,7 +3,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vidseg_core.engine.geometry import View, grid_size, network_input, network_size, resize
+from vidseg_core.engine.geometry import View, grid_size, network_size
+from vidseg_core.kernels.resample import network_input, resize
 from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
 
 

@@ -11,7 +11,7 @@ from vidseg_core.classes import load_classes
 from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.frame import Frame
-from vidseg_core.networks.checkpoint import save_weights
+from vidseg_core.models.files import save_weights
 from vidseg_core.networks.flow_light import FlowLight
 from vidseg_core.networks.guided_refine import GuidedRefine
 from vidseg_core.networks.swiftnet import SwiftNet
@@ -42,9 +42,7 @@ def test_memory_does_not_grow(tmp_path, runtime, key_frames, schedule):
     )  # fmt: skip
     parts = {"refine": GuidedRefine(11), "flow": FlowLight()}
     tensors = {f"{part}.{key}": value for part, net in parts.items() for key, value in net.state_dict().items()}
-    save_weights(
-        tmp_path / "seq.safetensors", tensors, {"architecture": "swnet-seq", "classes": classes.to_dict()}
-    )
+    save_weights(tmp_path / "seq.safetensors", tensors, {"architecture": "swnet-seq", "classes": classes.to_dict()})
     config = EngineConfig(
         weights=tmp_path / "net.safetensors", refine_weights=tmp_path / "seq.safetensors", refine=True,
         flow="light", confidence=True, input_scale=0.5, grid_stride=8, device="cpu", runtime=runtime,

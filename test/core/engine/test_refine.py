@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from vidseg_core.engine import refine
 from vidseg_core.engine.refine import Refinement
+from vidseg_core.kernels import refine
 from vidseg_core.networks import guided_refine
 from vidseg_core.networks.guided_refine import GuidedRefine
 

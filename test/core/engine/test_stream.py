@@ -3,12 +3,12 @@ import pytest
 import torch
 
 from vidseg_core.engine.config import EngineConfig
-from vidseg_core.engine.decode import decode
 from vidseg_core.engine.flow import DIS, NoFlow
 from vidseg_core.engine.segmenter import TruthSegmenter
 from vidseg_core.engine.stream import Networks, Stream
 from vidseg_core.errors import ConfigError
 from vidseg_core.frame import Frame
+from vidseg_core.kernels.decode import decode
 from vidseg_core.networks.guided_refine import GuidedRefine
 
 CPU = torch.device("cpu")

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from vidseg_core.engine.decode import decode
-from vidseg_core.engine.geometry import View, resize
-from vidseg_core.engine.warp import warp
-from vidseg_core.networks.checkpoint import load_flownet, load_swiftnet, load_swnet_seq
+from vidseg_core.engine.geometry import View
+from vidseg_core.kernels.decode import decode
+from vidseg_core.kernels.resample import resize
+from vidseg_core.kernels.warp import warp
+from vidseg_core.models.checkpoint import load_flownet, load_swiftnet, load_swnet_seq
 from vidseg_core.networks.flow_light import FLOW_UNIT
 from vidseg_core.networks.flownet_s import FlowNet2S, UpstreamFlowNetS
 from vidseg_core.networks.swiftnet import SwiftNet

@@ -1,0 +1,197 @@
+import logging
+import os
+import subprocess
+import sys
+import time
+
+import cv2
+import pytest
+import torch
+from torch import nn
+
+from vidseg_core.backends import blob_cache, choose, openvino
+from vidseg_core.backends.blob_cache import cache_directory
+from vidseg_core.backends.choose import Runtime
+from vidseg_core.errors import ConfigError
+from vidseg_core.kernels.resample import network_input
+from vidseg_core.models import checkpoint
+from vidseg_core.models.registry import find_weights
+
+CPU = torch.device("cpu")
+
+
+class Pair(nn.Module):
+    """Two inputs of different sizes, two outputs, a size that is computed: what networks here do."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 5, 3, 2, 1)
+
+    def forward(self, fine, coarse):
+        x = self.conv(fine)
+        return nn.functional.interpolate(coarse, x.shape[2:], mode="bilinear", align_corners=True) + x, x
+
+
+def executor(choice, network=None):
+    return Runtime(choice, CPU, 2).executor((network or Pair()).eval().requires_grad_(False), "net")
+
+
+def tensors(height=32, width=48):
+    generator = torch.Generator().manual_seed(0)
+    return tuple(torch.rand(1, *shape, generator=generator) for shape in ((3, height, width), (5, 9, 7)))
+
+
+@torch.inference_mode()
+def test_openvino_gives_what_eager_gives():
+    inputs = tensors()
+    expected, got = executor("eager")(*inputs), executor("openvino")(*inputs)
+    for a, b in zip(expected, got, strict=True):
+        assert a.shape == b.shape
+        torch.testing.assert_close(a, b, rtol=0, atol=0.02 * a.abs().max().item())
+
+
+@torch.inference_mode()
+def test_labels_of_a_real_image_agree(shared_data):
+    image = cv2.cvtColor(cv2.imread(str(shared_data / "camvid" / "val" / "0016E5_07959.png")), cv2.COLOR_BGR2RGB)
+    network = checkpoint.load_swiftnet(find_weights("camvid-swiftnet-r18"))
+    x = network_input(image, (352, 480))
+    labels = [executor(choice, network)(x).argmax(1) for choice in ("eager", "openvino")]
+    assert (labels[0] == labels[1]).float().mean() > 0.995
+    assert labels[0].unique().numel() > 5
+
+
+@torch.inference_mode()
+def test_each_shape_is_compiled_once_and_results_stay_as_they_are(monkeypatch):
+    net, eager, small, large = executor("openvino"), executor("eager"), tensors(), tensors(40, 64)
+    made = []
+    monkeypatch.setattr(openvino, "load", lambda *args, load=openvino.load: made.append(args) or load(*args))
+    first = net(*small)[0]
+    kept = first.clone()
+    assert net(*large)[0].shape == eager(*large)[0].shape
+    net(*(x + 1 for x in small))
+    assert torch.equal(first, kept)
+    assert len(made) == 2
+
+
+SECOND = """
+import logging, sys, torch
+from test_choose import executor, tensors, openvino
+logging.basicConfig(level=logging.INFO)
+openvino._convert = None  # what is not found cannot be made
+with torch.inference_mode():
+    for values in executor("openvino")(*tensors()):
+        print(values.double().sum().item())
+"""
+
+
+@torch.inference_mode()
+def test_what_one_process_compiled_the_next_one_uses(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    ours = executor("openvino")(*tensors())
+    [blob] = cache_directory().glob("*.blob")
+    path = os.pathsep.join([os.path.dirname(__file__), *sys.path])
+    command = [sys.executable, "-c", SECOND]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert [float(line) for line in done.stdout.split()] == [values.double().sum().item() for values in ours]
+    assert list(cache_directory().glob("*")) == [blob]
+
+
+@torch.inference_mode()
+def test_a_damaged_cache_and_one_that_cannot_be_written_are_no_obstacle(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    expected = executor("openvino")(*tensors())
+    [blob] = cache_directory().glob("*.blob")
+    blob.write_bytes(blob.read_bytes()[:100])
+    assert torch.equal(executor("openvino")(*tensors())[0], expected[0])
+    assert f"{blob}: cannot be used, compiled anew" in caplog.text
+    monkeypatch.setenv("XDG_CACHE_HOME", str(blob))
+    assert torch.equal(executor("openvino")(*tensors())[0], expected[0])
+    assert "not kept for the next process: Not a directory" in caplog.text
+
+
+@torch.inference_mode()
+def test_other_weights_and_shapes_are_other_cache_entries_and_there_are_never_many(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(blob_cache, "MOST_CACHED", 2)
+    other = Pair()
+    other.conv.bias.data += 1
+    names = set()
+    for network, inputs in ((Pair(), tensors()), (other, tensors()), (other, tensors(40, 64))):
+        executor("openvino", network)(*inputs)
+        names |= {path.name for path in cache_directory().iterdir()}
+    assert len(names) == 3 and len(list(cache_directory().iterdir())) == 2
+
+
+class Slow(nn.Module):
+    def __init__(self, seconds):
+        super().__init__()
+        self.seconds = seconds
+
+    def forward(self, x):
+        if not torch.jit.is_tracing():
+            time.sleep(self.seconds)
+        return torch.tanh(x)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("seconds", [0.0, 0.05])
+def test_auto_takes_the_faster_one_and_says_so_once(caplog, monkeypatch, seconds):
+    caplog.set_level(logging.INFO)
+    if not seconds:  # then OpenVINO is the slow one
+        slow = openvino.Compiled.__call__
+        monkeypatch.setattr(openvino.Compiled, "__call__", lambda *args: time.sleep(0.05) or slow(*args))
+    net = executor("auto", Slow(seconds))
+    assert net.runtime is None
+    for _ in range(2):
+        net(torch.zeros(1, 3, 8, 8))
+    assert net.runtime.split()[0] == ("openvino" if seconds else "eager")
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"runtime of the net: {net.runtime}; eager took ") and "(1 x 3 x 8 x 8)" in line
+
+
+def test_without_openvino_it_is_eager_with_the_reason(monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setattr(choose, "cpu_bf16", lambda: False)
+    net = executor("auto")
+    assert net.runtime == "eager"
+    assert net(*tensors())[0].shape == (1, 5, 16, 24)
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith("runtime: eager; OpenVINO cannot be imported (")
+    with pytest.raises(ConfigError, match="expected auto or eager, got 'openvino': OpenVINO cannot be imported"):
+        executor("openvino")
+
+
+class SlowInFloat32(Slow):
+    def forward(self, x):
+        return super().forward(x) if x.dtype == torch.float32 else torch.tanh(x)
+
+
+@torch.inference_mode()
+def test_without_openvino_a_processor_with_bfloat16_computes_in_that_if_it_is_faster(monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.setattr(choose, "cpu_bf16", lambda: True)
+    net, x = executor("auto", SlowInFloat32(0.05)), torch.full((1, 1, 8, 8), 0.3)
+    y = net(x)
+    assert net.runtime == "eager bf16" and y.dtype == torch.float32
+    assert y.unique().tolist() == [torch.tensor(0.3, dtype=torch.bfloat16).tanh().item()]
+    assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
+        "runtime: eager or eager bf16",
+        "runtime of the net: eager bf16",
+    ]
+
+
+def test_openvino_is_for_the_cpu():
+    device = torch.device("cuda")
+    with pytest.raises(ConfigError, match="got 'openvino': OpenVINO is for the CPU, the device is cuda"):
+        Runtime("openvino", device, 1)
+    assert Runtime("auto", device, 1).executor(Pair(), "net").runtime == "eager"
+
+
+def test_the_cache_is_where_the_user_keeps_such_things(monkeypatch, tmp_path):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_directory() == tmp_path / ".cache" / "vidseg" / "openvino"

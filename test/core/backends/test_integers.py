@@ -1,0 +1,189 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vidseg_core.backends import choose
+from vidseg_core.backends.choose import Runtime
+from vidseg_core.backends.integers import measured
+from vidseg_core.engine.build import build_engine
+from vidseg_core.engine.config import DEFAULT_WEIGHTS, EngineConfig
+from vidseg_core.engine.geometry import network_size
+from vidseg_core.engine.segmenter import load_network, ranges_of
+from vidseg_core.errors import CheckpointError, ConfigError
+from vidseg_core.frame import Frame
+from vidseg_core.kernels.resample import network_input
+from vidseg_core.models import checkpoint
+from vidseg_core.models.registry import find_weights
+
+CPU = torch.device("cpu")
+
+
+class Two(nn.Module):
+    """Convolutions of one tensor and of another that may be below 0, the first with a ReLU before it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.left, self.right = nn.Conv2d(8, 4, 1), nn.Conv2d(8, 4, 3, padding=1)
+        self.norm.running_mean.uniform_(-1, 1)
+        self.norm.running_var.uniform_(0.5, 2)
+
+    def forward(self, x):
+        x = torch.relu(self.norm(self.first(x)))
+        return self.left(x) + self.right(x)
+
+
+@pytest.fixture
+def network():
+    return Two().eval().requires_grad_(False)
+
+
+@pytest.fixture
+def pictures():
+    return torch.randn(3, 1, 3, 20, 24, generator=torch.Generator().manual_seed(1))
+
+
+def measure(network, pictures):
+    with torch.inference_mode(), measured(network) as ranges:
+        for x in pictures:
+            network(x)
+    return ranges
+
+
+def executor(network, ranges, choice="openvino_int8"):
+    return Runtime(choice, CPU, 1).executor(network, "net", ranges)
+
+
+def rounded(x, low, high, levels):
+    step = (high - low) / (levels - 1)
+    return ((x.clamp(low, high) - low) / step).round() * step + low
+
+
+def by_hand(network, x, ranges):
+    """What integers of 8 bits make of it, in floating point."""
+
+    def convolve(name, x, padding):
+        layer = getattr(network, name)
+        low, high = ranges[name]
+        if low < 0:
+            high = max(-low, high)
+            low = -high * 128 / 127
+        weights = torch.stack([rounded(w, -w.abs().max(), w.abs().max(), 255) for w in layer.weight])
+        return F.conv2d(rounded(x, low, high, 256), weights, layer.bias, padding=padding)
+
+    x = torch.relu(network.norm(convolve("first", x, 1)))
+    return convolve("left", x, 0) + convolve("right", x, 1)
+
+
+def test_ranges_are_the_limits_of_what_convolutions_are_given(network, pictures):
+    ranges = measure(network, pictures)
+    hidden = torch.relu(network.norm(network.first(pictures[:, 0])))
+    assert ranges == {
+        "first": (pictures.min().item(), pictures.max().item()),
+        "left": (0.0, pytest.approx(hidden.max().item(), rel=1e-6)),
+        "right": (0.0, pytest.approx(hidden.max().item(), rel=1e-6)),
+    }
+    assert not any(module._forward_pre_hooks for module in network.modules())
+
+
+@torch.inference_mode()
+def test_integers_give_what_they_give_by_hand(network, pictures):
+    ranges = measure(network, pictures)
+    for x in pictures:
+        exact, expected, got = network(x), by_hand(network, x, ranges), executor(network, ranges)(x)
+        error, scale = (got - expected).abs().max(), exact.abs().max()
+        assert error < 0.01 * scale  # what else there is, is computed in bfloat16
+        assert 0 < (expected - exact).abs().max() < 0.05 * scale
+
+
+@torch.inference_mode()
+def test_what_is_larger_than_measured_is_the_largest_value(network, pictures):
+    ranges = measure(network, pictures)
+    small = {name: (low / 8, high / 8) for name, (low, high) in ranges.items()}
+    x = pictures[0]
+    expected, got = by_hand(network, x, small), executor(network, small)(x)
+    assert (got - expected).abs().max() < 0.02 * network(x).abs().max()
+    assert (got - network(x)).abs().mean() > 0.1 * network(x).abs().mean()
+
+
+@torch.inference_mode()
+def test_convolutions_without_a_range_stay_as_they_are(network, pictures):
+    ranges = measure(network, pictures)
+    x = pictures[0]
+    floating, none = executor(network, None)(x), executor(network, {})(x)
+    torch.testing.assert_close(none, floating, rtol=0, atol=0.01 * floating.abs().max().item())
+    one = executor(network, {"left": (0.0, ranges["left"][1] / 100)})(x)
+    assert (one - floating).abs().max() > 0.05
+
+
+@torch.inference_mode()
+def test_uniform_pictures_and_weights_of_zero(network):
+    network.left.weight[0] = 0
+    x = torch.zeros(1, 3, 20, 24)
+    ranges = measure(network, [x])
+    assert ranges["first"] == (0.0, 0.0)
+    torch.testing.assert_close(executor(network, ranges)(x), network(x), rtol=0, atol=0.02)
+
+
+def test_ranges_of_another_network(network, pictures):
+    with pytest.raises(ValueError, match="of another network: it has no convolution 'stranger'"):
+        executor(network, {"stranger": (0.0, 1.0)})(pictures[0])
+
+
+def test_auto_uses_integers_where_the_processor_has_instructions_for_them(network, monkeypatch):
+    ranges = {"left": (0.0, 1.0)}
+    for can, given in ((True, ranges), (False, None)):
+        monkeypatch.setattr(choose, "integer_instructions", lambda can=can: can)
+        assert executor(network, ranges, "auto")._ranges == given
+        assert executor(network, ranges, "openvino")._ranges is None
+        assert executor(network, ranges)._ranges == ranges
+
+
+@pytest.mark.parametrize("name", ["camvid-swiftnet-r18", "camvid-update-r18"])
+def test_shipped_networks_have_a_range_for_each_convolution(name):
+    path = find_weights(name)
+    network = load_network(path, CPU)
+    names = {name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+    ranges = ranges_of(path, network)
+    assert set(ranges) == names and len(names) == 32
+    assert all(low <= 0 < high for low, high in ranges.values())
+
+
+@torch.inference_mode()
+def test_labels_of_a_real_image_agree(shared_data):
+    path = shared_data / "camvid" / "val" / "0016E5_07959.png"
+    image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+    weights = find_weights(DEFAULT_WEIGHTS)
+    network = load_network(weights, CPU)
+    x = network_input(image, network_size(image.shape[:2], 1.5))
+    ours = executor(network, ranges_of(weights, network))
+    labels, exact = ours(x).argmax(1), network(x).argmax(1)
+    assert ours.runtime.startswith("openvino int8 ")
+    assert (labels == exact).float().mean() > 0.995
+
+
+@pytest.mark.parametrize(
+    "ranges", [["backbone.conv1"], {"backbone.conv1": 1.0}, {"backbone.conv1": [1.0, 0.0]}, {"stranger": [0.0, 1.0]}]
+)
+def test_a_file_with_other_things_in_the_place_of_ranges(tmp_path, ranges):
+    path = tmp_path / "odd.safetensors"
+    source = find_weights(DEFAULT_WEIGHTS)
+    checkpoint.convert(source, path, known={"activation_ranges": ranges})
+    with pytest.raises(CheckpointError, match=f"{path}: activation_ranges: expected two numbers for names of its conv"):
+        build_engine(EngineConfig(weights=str(path)))
+
+
+def test_integers_need_weights_that_tell_their_ranges(tmp_path, monkeypatch):
+    path = tmp_path / "silent.safetensors"
+    checkpoint.convert(find_weights(DEFAULT_WEIGHTS), path)
+    with pytest.raises(ConfigError, match=f"openvino_int8 needs weights that tell .* {path} does not: `vidseg weights"):
+        build_engine(EngineConfig(weights=str(path), runtime="openvino_int8"))
+    with build_engine(EngineConfig(weights=str(path), runtime="openvino", input_scale=0.5)) as engine:
+        image = np.zeros((64, 96, 3), dtype=np.uint8)
+        engine.stream().step(Frame(image, 0))
+        assert "int8" not in engine.runtimes()["segmenter"]

@@ -1,0 +1,205 @@
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from vidseg_core.classes import load_classes
+from vidseg_core.errors import CheckpointError
+from vidseg_core.models import checkpoint, files
+from vidseg_core.networks.flow_light import FlowLight
+from vidseg_core.networks.flownet_s import FlowNet2S, UpstreamFlowNetS
+from vidseg_core.networks.guided_refine import GuidedRefine
+from vidseg_core.networks.swiftnet import SwiftNet
+
+
+@pytest.fixture(scope="module")
+def swiftnet_state():
+    torch.manual_seed(0)
+    return SwiftNet(11).state_dict()
+
+
+def same(module, state):
+    own = module.state_dict()
+    return own.keys() == state.keys() and all(torch.equal(own[key], state[key]) for key in state)
+
+
+def test_public_layouts_have_the_published_numbers_of_values():
+    def values(net):
+        return sum(value.numel() for value in net.state_dict().values())
+
+    assert values(SwiftNet(19)) == 11_810_929
+    assert values(UpstreamFlowNetS()) == 38_676_514 and len(UpstreamFlowNetS().state_dict()) == 46
+    assert values(FlowNet2S()) == 38_676_506 and len(FlowNet2S().state_dict()) == 42
+
+
+def test_own_format_keeps_values_and_metadata(tmp_path, swiftnet_state):
+    path = tmp_path / "net.safetensors"
+    classes = load_classes("camvid")
+    files.save_weights(
+        path, swiftnet_state, {"architecture": "swiftnet-r18", "classes": classes.to_dict(), "input_scale": 1.5}
+    )
+    assert same(checkpoint.load_swiftnet(path), swiftnet_state)
+    metadata = files.read_metadata(path)
+    assert metadata["architecture"] == "swiftnet-r18" and metadata["input_scale"] == 1.5
+    assert metadata["normalisation"]["mean_rgb"] == [73.15, 82.90, 72.30]
+    assert files.read_classes(path) == classes
+    assert list(tmp_path.iterdir()) == [path]
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_half_precision_is_read_into_single(tmp_path, swiftnet_state):
+    path = tmp_path / "net.safetensors"
+    halved = {key: value.half() if value.is_floating_point() else value for key, value in swiftnet_state.items()}
+    files.save_weights(path, halved, {"architecture": "swiftnet-r18"})
+    net = checkpoint.load_swiftnet(path)
+    assert {p.dtype for p in net.parameters()} == {torch.float32}
+    assert torch.equal(net.logits.conv.weight, swiftnet_state["logits.conv.weight"].half().float())
+
+
+def test_public_swnet_seq_converts_to_the_same_networks(tmp_path, upstream_weights):
+    public = upstream_weights / "cityscapes-swnet_model_best.pth.tar"
+    ours = tmp_path / "seq.safetensors"
+    assert checkpoint.convert(public, ours, load_classes("cityscapes")) == "swnet-seq"
+    for a, b in zip(checkpoint.load_swnet_seq(public), checkpoint.load_swnet_seq(ours), strict=True):
+        assert same(a, b.state_dict())
+    assert files.read_classes(ours) == load_classes("cityscapes")
+
+
+def test_refinement_without_flow_or_edge(tmp_path):
+    refine = GuidedRefine(5, edge=False)
+    path = tmp_path / "refine.safetensors"
+    tensors = {f"refine.{key}": value for key, value in refine.state_dict().items()}
+    files.save_weights(path, tensors, {"architecture": "guided-refine"})
+    flow, loaded = checkpoint.load_swnet_seq(path)
+    assert flow is None and loaded.edge is False and loaded.num_classes == 5
+    assert same(loaded, refine.state_dict())
+
+
+def test_flow_light_alone(tmp_path):
+    net = FlowLight()
+    torch.save(net.state_dict(), tmp_path / "flow.pt")
+    assert same(checkpoint.load_flow_light(tmp_path / "flow.pt"), net.state_dict())
+
+
+def test_imagenet_encoder_goes_where_it_belongs(tmp_path, swiftnet_state):
+    net = SwiftNet(11)
+    names = ("conv1.", "bn1.", "layer1.", "layer2.", "layer3.", "layer4.")
+    encoder = {k[9:]: v for k, v in swiftnet_state.items() if k.startswith(tuple(f"backbone.{n}" for n in names))}
+    given = {k: v + 1 for k, v in encoder.items() if not k.endswith("num_batches_tracked")}
+    path = tmp_path / "resnet18.pth"
+    torch.save(given | {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}, path)
+    decoder = net.backbone.spp.spp.spp_bn.conv.weight.clone()
+    net.train()
+    checkpoint.load_resnet18_encoder(path, net)
+    own = net.state_dict()
+    assert net.training
+    assert all(torch.equal(own[f"backbone.{key}"], value) for key, value in given.items())
+    assert torch.equal(net.backbone.spp.spp.spp_bn.conv.weight, decoder)
+    del given["layer3.0.conv2.weight"]
+    torch.save(given, path)
+    with pytest.raises(CheckpointError, match=r"missing \['layer3.0.conv2.weight'\]"):
+        checkpoint.load_resnet18_encoder(path, net)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(CheckpointError, match=r"none\.pt: no such weight file"):
+        checkpoint.load_swiftnet(tmp_path / "none.pt")
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+@pytest.mark.parametrize("keep", [0, 7, 5000])
+def test_truncated_file(tmp_path, swiftnet_state, suffix, keep):
+    path = tmp_path / f"net{suffix}"
+    if suffix == ".pt":
+        torch.save(swiftnet_state, path)
+    else:
+        files.save_weights(path, swiftnet_state, {"architecture": "swiftnet-r18"})
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(CheckpointError, match=r"net\.\w+: expected a .* file; it is truncated or of another kind"):
+        checkpoint.load_swiftnet(path)
+
+
+def test_file_of_something_else(tmp_path):
+    path = tmp_path / "text.pt"
+    path.write_text("not weights at all\n")
+    with pytest.raises(CheckpointError, match="another kind"):
+        checkpoint.load_swiftnet(path)
+    torch.save([1, 2], path)
+    with pytest.raises(CheckpointError, match="expected a dictionary of tensors, found list"):
+        checkpoint.load_swiftnet(path)
+    torch.save({"state_dict": {"a": 1}}, path)
+    with pytest.raises(CheckpointError, match="found something else"):
+        checkpoint.load_swiftnet(path)
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path):
+    path = tmp_path / "evil.pt"
+    marker = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self):
+            return (type(marker).touch, (marker,))
+
+    torch.save({"logits.conv.bias": Evil()}, path)
+    with pytest.raises(CheckpointError):
+        checkpoint.load_swiftnet(path)
+    assert not marker.exists()
+
+
+def test_weights_of_another_network(tmp_path):
+    path = tmp_path / "flow.pt"
+    torch.save(FlowLight().state_dict(), path)
+    with pytest.raises(CheckpointError, match="flow.pt: expected weights of swiftnet-r18, found light"):
+        checkpoint.load_swiftnet(path)
+    with pytest.raises(CheckpointError, match="expected weights of flownet_s or flownet2_s, found light"):
+        checkpoint.load_flownet(path)
+    torch.save({"a.weight": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match="found an unknown network .*a.weight"):
+        checkpoint.load_swnet_seq(path)
+
+
+def test_missing_unexpected_misshapen_and_not_finite(tmp_path, swiftnet_state):
+    path = tmp_path / "net.pt"
+
+    def refused(state, message):
+        torch.save(state, path)
+        with pytest.raises(CheckpointError, match=message):
+            checkpoint.load_swiftnet(path)
+
+    state = dict(swiftnet_state)
+    del state["backbone.conv1.weight"]
+    refused(state | {"extra": torch.zeros(1)}, r"missing \['backbone.conv1.weight'\], unexpected \['extra'\]")
+    refused(
+        swiftnet_state | {"backbone.bn1.bias": torch.zeros(3)},
+        r"backbone.bn1.bias: expected shape \(64,\), found \(3,\)",
+    )
+    bad = swiftnet_state["backbone.layer1.0.conv1.weight"].clone()
+    bad[0, 0, 0, 0] = float("nan")
+    refused(swiftnet_state | {"backbone.layer1.0.conv1.weight": bad}, "layer1.0.conv1.weight: expected finite values")
+
+
+def test_foreign_safetensors(tmp_path, swiftnet_state):
+    path = tmp_path / "net.safetensors"
+    save_file(swiftnet_state, path, {"format": "pt"})
+    with pytest.raises(CheckpointError, match="expected metadata with format 'vidseg-1', found 'pt'"):
+        files.read_metadata(path)
+    save_file(swiftnet_state, path, {"format": "vidseg-1", "classes": "{"})
+    with pytest.raises(CheckpointError, match="not JSON"):
+        files.read_metadata(path)
+
+
+def test_class_count_is_checked_on_conversion(tmp_path, swiftnet_state):
+    torch.save(swiftnet_state, tmp_path / "net.pt")
+    with pytest.raises(CheckpointError, match="expected 19 classes as in class table 'cityscapes', found 11"):
+        checkpoint.convert(tmp_path / "net.pt", tmp_path / "out.safetensors", load_classes("cityscapes"))
+    assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_metadata_is_plain_json(tmp_path, swiftnet_state):
+    path = tmp_path / "net.safetensors"
+    files.save_weights(path, swiftnet_state, {"architecture": "swiftnet-r18", "training": {"epochs": 3}})
+    with files.safe_open(path, framework="pt") as file:
+        stored = file.metadata()
+    assert json.loads(stored["training"]) == {"epochs": 3}

@@ -1,0 +1,77 @@
+"""Compiled networks on disk, kept for the next process."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from vidseg_core import networks
+from vidseg_core.backends.integers import Ranges
+
+if TYPE_CHECKING:
+    import openvino
+
+MOST_CACHED = 24
+
+
+def cache_directory() -> Path:
+    """Where compiled networks are kept: `$XDG_CACHE_HOME/vidseg/openvino`, by default below `~/.cache`."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "vidseg" / "openvino"
+
+
+def key_of(
+    core: openvino.Core, network: nn.Module, inputs: tuple[Tensor, ...], options: dict, ranges: Ranges | None
+) -> str:
+    """Differs when anything does that the compiled network depends on."""
+    import openvino
+
+    key = hashlib.sha256()
+    for value in (
+        openvino.__version__,
+        torch.__version__,
+        core.get_property("CPU", "FULL_DEVICE_NAME"),
+        core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
+        sorted(options.items()),
+        ranges,
+        [tuple(x.shape) for x in inputs],
+        type(network).__qualname__,
+        _source_digest(),
+    ):
+        key.update(repr(value).encode())
+    for name, value in sorted(network.state_dict().items()):
+        key.update(name.encode())
+        key.update(value.contiguous().numpy().tobytes())
+    return key.hexdigest()[:40]
+
+
+@cache
+def _source_digest() -> str:
+    """Of the code that says what networks compute."""
+    here = Path(__file__)
+    converters = [here.with_name(name) for name in ("openvino.py", "integers.py")]
+    files = [*converters, *sorted(Path(networks.__file__).parent.glob("*.py"))]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def store_blob(path: Path, blob: bytes | memoryview) -> None:
+    """Write a file that is whole or not there, and remove the longest unused ones where there are many."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(blob)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    by_use = sorted(path.parent.glob("*.blob"), key=lambda file: file.stat().st_mtime)
+    for old in by_use[:-MOST_CACHED]:
+        old.unlink(missing_ok=True)

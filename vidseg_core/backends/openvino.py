@@ -1,0 +1,133 @@
+"""Networks compiled by OpenVINO for this processor and for fixed shapes."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import warnings
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vidseg_core.backends.backend import Outputs
+from vidseg_core.backends.blob_cache import cache_directory, key_of, store_blob
+from vidseg_core.backends.integers import Ranges, quantize
+
+if TYPE_CHECKING:
+    import openvino
+
+log = logging.getLogger(__name__)
+
+
+class Compiled:
+    """A network, compiled by OpenVINO for the shapes of `inputs`.
+
+    Its inputs and outputs lie channels last in memory, as the engine's other parts have and want them.
+    """
+
+    def __init__(self, network: nn.Module, inputs: tuple[Tensor, ...], num_threads: int, ranges: Ranges | None = None):
+        core = _core()
+        precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+        options = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": num_threads,
+            # A thread that is tied to a processor cannot give way to a camera's frame that is worked on there.
+            "ENABLE_CPU_PINNING": False,
+        }
+        self.runtime = f"openvino {precision}" if ranges is None else f"openvino int8 {precision}"
+        self._model = load(core, network, inputs, options, ranges)
+        self._shapes = [tuple(output.shape) for output in self._model.outputs]
+        self._idle: list[openvino.InferRequest] = []
+
+    def __call__(self, *inputs: Tensor) -> Outputs:
+        from openvino import Tensor as View
+
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._model.create_infer_request()
+        # Both have to live until `infer` is through.
+        given = [x.permute(0, 2, 3, 1).contiguous().numpy() for x in inputs]
+        outputs = [np.empty(shape, dtype=np.float32) for shape in self._shapes]
+        for k, x in enumerate(given):
+            request.set_input_tensor(k, View(x, shared_memory=True))
+        for k, y in enumerate(outputs):
+            request.set_output_tensor(k, View(y, shared_memory=True))
+        request.infer()
+        self._idle.append(request)
+        results = tuple(torch.from_numpy(y).permute(0, 3, 1, 2) for y in outputs)
+        return results[0] if len(results) == 1 else results
+
+
+class _ChannelsLast(nn.Module):
+    """A network whose inputs and outputs are B x h x w x C."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.network(*(x.permute(0, 3, 1, 2) for x in inputs))
+        return tuple(y.permute(0, 2, 3, 1) for y in (outputs if isinstance(outputs, tuple) else (outputs,)))
+
+
+def load(
+    core: openvino.Core, network: nn.Module, inputs: tuple[Tensor, ...], options: dict, ranges: Ranges | None
+) -> openvino.CompiledModel:
+    """From the cache, or else compiled and put there."""
+    path = cache_directory() / f"{key_of(core, network, inputs, options, ranges)}.blob"
+    if path.is_file():
+        try:
+            model = core.import_model(path.read_bytes(), "CPU", options)
+            os.utime(path)  # the longest unused one goes first
+        except (OSError, RuntimeError) as error:
+            log.warning("%s: cannot be used, compiled anew: %s", path, " ".join(str(error).split()))
+        else:
+            return model
+    model = _convert(network, inputs)
+    if ranges is not None:
+        quantize(model, ranges)
+    model = core.compile_model(model, "CPU", options)
+    blob = io.BytesIO()
+    model.export_model(blob)
+    try:
+        store_blob(path, blob.getbuffer())
+    except OSError as error:
+        log.warning("%s: not kept for the next process: %s", path, error.strerror)
+    return model
+
+
+def _convert(network: nn.Module, inputs: tuple[Tensor, ...]) -> openvino.Model:
+    """With the frontend itself: `openvino.convert_model` reports its use over the network, which no vehicle wants."""
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    examples = tuple(torch.zeros(x.shape).permute(0, 2, 3, 1).contiguous() for x in inputs)
+    with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
+        warnings.simplefilter("ignore")  # sizes become constants, as they shall
+        traced = torch.jit.trace(_ChannelsLast(network).eval(), examples, check_trace=False)
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        decoder = TorchScriptPythonDecoder(traced, example_input=examples)  # the frontend keeps no reference to it
+        model = frontend.convert(frontend.load(decoder))
+    model.reshape({k: list(example.shape) for k, example in enumerate(examples)})
+    return model
+
+
+@cache
+def _core() -> openvino.Core:
+    import openvino
+
+    return openvino.Core()
+
+
+def import_problem() -> str | None:
+    try:
+        import openvino  # noqa: F401
+    except ImportError as error:
+        return str(error)
+    return None

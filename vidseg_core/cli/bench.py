@@ -1,0 +1,110 @@
+"""`vidseg bench`: what the engine gains over the plain pipeline."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from vidseg_core.engine.config import RUNTIMES
+
+# Streets that no network has been trained on.
+STREET_SEEDS = range(4)
+STREET_FRAMES = 45
+STREET_RATE_HZ = 15.0
+
+HELP = "time the engine against the plain PyTorch pipeline, stage by stage"
+EXAMPLES = """\
+examples:
+  vidseg bench
+      2048 x 1024 and 480 x 360 frames of the synthetic street, a few minutes
+  vidseg bench --case 480 --rounds 20 --json bench.json
+  vidseg bench schedules --camvid CamVid --png schedules.png
+      mIoU against the share of key frames, for fixed intervals and for key frames when the picture has changed
+
+Without --case the last figures are those of asynchronous key frames, with 480 x 360 frames that arrive at 30 Hz.
+Both pipelines run in turn, frame by frame, with the same weights, threads and frames. Read the ratios (plain / engine):
+milliseconds depend on what else the machine does. `spread` is the smallest and the largest ratio.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "what", nargs="?", choices=("engine", "schedules"), default="engine", help="what to measure (default: engine)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the figures here, too")
+    parser.add_argument(
+        "--interval", type=int, default=4, metavar="N", help="frames between two key frames (default: 4)"
+    )
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="measured loops per case (default: 5)")
+    parser.add_argument("--case", action="append", metavar="TEXT", help="only cases whose name has TEXT (repeatable)")
+    parser.add_argument("--camvid", metavar="DIR", help="schedules: CamVid's folder, for its clip (default: without)")
+    parser.add_argument("--png", metavar="FILE", help="schedules: where to draw (default: schedules.png)")
+    parser.add_argument("--weights", metavar="NAME|PATH", help="segmentation network")
+    parser.add_argument("--classes", metavar="NAME|PATH", help="class table, where the weights do not tell")
+    parser.add_argument("--runtime", choices=RUNTIMES, default="auto", help="of the engine (default: auto)")
+    parser.add_argument("--threads", type=int, default=0, metavar="N", help="on the CPU (default: all)")
+
+
+def main(args: argparse.Namespace) -> int:
+    if args.what == "schedules":
+        return schedules(args)
+    from tqdm import tqdm
+
+    from vidseg_core.data.writers import write_json
+    from vidseg_core.engine.config import DEFAULT_WEIGHTS, EngineConfig
+    from vidseg_core.errors import ConfigError
+    from vidseg_core.evaluation.bench.against_plain import CASES, bench, table
+    from vidseg_core.evaluation.bench.asynchronous import bench_async, describe
+
+    for name in ("interval", "rounds"):
+        if getattr(args, name) < 1:
+            raise ConfigError(f"--{name}: expected 1 or more, got {getattr(args, name)}")
+    cases = [case for case in CASES if not args.case or any(text in case.name for text in args.case)]
+    if not cases:
+        raise ConfigError(f"--case {args.case}: expected part of one of: {'; '.join(case.name for case in CASES)}")
+    config = EngineConfig(
+        weights=args.weights or DEFAULT_WEIGHTS, classes=args.classes, device="cpu", runtime=args.runtime,
+        num_threads=args.threads,
+    )  # fmt: skip
+
+    def progress(items, name):
+        return tqdm(items, desc=name, unit="loop", leave=False)
+
+    report = bench(config, cases, args.interval, args.rounds, progress)
+    print(table(report))
+    if not args.case:
+        report |= bench_async(
+            config, progress=lambda items: progress(items, "asynchronous key frames"), rounds=args.rounds
+        )
+        print(describe(report))
+    if args.json:
+        write_json(Path(args.json), report)
+    return 0
+
+
+def schedules(args: argparse.Namespace) -> int:
+    """`vidseg bench schedules`."""
+    from tqdm import tqdm
+
+    from vidseg_core.classes import load_classes
+    from vidseg_core.data.camvid import camvid
+    from vidseg_core.data.writers import write_json
+    from vidseg_core.engine.build import build_engine
+    from vidseg_core.engine.config import DEFAULT_WEIGHTS, EngineConfig
+    from vidseg_core.errors import ConfigError
+    from vidseg_core.evaluation.distance.schedules import compare, draw, gains, labelled_clip, street_clips, table
+
+    config = EngineConfig(
+        weights=args.weights or DEFAULT_WEIGHTS, classes=args.classes, runtime=args.runtime, num_threads=args.threads
+    )
+    engine = build_engine(config)
+    if engine.classes.names != load_classes("camvid").names:
+        raise ConfigError(f"bench schedules: expected a network with CamVid's classes, got {engine.classes.name!r}'s")
+    groups = {"CamVid": [labelled_clip(camvid(args.camvid, "val"))]} if args.camvid else {}
+    groups["street"] = street_clips(STREET_SEEDS, STREET_FRAMES, (480, 360), STREET_RATE_HZ)
+    rows = compare(groups, engine, lambda configs: tqdm(configs, unit="schedule", leave=False))
+    print(table(rows))
+    draw(rows, Path(args.png or "schedules.png"))
+    if args.json:
+        write_json(Path(args.json), {"engine": engine.describe(), "rows": rows, "gains": gains(rows)})
+    return 0

@@ -1,0 +1,282 @@
+"""`vidseg evaluate`: how much accuracy is lost between key frames, of one method or of many side by side."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+HELP = "score labels against ground truth, by the number of frames since the key frame"
+EXAMPLES = """\
+examples:
+  vidseg evaluate --dataset camvid --data CamVid --split val
+      the default network on key frames, DIS flow between them, 0 to 4 frames after the key frame
+  vidseg evaluate --dataset camvid --data CamVid --split val --interval 0 1 2 3 4 --flow dis none --out results
+      a row for each interval and flow; all rows score the same frames
+  vidseg evaluate --dataset cityscapes --data Cityscapes --weights cityscapes-swiftnet-r18 \\
+      --refine-weights cityscapes-swnet-seq --flow light --refine on off --interval 0 2 --scale 0.5 0.75 1
+      with and without refinement, at three input sizes
+  vidseg evaluate --dataset street --data seed=3,frames=100
+      the synthetic street
+  vidseg evaluate --dataset camvid --data CamVid --split val --key-frames truth --flow none dis
+      ground truth on key frames: what is lost is lost by propagation alone
+  vidseg evaluate --dataset camvid --data CamVid --split val --key-delay 4
+      what asynchronous key frames cost whose labels come 4 frames later
+  torchrun --nproc-per-node 4 -m vidseg_core.cli evaluate ...
+      four processes, each with its share of the frames
+
+Scored are the labelled frames with as many frames before them as the largest interval, each at every distance from its
+key frame. `avg mIoU` is that of one confusion matrix over all distances, `min mIoU` that of the last frame before the
+next key frame, `consistency` the agreement with the labels that motion carries there from the frame before.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from vidseg_core.cli.engine_options import add_engine_arguments
+
+    add_data_arguments(parser, ("camvid", "cityscapes", "folder", "street"))
+    parser.add_argument(
+        "--key-frames", choices=("network", "truth"), default="network",
+        help="what labels key frames (default: network)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--key-delay", type=int, metavar="N",
+        help="have labels of key frames come N frames later, as with asynchronous key frames; 0 scores the same frames "
+        "without (default: at once)",
+    )  # fmt: skip
+    parser.add_argument("--no-fps", action="store_true", help="do not measure frame rates")
+    add_result_arguments(parser)
+    parser.add_argument("--json", metavar="FILE", help="write results.json here, too")
+    add_engine_arguments(parser, several=True)
+
+
+def add_data_arguments(parser: argparse.ArgumentParser, kinds: tuple[str, ...]) -> None:
+    data = parser.add_argument_group("data")
+    data.add_argument("--dataset", choices=kinds, required=True, help="layout of the data set")
+    data.add_argument("--data", metavar="DIR", required=True, help="its folder; of a street: seed=0,frames=100,...")
+    data.add_argument("--split", metavar="NAME", help="camvid, folder: NAME/ (and NAMEannot/) in DIR (default: val)")
+    data.add_argument("--size", type=parse_size, metavar="WxH", help="resize frames (and labels) to this size first")
+
+
+def add_result_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("results")
+    group.add_argument(
+        "--out", metavar="DIR", help="where everything goes (default: logs/run/DATASET/CHECKNAME/, predictions in "
+        "logs/pred_img_res/DATASET/CHECKNAME/RESFOLDERNAME/)",
+    )  # fmt: skip
+    group.add_argument("--checkname", metavar="NAME", help="of the run (default: the segmentation weights' name)")
+    group.add_argument(
+        "--res-folder-name", default="pred", metavar="NAME", help="folder of the predictions (default: %(default)s)"
+    )
+    group.add_argument("--save-res", action="store_true", help="write predicted labels, as ids and in colours")
+    group.add_argument(
+        "--save-seq-res", action="store_true", help="write strips: a key frame and the frames up to the next one"
+    )
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """`WxH` -> (H, W)."""
+    width, _, height = text.partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, for instance 1024x768, got {text!r}")
+    return int(height), int(width)
+
+
+def main(args: argparse.Namespace) -> int:
+    from vidseg_core import distributed
+
+    with distributed.session(args.device or "auto"):
+        return _evaluate(args)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from vidseg_core import distributed
+    from vidseg_core.cli.engine_options import method_choices
+    from vidseg_core.data.writers import write_json
+    from vidseg_core.errors import ConfigError
+    from vidseg_core.evaluation.distance import tables
+    from vidseg_core.evaluation.distance.evaluate import (
+        PROTOCOL_CLIPS,
+        PROTOCOL_STREAMS,
+        check_labels,
+        check_same_classes,
+        evaluate,
+        frames_before,
+        frames_per_second,
+        key_frames_depend_on_past,
+        scored_frames,
+    )
+    from vidseg_core.evaluation.distance.methods import build_methods
+    from vidseg_core.evaluation.metrics import consistency
+
+    truth = args.key_frames == "truth"
+    if truth:  # what is lost shall be lost by propagation, unless something else is asked for
+        args.refine, args.fusion = args.refine or ["off"], args.fusion or ["off"]
+    base, choices = method_choices(process_options(args))
+    if args.key_delay is not None and not 0 <= args.key_delay <= min(choices.intervals):
+        raise ConfigError(f"--key-delay: expected 0 to {min(choices.intervals)} (--interval), got {args.key_delay}")
+    needed = frames_before(max(choices.intervals), args.key_delay)
+    video = open_video(args, needed)
+    folders = Folders(args, "truth" if truth else None)
+    methods = build_methods(base, choices, video.classes if truth else None)
+    check_same_classes(methods[0].engine.classes, video)
+    scored = scored_frames(video, needed)
+    if args.dataset != "street":
+        check_labels(video, scored, truth, progress("reading labels"))
+    saving = args.save_res or args.save_seq_res
+    observer = folders.observer(args, methods)
+    results = evaluate(video, methods, observer, not saving, progress("evaluating"), args.key_delay)
+    if not distributed.is_writer():
+        return 0
+    rows = []
+    for method, interval, score in progress("measuring frame rates")(results):
+        timed = not (truth or args.no_fps)
+        fps = frames_per_second(method, interval, video.sequences[scored[0][0]]) if timed else None
+        rows.append(
+            tables.row(method, interval, score, fps, key_delay=args.key_delay or 0)
+            | {"key_frames": args.key_frames, "key_delay": args.key_delay}
+        )
+    delayed = args.key_delay is not None
+    protocols = {key_frames_depend_on_past(method.engine.config) or delayed for method in methods}
+    labelled = sum(map(sum, (sequence.labelled for sequence in video.sequences)))
+    result = description(args, methods) | {
+        "title": f"{video.name}: {len(scored)} of {labelled} labelled frames scored",
+        "dataset": video.name,
+        "labelled_frames": labelled,
+        "scored_frames": len(scored),
+        "definitions": {
+            "protocol": "; ".join([PROTOCOL_CLIPS] * (False in protocols) + [PROTOCOL_STREAMS] * (True in protocols)),
+            "avg_miou": "mean IoU of one confusion matrix accumulated over the distances 0..i",
+            "min_miou": "mean IoU of the last frame before the next key frame's labels: distance i without delay",
+            "key_delay": "how many frames later the labels of key frames come",
+            "temporal_consistency": consistency.DEFINITION,
+            "fps": "frames per second of the whole loop: a key frame, i propagated frames, labels at full size",
+        },
+        "rows": rows,
+    }
+    result["protocol"] = result["definitions"]["protocol"]
+    folders.write(result)
+    if args.json:
+        write_json(Path(args.json), result)
+    print(f"{result['title']}; shares in percent\n{tables.summary_table(rows)}\n")
+    print(tables.distance_table(rows))
+    return 0
+
+
+def process_options(args: argparse.Namespace) -> argparse.Namespace:
+    """The options for this process: with several, each has its own graphics card or its part of the processors."""
+    from vidseg_core import distributed
+    from vidseg_core.threads import available_threads
+
+    if distributed.world_size() > 1:
+        args.device = distributed.local_device(args.device or "auto")
+        if args.num_threads is None:
+            args.num_threads = max(1, available_threads() // distributed.processes_here())
+    return args
+
+
+def progress(what: str):
+    """A progress bar for the writer; nothing for other processes."""
+    from functools import partial
+
+    from tqdm import tqdm
+
+    from vidseg_core import distributed
+
+    return partial(tqdm, desc=what, unit="frame", leave=False, disable=not distributed.is_writer())
+
+
+def description(args: argparse.Namespace, methods: list) -> dict:
+    """What stands at the head of every results.json."""
+    from vidseg_core import __version__, distributed
+
+    return {
+        "version": __version__,
+        "command": shlex.join(["vidseg", *sys.argv[1:]]),
+        "size": None if args.size is None else list(args.size),
+        "processes": distributed.world_size(),
+        "engine": methods[0].engine.describe(),
+    }
+
+
+def open_video(args: argparse.Namespace, distance: int):
+    """The labelled video that `--dataset`, `--data`, `--split` and `--classes` name."""
+    from vidseg_core.classes import load_classes
+    from vidseg_core.data.camvid import camvid
+    from vidseg_core.data.cityscapes import cityscapes
+    from vidseg_core.data.labelled import folder_pair
+    from vidseg_core.data.sequences import check_unbroken, labelled_video, street_video
+    from vidseg_core.errors import ConfigError
+
+    if args.dataset == "street":
+        if args.split is not None:
+            raise ConfigError("--split: the synthetic street has none")
+        return street_video(args.data, args.size)
+    split = args.split or "val"
+    if args.dataset == "camvid":
+        dataset = camvid(args.data, split)
+    elif args.dataset == "cityscapes":
+        dataset = cityscapes(args.data, split)
+    elif args.classes is None:
+        raise ConfigError("--dataset folder: expected a class table (--classes), none is given")
+    else:
+        dataset = folder_pair(args.data, split, load_classes(args.classes), video=True)
+    check_unbroken(dataset, distance)
+    return labelled_video(dataset, args.size)
+
+
+class Folders:
+    """Where results go; made at once, so that what cannot be written is known before anything is computed.
+
+    Args:
+        args: of the command.
+        checkname: if `--checkname` is not given; None takes the weights' name.
+    """
+
+    def __init__(self, args: argparse.Namespace, checkname: str | None = None):
+        from vidseg_core.data.writers import output_folder
+        from vidseg_core.engine.config import DEFAULT_WEIGHTS
+
+        checkname = args.checkname or checkname or Path(args.weights or DEFAULT_WEIGHTS).name.split(".")[0]
+        if args.out:
+            self.run, self.predictions = Path(args.out), Path(args.out) / args.res_folder_name
+        else:
+            self.run = Path("logs", "run", args.dataset, checkname)
+            self.predictions = Path("logs", "pred_img_res", args.dataset, checkname, args.res_folder_name)
+        output_folder(self.run)
+
+    def observer(self, args: argparse.Namespace, methods: list):
+        """Writes the predictions that the options ask for, each method's and interval's; None if they ask for none."""
+        from vidseg_core.evaluation.distance.predictions import Predictions
+        from vidseg_core.evaluation.distance.tables import name
+
+        if not (args.save_res or args.save_seq_res):
+            return None
+        pairs = [(method, i) for method in methods for i in method.intervals]
+        traits = [method.traits for method in methods]
+        writers = {}
+        for method, i in pairs:
+            folder = self.predictions
+            if len(pairs) > 1:  # one folder is enough for one
+                folder = folder / f"{name(method.traits, traits).replace(' ', '-')}-i{i}"
+            classes = method.engine.classes
+            writers[id(method), i] = Predictions(folder, classes, i, args.save_res, args.save_seq_res)
+
+        def observe(clip, position, frame, passes):
+            for each in passes:
+                for i in each.intervals:
+                    writers[id(each.method), i].add(clip, position, frame, each.labels)
+
+        return observe
+
+    def write(self, result: dict) -> None:
+        """results.json, results.md, plots and TensorBoard's files."""
+        from vidseg_core.data.writers import write_json
+        from vidseg_core.evaluation.distance import tables
+
+        write_json(self.run / "results.json", result)
+        (self.run / "results.md").write_text(tables.markdown(result), encoding="utf-8")
+        if "avg_miou" in result["rows"][0]:
+            tables.plot(self.run, result["rows"])
+        tables.log(self.run / "tensorboard", result["rows"])

@@ -1,0 +1,313 @@
+"""`vidseg replay`: what the engine makes of recordings, every frame in turn and as it would have been live."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from functools import partial
+from pathlib import Path
+
+from vidseg_core.errors import ConfigError, VidsegError
+
+HELP = "evaluate on rosbag2 recordings: every frame in turn, and as it would have been live"
+EXAMPLES = """\
+examples:
+  vidseg bag make CamVid/val --labels CamVid/valannot --rate 15 --out clip
+  vidseg replay clip --out report
+      report.html and report.json in report/; ground truth is /camera/labels_truth of the recording
+  vidseg replay 'drives/*.mcap' --topic /front/image_raw --out report
+      no ground truth: how far labels agree with those of the per-frame segmenter
+  vidseg replay clip --timings key_ms=80,step_ms=10
+      as live on a computer of that speed: the same figures every time
+  vidseg replay clip --compare --json modes.json
+      the segmenter on every frame against key frames, at the recording's rate and twice that
+"""
+
+REPORT, RESULTS = "report.html", "report.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from vidseg_core.cli.engine_options import add_engine_arguments
+
+    parser.add_argument("bags", metavar="BAG", nargs="+", help="rosbag2 recording: folder, .mcap, .db3; or a pattern")
+    parser.add_argument("--out", metavar="DIR", help=f"where {REPORT} and {RESULTS} go")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier report")
+    parser.add_argument("--json", metavar="FILE", help=f"write what {RESULTS} has here, too")
+    parser.add_argument("--bag-out", metavar="DIR", help="copies of the recordings with labels and overlay added")
+    parser.add_argument(
+        "--storage", choices=("sqlite3", "mcap"), default="sqlite3", help="of --bag-out (default: sqlite3)"
+    )
+    group = parser.add_argument_group("recordings")
+    group.add_argument("--topic", metavar="T", nargs="+", help="image topics (default: the only one of a camera)")
+    group.add_argument(
+        "--labels",
+        metavar="TOPIC|DIR|none",
+        help="ground truth: a topic of class ids (mono8); a folder of PNG files named by their stamps in nanoseconds "
+        "(default: labels_truth beside the images, where there is one)",
+    )
+    group.add_argument("--skip-bad", action="store_true", help="leave out frames that cannot be read")
+    group.add_argument("--frames", type=int, metavar="N", help="the first N only")
+    group.add_argument("--size", type=parse_size, metavar="WxH", help="resize frames and labels to this size first")
+    parser.add_argument(
+        "--key-delay",
+        type=int,
+        metavar="N",
+        default=0,
+        help="every frame in turn: have labels of key frames come N frames later (default: 0)",
+    )
+    group = parser.add_argument_group("as live")
+    group.add_argument("--no-live", action="store_true", help="every frame in turn only")
+    group.add_argument(
+        "--timings", metavar="key_ms=A,step_ms=B", help="what the worker takes (default: what it takes here)"
+    )
+    group.add_argument("--realtime", action="store_true", help="play at real pace with real threads")
+    group.add_argument(
+        "--key-frames",
+        choices=("sync", "async"),
+        default="sync",
+        help="whether the stream waits for key frames, or segments them beside itself (default: sync)",
+    )
+    group.add_argument("--compare", action="store_true", help="compare modes, at the recording's rate and twice that")
+    add_engine_arguments(parser)
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """For argparse: `WxH` -> (H, W)."""
+    from vidseg_core.cli.evaluate import parse_size
+
+    return parse_size(text)
+
+
+def main(args: argparse.Namespace) -> int:
+    """Returns 0; 2 if something could not be replayed or ended early."""
+    from vidseg_core.cli.engine_options import engine_config
+    from vidseg_core.engine.build import build_engine
+    from vidseg_core.evaluation.replay.live import Timings
+    from vidseg_core.evaluation.replay.modes import config_of
+    from vidseg_core.evaluation.replay.replay import Choices
+
+    if args.frames is not None and args.frames < 1:
+        raise ConfigError(f"--frames: expected 1 or more, got {args.frames}")
+    if args.key_delay < 0:
+        raise ConfigError(f"--key-delay: expected 0 or more, got {args.key_delay}")
+    if args.bag_out and args.size:
+        raise ConfigError("--bag-out: expected images of their own size, --size changes it")
+    if args.realtime and args.timings:
+        raise ConfigError("--realtime: expected no --timings, which only a simulated clock can obey")
+    timings = Timings.parse(args.timings) if args.timings else None
+    config = engine_config(args, key_frames=args.key_frames)
+    choices = Choices(
+        live=not (args.no_live or args.compare),
+        timings=timings,
+        realtime=args.realtime,
+        engine_of=(lambda mode: build_engine(config_of(config, mode))) if args.compare else None,
+        by_distance=not args.compare,
+        key_delay=args.key_delay,
+    )
+    recordings = expand(args.bags)
+    folder = prepare_output(args.out, args.overwrite) if args.out else None
+    with build_engine(config) as engine:
+        session = Session(args, engine, choices)
+        try:
+            for recording in recordings:
+                session.replay(recording)
+        finally:
+            session.write(folder)
+    return 2 if session.failed or any(one.error for one in session.replays) else 0
+
+
+def expand(patterns: list[str]) -> list[Path]:
+    """The paths that `patterns` name, in order, each once.
+
+    Raises:
+        ConfigError: a pattern matches nothing. (What is no pattern is left to whoever opens it.)
+    """
+    from glob import glob, has_magic
+
+    found: list[str] = []
+    for pattern in patterns:
+        matches = sorted(glob(pattern, recursive=True)) if has_magic(pattern) else [pattern]
+        if not matches:
+            raise ConfigError(f"{pattern}: expected recordings, nothing has such a name")
+        found += matches
+    return [Path(path) for path in dict.fromkeys(found)]
+
+
+def prepare_output(path: str, overwrite: bool) -> Path:
+    """The folder for the report, made if need be.
+
+    Raises:
+        ConfigError: it cannot be written, or holds a report and `overwrite` is not set.
+    """
+    from vidseg_core.data.writers import output_folder
+
+    folder = output_folder(path)
+    present = [name for name in (REPORT, RESULTS) if (folder / name).exists()]
+    if present and not overwrite:
+        raise ConfigError(f"{folder}: expected a folder without a report, it has {', '.join(present)} (--overwrite)")
+    return folder
+
+
+class Session:
+    """All recordings of one call.
+
+    Attributes:
+        replays: what was found out.
+        failed: recordings of which nothing was, and why.
+    """
+
+    def __init__(self, args: argparse.Namespace, engine, choices):
+        self.replays = []
+        self.failed: list[dict] = []
+        self._args = args
+        self._engine = engine
+        self._choices = choices
+
+    def replay(self, recording: Path) -> None:
+        """Each wanted topic of one recording; what is wrong with it is noted and does not stop the others."""
+        for topic in self._args.topic or [None]:
+            try:
+                result = self._replay_topic(recording, topic)
+            except VidsegError as error:
+                self.failed.append({"recording": str(recording), "topic": topic, "error": str(error)})
+                complain(str(error))
+                continue
+            self.replays.append(result)
+            print(describe(result.summary()), flush=True)
+            if result.error:
+                complain(result.error)
+
+    def write(self, folder: Path | None) -> None:
+        """Report and results, of what there is."""
+        from vidseg_core.data.writers import write_json
+
+        rows = [{"recording": one.recording, "topic": one.topic} | row for one in self.replays for row in one.rows]
+        results = {
+            "provenance": provenance(self._engine),
+            "recordings": [one.summary() for one in self.replays],
+            "failed": self.failed,
+            "rows": rows,
+        }
+        for path in (folder and folder / RESULTS, self._args.json and Path(self._args.json)):
+            if path:
+                write_json(path, results)
+        if rows:
+            print(table(rows))
+        if folder:
+            from vidseg_core.evaluation.replay.report import html_report
+
+            page = html_report(self.replays, self.failed, results["provenance"], self._engine.classes)
+            (folder / REPORT).write_text(page, encoding="utf-8")
+            print(folder / REPORT)
+
+    def _replay_topic(self, recording: Path, topic: str | None):
+        from tqdm import tqdm
+
+        from vidseg_core.data.bag import BagSource, bag_labels
+        from vidseg_core.data.open import find_bag
+        from vidseg_core.errors import SourceError
+        from vidseg_core.evaluation.replay.replay import Footage, replay
+
+        args = self._args
+        bag = find_bag(recording) if recording.exists() else None
+        if bag is None:
+            raise SourceError(f"{recording}: expected a rosbag2 recording, a folder or an .mcap or .db3 file")
+        topic = BagSource(bag, topic=topic, skip_bad=True).topic
+        where = labels_of(bag, topic, args.labels)
+        labels = None if where is None else bag_labels(bag, where, self._engine.classes)
+        source = BagSource(bag, topic=topic, skip_bad=args.skip_bad, labels=labels)
+        footage = Footage(source, args.size, args.frames)
+
+        def progress(items, what):
+            return tqdm(items, desc=f"{recording.name}: {what}", leave=False)
+
+        task = partial(replay, self._engine, footage, str(recording), self._choices, progress=progress)
+        if args.bag_out is None:
+            return task()
+        with self._extended(bag, recording, topic) as observe:
+            return task(observe=observe)
+
+    def _extended(self, bag: Path, recording: Path, topic: str):
+        """A context in which labels and overlay are added to a copy of the recording."""
+        from contextlib import contextmanager
+
+        from vidseg_core.data.bag_writer import BagExtender
+        from vidseg_core.overlay import overlay
+
+        namespace = topic.removesuffix("/compressed").rpartition("/")[0]
+        labels, picture = f"{namespace}/labels", f"{namespace}/overlay"
+        name = recording.stem + ("" if self._args.topic is None else topic.replace("/", "_"))
+        copy = BagExtender(bag, topic, [labels, picture], Path(self._args.bag_out) / name, self._args.storage)
+
+        @contextmanager
+        def adding():
+            with copy:
+                yield lambda frame, segmentation: copy.add(
+                    int(frame.name),
+                    {
+                        labels: ("mono8", segmentation.labels),
+                        picture: ("rgb8", overlay(frame.image, segmentation.labels, self._engine.classes.lut)),
+                    },
+                )
+
+        return adding()
+
+
+def labels_of(bag: Path, topic: str, wanted: str | None) -> str | None:
+    """Where the ground truth of a topic's images is; None where there is none."""
+    from vidseg_core.data.bag import TRUTH_TOPIC, image_topics
+
+    if wanted == "none":
+        return None
+    beside = f"{topic.removesuffix('/compressed').rpartition('/')[0]}/{TRUTH_TOPIC}"
+    return wanted or (beside if beside in image_topics(bag) else None)
+
+
+def provenance(engine) -> dict:
+    """Where figures come from, JSON-safe."""
+    import platform
+    from datetime import datetime, timezone
+    from importlib.metadata import version
+
+    from vidseg_core import __version__
+
+    packages = ("numpy", "torch", "opencv-python-headless", "numba", "rosbags")
+    return {
+        "command": shlex.join(["vidseg", *sys.argv[1:]]),
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "version": __version__,
+        "engine": engine.describe(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        "machine": platform.machine(),
+    }
+
+
+def describe(summary: dict) -> str:
+    """One recording in one line."""
+    every, live = summary["offline"], summary["live"]
+    name = "mIoU" if summary["reference"] == "ground truth" else "mIoU against the per-frame segmenter"
+    parts = [f"{every['frames']} frames, {every['key_frames']} of them key frames; {name} {every['miou']:.1f} %"]
+    if summary["avg_miou"] is not None:
+        parts.append(f"avg {summary['avg_miou']:.1f}, min {summary['min_miou']:.1f}")
+    if live:
+        parts.append(
+            f"live: {live['dropped']} dropped, {live['rate_hz']:.1f} Hz, latency {live['latency_ms']['p50']:.0f} ms, "
+            f"streaming mIoU {live['streaming_miou']:.1f}, deadline {live['deadline_miou']:.1f}"
+        )
+    return f"{summary['recording']}: {summary['topic']}: {'; '.join(parts)}"
+
+
+def table(rows: list[dict]) -> str:
+    """The comparison of modes."""
+    lines = ["mode       rate Hz  streaming  deadline  latency ms  dropped  key ms  step ms"]
+    for row in rows:
+        lines.append(
+            f"{row['mode']:<10} {row['rate_hz']:7.1f} {row['streaming_miou']:10.1f} {row['deadline_miou']:9.1f} "
+            f"{row['latency_ms']:11.1f} {row['dropped']:8d} {row['key_ms']:7.1f} {row['step_ms']:8.1f}"
+        )
+    return "\n".join(lines)
+
+
+def complain(message: str) -> None:
+    print(f"vidseg: error: {' '.join(message.split())}", file=sys.stderr)

@@ -1,0 +1,326 @@
+"""`vidseg train`: train a network on labelled images."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+HELP = "train a network on labelled images"
+EXAMPLES = """\
+examples:
+  vidseg train segmenter --dataset camvid:/data/camvid --output runs/camvid
+  vidseg train segmenter --dataset camvid:/data/camvid@4 --dataset street:frames=800@1 --output runs/mixed
+  vidseg train segmenter --dataset folder:/data/mine:train --classes mine.yaml --init resnet18.pth --output runs/mine
+  torchrun --nproc-per-node 4 -m vidseg_core.cli train segmenter --dataset ... --batch 16 --output runs/four
+      four processes, each with a quarter of every batch
+  vidseg train refine --weights camvid-swiftnet-r18 --dataset camvid:/data/camvid@1 \
+      --dataset street:frames=1200,scenes=240,run=5,seed=1500@1 --output runs/refine
+      guided refinement for a segmenter, which stays as it is
+  vidseg train segmenter ... --output runs/camvid --resume
+      go on after the last finished epoch; all other options as before, but for --dataset, --epochs, --evaluate-every
+"""
+CLIPS = """\
+Clips are cut from data sets that are video (cityscapes; street with run=5). Stills (camvid, folder) are made into
+clips: the still is the last frame, and the camera and things cut out of other stills move towards it.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    networks = parser.add_subparsers(metavar="NETWORK", required=True, dest="network")
+    _add_segmenter(networks)
+    _add_refine(networks)
+
+
+def main(args: argparse.Namespace) -> int:
+    from vidseg_core import distributed
+
+    with distributed.session(args.device):
+        args.device = distributed.local_device(args.device)
+        return args.train(args)
+
+
+def _add_segmenter(networks) -> None:
+    from vidseg_core.training.specification import SYNTAX
+
+    what = "train SwiftNet-R18, the network for key frames"
+    parser = networks.add_parser("segmenter", help=what, description=what, epilog=f"{SYNTAX}\n{EXAMPLES}")
+    parser.set_defaults(train=_train_segmenter)
+    _add_data(parser)
+    run = _add_run(parser)
+    run.add_argument(
+        "--init", metavar="FILE|NAME",
+        help="start from these weights: torchvision's ImageNet resnet18 file, or a SwiftNet (`vidseg weights`), whose "
+        "last layer is kept where the classes are the same",
+    )  # fmt: skip
+    run.add_argument("--time-budget", type=float, metavar="MINUTES", help="begin no epoch that would end later")
+    run.add_argument("--compile", action="store_true", help="use torch.compile; pays on a GPU, not on a processor")
+    recipe = parser.add_argument_group("recipe")
+    number = {"type": float, "metavar": "X"}
+    recipe.add_argument("--epochs", type=int, default=60, metavar="N", help="passes over the first set (%(default)s)")
+    recipe.add_argument("--batch", type=int, default=8, metavar="N", help="images per step (%(default)s)")
+    recipe.add_argument("--learning-rate", default=8e-4, **number, help="largest, AdamW (%(default)s)")
+    recipe.add_argument("--weight-decay", default=0.05, **number, help="of AdamW (%(default)s)")
+    recipe.add_argument("--warm-up", default=1.0, **number, help="epochs of rising learning rate (%(default)s)")
+    recipe.add_argument("--schedule", choices=("cosine", "poly"), default="cosine", help="of its fall (%(default)s)")
+    recipe.add_argument(
+        "--class-weights", choices=("none", "sqrt", "inverse"), default="sqrt",
+        help="inverse frequency to the power 0, 1/2 or 1, at most tenfold (%(default)s)",
+    )  # fmt: skip
+    recipe.add_argument(
+        "--loss-stride", type=int, choices=(1, 2, 4), default=2,
+        help="grid of the cross-entropy, pixels (%(default)s)",
+    )  # fmt: skip
+    recipe.add_argument("--lovasz", default=0.0, **number, help="factor of the Lovasz-softmax loss (%(default)s)")
+    recipe.add_argument("--ohem", action="store_true", help="cross-entropy of hard pixels only")
+    recipe.add_argument("--ema", default=0.998, **number, help="decay of the weights' moving average (%(default)s)")
+    recipe.add_argument("--evaluate-every", type=int, default=1, metavar="N", help="epochs (%(default)s)")
+    recipe.add_argument(
+        "--input-scale", default=1.0, **number,
+        help="factor on images at which the network will be used and is evaluated, inside --scale (%(default)s)",
+    )  # fmt: skip
+    augmentation = parser.add_argument_group("augmentation")
+    augmentation.add_argument(
+        "--crop", type=int, nargs=2, default=(352, 480), metavar=("H", "W"), help="size of training images (352 480)"
+    )
+    augmentation.add_argument(
+        "--scale", type=float, nargs=2, default=(0.75, 2.0), metavar=("MIN", "MAX"), help="factor on images (0.75 2)"
+    )
+    augmentation.add_argument(
+        "--rare-crops", default=0.5, **number,
+        help="share of crops around a class drawn evenly from those in the image (%(default)s)",
+    )  # fmt: skip
+    augmentation.add_argument("--color", default=0.5, **number, help="strength of colour changes, 0..1 (%(default)s)")
+    augmentation.add_argument("--blur", default=0.15, **number, help="share of blurred images (%(default)s)")
+
+
+def _add_data(parser: argparse.ArgumentParser):
+    data = parser.add_argument_group("data")
+    data.add_argument("--dataset", action="append", required=True, metavar="KIND:WHERE[@SHARE]", help="see below")
+    data.add_argument("--classes", metavar="NAME|FILE", help="class table of a folder: a name or a YAML file")
+    data.add_argument(
+        "--cache", type=Path, default=Path.home() / ".cache" / "vidseg", metavar="DIR",
+        help="where rendered streets are kept (%(default)s)",
+    )  # fmt: skip
+    data.add_argument(
+        "--hold-back", type=float, default=0.08, metavar="SHARE",
+        help="share of each set kept from training, in contiguous blocks, to choose the best epoch by (%(default)s)",
+    )  # fmt: skip
+    return data
+
+
+def _add_run(parser: argparse.ArgumentParser):
+    run = parser.add_argument_group("run")
+    run.add_argument("--output", type=Path, required=True, metavar="DIR", help="where weights and records go")
+    run.add_argument("--resume", action="store_true", help="go on after the last finished epoch in --output")
+    run.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (%(default)s)")
+    run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (%(default)s)")
+    run.add_argument("--threads", type=int, metavar="N", help="processor threads of PyTorch (all)")
+    run.add_argument("--workers", type=int, default=1, metavar="N", help="threads that prepare images (%(default)s)")
+    run.add_argument("--float32", action="store_true", help="compute in float32, not bfloat16")
+    return run
+
+
+def _add_refine(networks) -> None:
+    from vidseg_core.training.specification import SYNTAX
+
+    what = "train guided refinement, which repairs propagated labels, for a segmenter that stays as it is"
+    parser = networks.add_parser("refine", help=what, description=what, epilog=f"{SYNTAX}{CLIPS}\n{EXAMPLES}")
+    parser.set_defaults(train=_train_refine)
+    data = _add_data(parser)
+    data.add_argument(
+        "--weights", default="camvid-swiftnet-r18", metavar="NAME|FILE", help="the segmenter (%(default)s)"
+    )
+    run = _add_run(parser)
+    run.add_argument(
+        "--init", metavar="FILE|NAME",
+        help="start from the flow network and, where classes and edge map are the same, the refinement in a file",
+    )  # fmt: skip
+    data.add_argument(
+        "--input-scale", type=float, metavar="X",
+        help="size of the segmenter's input in units of the image's (as trained)",
+    )  # fmt: skip
+    recipe = parser.add_argument_group("recipe")
+    number = {"type": float, "metavar": "X"}
+    recipe.add_argument("--epochs", type=int, default=8, metavar="N", help="passes over the first set (%(default)s)")
+    recipe.add_argument("--batch", type=int, default=6, metavar="N", help="clips per step (%(default)s)")
+    recipe.add_argument("--learning-rate", default=2e-3, **number, help="largest, AdamW (%(default)s)")
+    recipe.add_argument("--warm-up", default=0.5, **number, help="epochs of rising learning rate (%(default)s)")
+    recipe.add_argument("--schedule", choices=("cosine", "poly"), default="cosine", help="of its fall (%(default)s)")
+    recipe.add_argument(
+        "--steps", type=int, default=4, metavar="K", help="clips have 1 to K propagated frames (%(default)s)"
+    )
+    recipe.add_argument("--flow", choices=("dis", "light"), default="dis", help="light is trained, too (%(default)s)")
+    recipe.add_argument("--dis-preset", default="fine", metavar="NAME", help="for --flow dis (%(default)s)")
+    recipe.add_argument(
+        "--grid-stride", type=int, choices=(2, 4, 8), default=2, help="of the carried logits (%(default)s)"
+    )
+    recipe.add_argument("--no-edge", action="store_true", help="the guide does not see where warped labels change")
+    recipe.add_argument(
+        "--feedback", action="store_true",
+        help="carry repaired logits on from frame to frame, as published, instead of the key frame's own",
+    )  # fmt: skip
+    recipe.add_argument(
+        "--class-weights", choices=("none", "sqrt", "inverse"), default="sqrt",
+        help="inverse frequency to the power 0, 1/2 or 1, at most tenfold (%(default)s)",
+    )  # fmt: skip
+    recipe.add_argument(
+        "--distillation", default=0.5, **number, help="pull towards the segmenter on the last frame (%(default)s)"
+    )
+    recipe.add_argument("--ema", default=0.99, **number, help="decay of the weights' moving average (%(default)s)")
+    augmentation = parser.add_argument_group("augmentation")
+    augmentation.add_argument(
+        "--crop", type=int, nargs=2, default=(288, 384), metavar=("H", "W"), help="size of training frames (288 384)"
+    )
+    augmentation.add_argument(
+        "--scale", type=float, nargs=2, default=(0.8, 1.5), metavar=("MIN", "MAX"), help="factor on images (0.8 1.5)"
+    )
+    augmentation.add_argument(
+        "--motion", default=1.0, **number, help="of the camera, in clips made from stills (%(default)s)"
+    )
+    augmentation.add_argument("--color", default=0.4, **number, help="strength of colour changes, 0..1 (%(default)s)")
+
+
+def _train_refine(args: argparse.Namespace) -> int:
+    from vidseg_core.engine.build import check_table
+    from vidseg_core.models.checkpoint import load_swiftnet
+    from vidseg_core.models.files import checksum, read_metadata
+    from vidseg_core.models.registry import find_weights
+    from vidseg_core.training.augment import Augmentation
+    from vidseg_core.training.refinement import RefineTraining, train_refine
+    from vidseg_core.training.segmenter import use_threads
+
+    config = RefineTraining(
+        epochs=args.epochs, batch=args.batch, rate=args.learning_rate, warmup=args.warm_up, schedule=args.schedule,
+        steps=args.steps, flow=args.flow, dis_preset=args.dis_preset, grid_stride=args.grid_stride,
+        edge=not args.no_edge, feedback=args.feedback, weighting=args.class_weights, distillation=args.distillation,
+        average=args.ema, hold_back=args.hold_back, seed=args.seed, bfloat16=not args.float32, motion=args.motion,
+        augmentation=Augmentation(tuple(args.crop), tuple(args.scale), 0.4, args.color, 0.1),
+    )  # fmt: skip
+    device = _device(args.device)
+    use_threads(args.threads)
+    mix = _mix(args, config.hold_back)
+    path = find_weights(args.weights)
+    segmenter = load_swiftnet(path)
+    check_table(path, segmenter.num_classes, mix.classes)
+    scale = args.input_scale or read_metadata(path).get("input_scale") or 1.0
+    init = find_weights(args.init) if args.init else None
+    return _watched(
+        args.output,
+        lambda command, report: train_refine(
+            mix, segmenter, config, args.output, input_scale=scale, device=device, workers=args.workers,
+            segmenter_record={"file": path.name, "sha256": checksum(path, "sha256")}, init=init, resume=args.resume,
+            command=command, report=report,
+        ),
+    )  # fmt: skip
+
+
+def _train_segmenter(args: argparse.Namespace) -> int:
+    from vidseg_core.models.registry import find_weights
+    from vidseg_core.training.segmenter import train_segmenter, use_threads
+
+    config = _configuration(args)
+    device = _device(args.device)
+    use_threads(args.threads)
+    mix = _mix(args, config.hold_back)
+    init = find_weights(args.init) if args.init else None
+    return _watched(
+        args.output,
+        lambda command, report: train_segmenter(
+            mix, config, args.output, device=device, workers=args.workers, init=init, resume=args.resume,
+            time_budget_min=args.time_budget, compiled=args.compile, command=command, report=report,
+        ),
+    )  # fmt: skip
+
+
+def _mix(args: argparse.Namespace, hold_back: float):
+    """The data sets that `--dataset` names, mixed."""
+    from tqdm import tqdm
+
+    from vidseg_core import distributed
+    from vidseg_core.classes import load_classes
+    from vidseg_core.training.mix import make_mix
+    from vidseg_core.training.specification import open_dataset, split_share
+
+    classes = load_classes(args.classes) if args.classes else None
+    specifications = [split_share(text) for text in args.dataset]
+    with distributed.writer_first():  # it renders streets
+        sets = [
+            open_dataset(text, classes, args.cache, lambda shots: tqdm(shots, "rendering the street", leave=False))
+            for text, _ in specifications
+        ]
+    return make_mix(sets, [share for _, share in specifications], hold_back)
+
+
+def _watched(output: Path, train: Callable[[str, Callable[[str], None]], Path]) -> int:
+    """Run a training, given what was typed and where to report; say where things are when it ends or is stopped."""
+    from tqdm import tqdm
+
+    from vidseg_core import distributed
+    from vidseg_core.training.segmenter import STATE_FILE
+
+    _stop_on_termination()
+    try:
+        weights = train(shlex.join(["vidseg", *sys.argv[1:]]), lambda line: tqdm.write(line, file=sys.stdout))
+    except KeyboardInterrupt:
+        state = output / STATE_FILE
+        tail = f"{state} holds the last finished epoch; --resume goes on" if state.exists() else "no epoch was finished"
+        if distributed.is_writer():
+            print(f"vidseg: training stopped; {tail}", file=sys.stderr)
+        return 130
+    if distributed.is_writer():
+        print(f"weights: {weights}")
+    return 0
+
+
+def _configuration(args: argparse.Namespace):
+    from vidseg_core.errors import ConfigError
+    from vidseg_core.training.augment import Augmentation
+    from vidseg_core.training.segmenter import SegmenterTraining
+
+    if args.workers < 1 or (args.threads is not None and args.threads < 1):
+        raise ConfigError(f"workers and threads: expected at least 1, got {args.workers} and {args.threads}")
+    if args.time_budget is not None and not args.time_budget > 0:
+        raise ConfigError(f"time budget: expected minutes greater than 0, got {args.time_budget}")
+    view = Augmentation(
+        crop=tuple(args.crop), scale=tuple(args.scale), rare_crops=args.rare_crops, color=args.color, blur=args.blur
+    )
+    given = {
+        "rate": args.learning_rate, "warmup": args.warm_up, "weighting": args.class_weights, "hard_pixels": args.ohem,
+        "average": args.ema, "bfloat16": not args.float32, "augmentation": view,
+    }  # fmt: skip
+    same = {f.name: getattr(args, f.name) for f in fields(SegmenterTraining) if f.name not in given}
+    return SegmenterTraining(**given, **same)
+
+
+def _device(name: str):
+    import torch
+
+    from vidseg_core.errors import ConfigError
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device: expected auto, cpu or cuda[:N], got {name!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device: {name!r} was asked for, PyTorch finds no CUDA device")
+    return device
+
+
+def _stop_on_termination() -> None:
+    """End on SIGINT and SIGTERM alike, also where the shell started us with SIGINT ignored."""
+
+    def stop(number, frame):
+        # Only once: a second signal must not break into what is being written.
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, stop)

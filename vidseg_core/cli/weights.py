@@ -1,0 +1,306 @@
+"""The registry of weight files at the command line: what there is, is it intact, fetch it, convert it, look into it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from vidseg_core.errors import CheckpointError
+
+HELP = "list, verify, fetch, convert, calibrate and inspect weight files"
+EXAMPLES = """\
+examples:
+  vidseg weights                                 what there is, and where
+  vidseg weights get cityscapes-swnet-seq        fetch it, check it, keep it
+  vidseg weights verify                          checksums of everything that is here
+  vidseg weights show best.safetensors           which network, which classes, how trained
+  vidseg weights convert public.pth.tar our.safetensors --classes cityscapes
+  vidseg weights calibrate best.safetensors fast.safetensors --data train/ street:seed=3,frames=100
+                                                 what 8 bit integers need to know: twice as fast where the CPU has them
+
+Files are looked for in the package's weights/, in $VIDSEG_WEIGHTS and in ~/.cache/vidseg/weights;
+`get` writes to $VIDSEG_WEIGHTS, or else to ~/.cache/vidseg/weights.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the actions and their options; without an action the registry is listed."""
+    common = argparse.ArgumentParser(add_help=False)
+    # Suppressed defaults: an action's own would overwrite what was given before its name.
+    for target, default in ((parser, None), (common, argparse.SUPPRESS)):
+        target.add_argument("--registry", metavar="FILE", default=default, help="another registry than the package's")
+    parser.set_defaults(action=list_weights, json=False)
+    parser.add_argument("--json", action="store_true", help="print the list as JSON")
+
+    actions = parser.add_subparsers(metavar="ACTION", title="actions")
+
+    def action(name: str, main, text: str) -> argparse.ArgumentParser:
+        subparser = actions.add_parser(name, parents=[common], help=text, description=text)
+        subparser.set_defaults(action=main)
+        return subparser
+
+    def add_json(subparser: argparse.ArgumentParser) -> None:
+        subparser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
+
+    add_json(action("list", list_weights, "list the registry and say which files are here (as without an action)"))
+
+    verify = action("verify", verify_weights, "compare files with their registered checksums")
+    verify.add_argument("names", nargs="*", metavar="NAME", help="registered names (default: all that are here)")
+
+    get = action("get", get_weights, "fetch files and check them")
+    get.add_argument("names", nargs="+", metavar="NAME", help="registered names")
+    get.add_argument("--to", metavar="DIR", type=Path, help="keep them here instead")
+
+    convert = action("convert", convert_weights, "write a file of any known layout as one of ours (safetensors)")
+    convert.add_argument("source", metavar="SRC", help="a file, or a registered name")
+    convert.add_argument("target", metavar="DST", type=Path, help="a file name that ends in .safetensors")
+    calibrate = action(
+        "calibrate",
+        calibrate_weights,
+        "have a segmentation network look at pictures, and write a file that tells which values its convolutions meet: "
+        "so they can be computed in 8 bit integers (runtime auto or openvino_int8)",
+    )
+    calibrate.add_argument("source", metavar="SRC", help="a file, or a registered name")
+    calibrate.add_argument("target", metavar="DST", type=Path, help="a file name that ends in .safetensors")
+    calibrate.add_argument(
+        "--data", nargs="+", required=True, metavar="SOURCE", help="folders of images, videos, bags, street:...; what "
+        "the network will see, the more varied the better, but no test data",
+    )  # fmt: skip
+    calibrate.add_argument(
+        "--count", type=positive, default=64, metavar="N", help="pictures of each, evenly spread (default: %(default)s)"
+    )
+    calibrate.add_argument(
+        "--scale", type=scale, metavar="S", help="size of the network's input in units of the picture's, 0.25 to 2 "
+        "(default: the one it was trained for, or 1)",
+    )  # fmt: skip
+    for writing in (convert, calibrate):
+        writing.add_argument(
+            "--classes", metavar="TABLE", help="class table to put in: a name or a YAML file (default: as registered)"
+        )
+
+    show = action("show", show_weights, "say what a file holds")
+    show.add_argument("file", metavar="FILE", help="a file, or a registered name")
+    add_json(show)
+
+
+def main(args: argparse.Namespace) -> int:
+    from vidseg_core.models.registry import load_registry
+
+    return args.action(args, load_registry(args.registry))
+
+
+def list_weights(args, records) -> int:
+    rows = []
+    for record in records:
+        path = record.locate()
+        rows.append(
+            {
+                "name": record.name,
+                "architecture": record.architecture,
+                "classes": record.classes,
+                "bytes": None if path is None else path.stat().st_size,
+                "path": None if path is None else str(path),
+                "licence": record.licence,
+                "url": record.url,
+                "checksum": record.checksum,
+                "note": record.note,
+            }
+        )
+    if args.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    table = [("NAME", "ARCHITECTURE", "CLASSES", "SIZE", "LICENCE", "WHERE")]
+    for row in rows:
+        absent = f"absent; vidseg weights get {row['name']}" if row["url"] else "absent; comes with the package"
+        table.append(
+            (
+                row["name"],
+                row["architecture"],
+                row["classes"] or "-",
+                "-" if row["path"] is None else size_of(Path(row["path"])),
+                row["licence"],
+                row["path"] or absent,
+            )
+        )
+    print_table(table)
+    return 0
+
+
+def verify_weights(args, records) -> int:
+    from vidseg_core.models.registry import find_record, find_weights
+
+    if args.names:
+        chosen = [find_record(name, records) for name in args.names]
+        files = [(record, find_weights(record.name, records)) for record in chosen]
+    else:
+        files = [(record, path) for record in records if (path := record.locate()) is not None]
+    broken = []
+    for record, path in files:
+        mismatch = record.mismatch(path)
+        print(f"{record.name}: {path}: {mismatch or 'intact'}")
+        if mismatch:
+            broken.append(str(path))
+    if broken:
+        raise CheckpointError(f"not as registered: {', '.join(broken)}")
+    if not files:
+        print("no registered weight file is on this machine")
+    return 0
+
+
+def get_weights(args, records) -> int:
+    from tqdm import tqdm
+
+    from vidseg_core.models.download import download
+    from vidseg_core.models.registry import download_directory, find_record
+
+    for record in [find_record(name, records) for name in args.names]:
+        present = record.locate() if args.to is None else args.to / record.file
+        if present is not None and present.is_file():
+            record.verify(present)
+            print(f"{record.name}: {present}: already here, intact")
+            continue
+        with tqdm(desc=record.file, unit="B", unit_scale=True, leave=False) as bar:
+
+            def progress(done: int, total: int | None, bar=bar):
+                bar.total = total
+                bar.update(done - bar.n)
+
+            path = download(record, download_directory() if args.to is None else args.to, progress)
+        print(f"{record.name}: {path} ({size_of(path)}; licence: {record.licence}) {record.note}".rstrip())
+    return 0
+
+
+def convert_weights(args, records) -> int:
+    from vidseg_core.models.registry import find_weights
+
+    return write_weights(args, records, find_weights(args.source, records), {})
+
+
+def calibrate_weights(args, records) -> int:
+    import torch
+    from tqdm import tqdm
+
+    from vidseg_core.backends.integers import measured
+    from vidseg_core.data.open import open_source
+    from vidseg_core.engine.geometry import network_size
+    from vidseg_core.engine.segmenter import load_network
+    from vidseg_core.kernels.resample import network_input
+    from vidseg_core.models.files import read_metadata
+    from vidseg_core.models.registry import find_weights
+
+    check_target(args.target)
+    path = find_weights(args.source, records)
+    network = load_network(path, torch.device("cpu"))
+    scale = args.scale or read_metadata(path).get("input_scale") or 1.0
+    chosen = [(source, evenly(len(source), args.count)) for source in map(open_source, args.data)]
+
+    def pictures():
+        with tqdm(total=sum(len(wanted) for _, wanted in chosen), unit="picture", leave=False) as bar:
+            for source, wanted in chosen:
+                for index, frame in enumerate(source):
+                    if index in wanted:
+                        yield network_input(frame.image, network_size(frame.size, scale))
+                        bar.update()
+
+    with torch.inference_mode(), measured(network) as ranges:
+        for picture in pictures():
+            network(picture)
+    count = sum(len(wanted) for _, wanted in chosen)
+    calibration = {"pictures": count, "input_scale": scale}
+    known = {"activation_ranges": ranges, "calibration": calibration}
+    print(f"{len(ranges)} convolutions have seen {count} pictures")
+    return write_weights(args, records, path, known)
+
+
+def evenly(length: int, count: int) -> set[int]:
+    """At most `count` of the indices below `length`, as far from each other as can be."""
+    count = min(length, count)
+    return {index * length // count for index in range(count)}
+
+
+def check_target(path: Path) -> None:
+    if path.suffix != ".safetensors":
+        raise CheckpointError(f"{path}: expected a file name that ends in .safetensors")
+
+
+def write_weights(args, records, source: Path, known: dict) -> int:
+    """Write `args.target`, one of our own files, from `source` and what else is known about it."""
+    from vidseg_core.classes import load_classes
+    from vidseg_core.models.checkpoint import convert
+    from vidseg_core.models.registry import record_of
+
+    check_target(args.target)
+    table = args.classes
+    if table is None and (record := record_of(source, records)) is not None:
+        table = record.classes
+    architecture = convert(source, args.target, None if table is None else load_classes(table), known)
+    print(f"{args.target}: {architecture}, classes: {table or 'as in the source'} ({size_of(args.target)})")
+    return 0
+
+
+def show_weights(args, records) -> int:
+    from vidseg_core.models.checkpoint import identify
+    from vidseg_core.models.files import checksum, read_metadata, read_tensors
+    from vidseg_core.models.registry import find_weights, record_of
+
+    path = find_weights(args.file, records)
+    tensors = read_tensors(path)
+    record = record_of(path, records)
+    metadata = read_metadata(path)
+    found = {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "sha256": checksum(path, "sha256"),
+        "architecture": identify(tensors),
+        "tensors": len(tensors),
+        "values": sum(tensor.numel() for tensor in tensors.values()),
+        "registered_as": record.name if record else None,
+        "licence": record.licence if record else None,
+        "metadata": metadata,
+    }
+    if args.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    rows = [(key, value) for key, value in found.items() if key != "metadata"]
+    rows += [(key, value) for key, value in metadata.items() if key not in ("architecture", "classes")]
+    table = metadata.get("classes")
+    if table is None:
+        rows.append(("classes", f"not in the file; registered: {record.classes if record else None}"))
+    else:
+        rows.append(("classes", f"{table['name']}: {', '.join(entry['name'] for entry in table['classes'])}"))
+    print_table([(key, as_text(value)) for key, value in rows])
+    return 0
+
+
+def positive(text: str) -> int:
+    """An argument that is a number, 1 or more."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {value}")
+    return value
+
+
+def scale(text: str) -> float:
+    """An argument that is a factor as in `EngineConfig.input_scale`."""
+    value = float(text)
+    if not 0.25 <= value <= 2:
+        raise argparse.ArgumentTypeError(f"expected 0.25 to 2, got {value:g}")
+    return value
+
+
+def size_of(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.1f} MB"
+
+
+def as_text(value) -> str:
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def print_table(rows: list[tuple[str, ...]]) -> None:
+    """Columns as wide as their widest entry; the last one is not padded."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    for row in rows:
+        print("  ".join([*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[-1]]))

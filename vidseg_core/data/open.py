@@ -1,0 +1,86 @@
+"""Open a source of frames by what a user names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vidseg_core.classes import ClassTable
+from vidseg_core.data.folder import FolderSource, _Truth
+from vidseg_core.data.source import DEFAULT_RATE_HZ, Source
+from vidseg_core.errors import SourceError
+from vidseg_core.street_source import StreetSource
+
+BAG_SUFFIXES = (".mcap", ".db3")
+
+
+def open_source(
+    spec: str | Path,
+    *,
+    rate_hz: float | None = None,
+    topic: str | None = None,
+    skip_bad: bool = False,
+    labels: str | Path | None = None,
+    classes: ClassTable | None = None,
+) -> Source:
+    """Open a source of frames and read its first frame.
+
+    Args:
+        spec: a folder of images; a video file; a rosbag2 recording (its folder, or an .mcap or .db3 file);
+            `street:seed=0,...` for the synthetic street (see `StreetConfig.parse`).
+        rate_hz: frame rate of a folder of images (30 if None); for a video file, a rate that replaces its own stamps.
+        topic: image topic of a recording; may be None if there is only one.
+        skip_bad: leave out frames that cannot be read instead of raising.
+        labels: for a folder of images, the folder of their ground truth: PNG files of the same stems
+            (`X_gtFine_labelIds` for `X_leftImg8bit`); for a recording, a topic of it, or a folder (see
+            `vidseg_core.data.bag.bag_labels`). Not every image needs one.
+        classes: the class table of those labels.
+
+    Raises:
+        SourceError: there is nothing there, nothing in it can be read, or an option does not fit this kind of source.
+        DatasetError: `labels` is not a folder, or holds nothing for these images.
+    """
+    spec = str(spec)
+    if spec.startswith("street:"):
+        _refuse(spec, "the synthetic street", rate_hz=rate_hz, topic=topic, labels=labels)
+        return StreetSource(spec)
+    path = Path(spec)
+    if not path.exists():
+        raise SourceError(f"{spec}: expected a folder of images, a video file or a recording, there is nothing")
+    bag = find_bag(path)
+    if bag is not None:
+        from vidseg_core.data.bag import BagSource, bag_labels
+
+        _refuse(spec, "a recording, which has stamps of its own", rate_hz=rate_hz)
+        truth = None if labels is None else bag_labels(bag, labels, classes)
+        return BagSource(bag, topic=topic, skip_bad=skip_bad, labels=truth)
+    if path.is_dir():
+        _refuse(spec, "a folder of images", topic=topic)
+        truth = _Truth(Path(labels), classes) if labels is not None else None
+        rate_hz = DEFAULT_RATE_HZ if rate_hz is None else rate_hz
+        return FolderSource(path, rate_hz=rate_hz, skip_bad=skip_bad, truth=truth)
+    from vidseg_core.data.video import VideoSource
+
+    _refuse(spec, "a video file", topic=topic, labels=labels)
+    return VideoSource(path, rate_hz=rate_hz, skip_bad=skip_bad)
+
+
+def find_bag(path: Path) -> Path | None:
+    """The path by which a recording is opened; None if `path` is something else.
+
+    Raises:
+        SourceError: it is a folder with several storage files and nothing that says how they belong together.
+    """
+    if path.is_file():
+        return path if path.suffix in BAG_SUFFIXES else None
+    if (path / "metadata.yaml").exists():
+        return path
+    storage = [file for file in sorted(path.iterdir()) if file.suffix in BAG_SUFFIXES]
+    if len(storage) > 1:
+        raise SourceError(f"{path}: a recording of {len(storage)} files without metadata.yaml; try `ros2 bag reindex`")
+    return storage[0] if storage else None
+
+
+def _refuse(spec: str, kind: str, **options: object) -> None:
+    for option, value in options.items():
+        if value is not None:
+            raise SourceError(f"{spec}: option {option} does not apply to {kind}")

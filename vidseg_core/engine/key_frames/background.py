@@ -1,0 +1,131 @@
+"""A thread that segments key frames beside the streams."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from queue import SimpleQueue
+from typing import Any, Generic
+
+import torch
+
+from vidseg_core.engine.key_frames.jobs import Result
+from vidseg_core.engine.key_frames.turns import Turns
+from vidseg_core.frame import Frame
+
+# Where processors are short, a frame that has come goes first. Much more would have a thread that is not let run keep
+# the interpreter's lock from the stream.
+NICENESS = 5
+CLOSE_S = 3.0
+
+
+class Background:
+    """One thread beside the streams: one key frame after the other, in the order they were begun.
+
+    As all of an engine's key frames are its work, it alone uses the segmenter. A context manager: `close` when left.
+
+    Args:
+        turns: of a segmenter that stands still while a stream is at a frame; None where it does not.
+    """
+
+    at_once = False
+
+    def __init__(self, turns: Turns | None = None):
+        self._turns = turns
+        self._jobs: SimpleQueue[tuple[Callable[[Frame], Any], Frame, Future] | None] = SimpleQueue()
+        self._busy_since_s: float | None = None
+        self._closed = False
+        self._closing = threading.Lock()
+        # A daemon: a segmenter that hangs must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name="vidseg-segmenter", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> Background:
+        return self
+
+    def __exit__(self, *exception) -> None:
+        self.close()
+
+    def frame(self) -> AbstractContextManager:
+        """See `KeyFrames`."""
+        return nullcontext() if self._turns is None else self._turns.frame()
+
+    def begin(self, work: Callable[[Frame], Result], frame: Frame) -> BackgroundJob[Result]:
+        """Raises RuntimeError once it is closed."""
+        result: Future[Result] = Future()
+        job = work, replace(frame, image=frame.image.copy()), result
+        with self._closing:
+            if self._closed:
+                raise RuntimeError("the thread for key frames is closed")
+            self._jobs.put(job)
+        return BackgroundJob(result, self._turns)
+
+    def busy_s(self) -> float:
+        """How long it has been at its key frame."""
+        since_s = self._busy_since_s
+        return 0.0 if since_s is None else time.monotonic() - since_s
+
+    def close(self, timeout_s: float | None = CLOSE_S) -> bool:
+        """Let it finish the key frame it is at; what waits behind that is cancelled. May be called again.
+
+        Returns:
+            Whether it did within `timeout_s` (None: however long it takes).
+        """
+        with self._closing:
+            self._closed = True
+            self._jobs.put(None)
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        os.nice(NICENESS)  # on Linux, of this thread alone
+        with torch.inference_mode():
+            while (job := self._jobs.get()) is not None:
+                work, frame, result = job
+                if self._closed:
+                    result.cancel()
+                if result.set_running_or_notify_cancel():
+                    self._do(work, frame, result)
+
+    def _do(self, work: Callable[[Frame], Result], frame: Frame, result: Future[Result]) -> None:
+        self._busy_since_s = time.monotonic()
+        if self._turns is not None:
+            self._turns.quiet()
+        try:
+            result.set_result(work(frame))
+        except BaseException as error:  # it belongs to whoever waits for the result
+            result.set_exception(error)
+        finally:
+            self._busy_since_s = None
+
+
+class BackgroundJob(Generic[Result]):
+    def __init__(self, result: Future[Result], turns: Turns | None = None):
+        self._result = result
+        self._turns = turns
+
+    def poll(self) -> Result | None:
+        return self._result.result() if self._result.done() else None
+
+    def wait(self) -> Result:
+        with nullcontext() if self._turns is None else self._turns.waiting():
+            return self._result.result()
+
+    def discard(self) -> None:
+        """Not begun yet: it never will be. Else it is let finish, and what it raises is logged."""
+        if not self._result.cancel():
+            self._result.add_done_callback(_log_failure)
+
+
+def _log_failure(result: Future) -> None:
+    error = result.exception()
+    if error is not None:
+        text = "".join(traceback.format_exception(error))
+        logging.getLogger(__name__).error("a key frame that nobody waits for any more failed:\n%s", text)

@@ -1,0 +1,93 @@
+"""How long key frames take: the stream waits, or the results come some frames later, or when a thread has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Generic, Protocol, TypeVar
+
+from vidseg_core.frame import Frame
+
+Result = TypeVar("Result")
+
+
+class Job(Protocol[Result]):
+    """One key frame under way."""
+
+    def poll(self) -> Result | None:
+        """The result if it is there. Called once for every frame after the key frame until it is.
+
+        Raises what the work has raised.
+        """
+
+    def wait(self) -> Result:
+        """The result. Raises what the work has raised."""
+
+    def discard(self) -> None:
+        """Nobody wants the result any more."""
+
+
+class KeyFrames(Protocol):
+    """How long key frames take.
+
+    Attributes:
+        at_once: whether the stream waits for them; it does in any case where it has nothing to carry on.
+    """
+
+    at_once: bool
+
+    def frame(self) -> AbstractContextManager:
+        """A stream is at a frame: what goes on beside it, gives way to it meanwhile."""
+
+    def begin(self, work: Callable[[Frame], Result], frame: Frame) -> Job[Result]:
+        """Have `work` done on a frame, perhaps in another thread; the frame's image may change afterwards."""
+
+
+class Delayed:
+    """The result is there `delay` frames later, however long it takes: the same labels every time.
+
+    Args:
+        delay: in frames, 1 or more.
+
+    Raises:
+        ValueError: it is not.
+    """
+
+    at_once = False
+    frame = nullcontext
+
+    def __init__(self, delay: int):
+        if delay < 1:
+            raise ValueError(f"delay: expected 1 or more frames, got {delay}")
+        self._delay = delay
+
+    def begin(self, work: Callable[[Frame], Result], frame: Frame) -> DelayedJob[Result]:
+        return DelayedJob(work, replace(frame, image=frame.image.copy()), self._delay)
+
+
+class DelayedJob(Generic[Result]):
+    def __init__(self, work: Callable[[Frame], Result], frame: Frame, delay: int):
+        self._work = work
+        self._frame = frame
+        self._remaining = delay
+
+    def poll(self) -> Result | None:
+        self._remaining -= 1
+        return None if self._remaining > 0 else self.wait()
+
+    def wait(self) -> Result:
+        return self._work(self._frame)
+
+    def discard(self) -> None:
+        """Nothing is under way."""
+
+
+class AtOnce:
+    """The stream waits."""
+
+    at_once = True
+    frame = nullcontext
+
+    def begin(self, work: Callable[[Frame], Result], frame: Frame) -> DelayedJob[Result]:
+        return DelayedJob(work, frame, 0)

@@ -1,0 +1,124 @@
+"""All that a stream knows of its past."""
+
+from __future__ import annotations
+
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from vidseg_core.engine.key_frames.jobs import Job
+from vidseg_core.kernels.warp import compose
+
+
+class Timings(dict):
+    """Milliseconds per stage of one frame.
+
+    A GPU computes beside the processor: there a stage's time is that of asking for its work, and what next moves data
+    to the GPU or from it, at the latest "decode", waits for all that was asked for.
+    """
+
+    @contextmanager
+    def stage(self, name: str):
+        begin = time.perf_counter()
+        yield
+        self[name] = self.get(name, 0.0) + (time.perf_counter() - begin) * 1e3
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What the segmenter, and the past with it, say about a key frame.
+
+    Attributes:
+        scores: 1 x C x any size, as fine as the segmenter gives them.
+        logits: 1 x C x h x w, the same on the grid.
+        picture: see `fusion.picture`; None where nothing compares with it.
+        timings: milliseconds per stage.
+    """
+
+    scores: Tensor
+    logits: Tensor
+    picture: Tensor | None
+    timings: Timings
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a stream goes by, as seen from the last frame.
+
+    Attributes:
+        logits: 1 x C x h x w on the grid, of the key frame; of the last frame if refinement feeds back.
+        picture: of the key frame, see `fusion.picture`; None where nothing compares with it.
+        small: of the key frame, see `change.small_picture`; None where the schedule does not look.
+        way: 1 x 2 x h x w, flow from the last frame to that of the logits; None where nothing has moved.
+        motion: the same to the key frame.
+        age: frames since the key frame.
+    """
+
+    logits: Tensor
+    picture: Tensor | None
+    small: np.ndarray | None
+    way: Tensor | None = None
+    motion: Tensor | None = None
+    age: int = 0
+
+    def after(self, flow: Tensor | None) -> Memory:
+        """As seen from the next frame, which `flow` leads from to the last one."""
+        motion = chained(self.motion, flow)
+        way = motion if self.way is self.motion else chained(self.way, flow)
+        return replace(self, way=way, motion=motion, age=self.age + 1)
+
+
+class Past(NamedTuple):
+    """What the past says about the current frame: logits, 1 x C x h x w, and the memory that they come from."""
+
+    logits: Tensor
+    memory: Memory
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A key frame under way, as seen from the last frame: why it is one, and the rest as in `Memory`."""
+
+    job: Job[Segmented]
+    reason: str
+    small: np.ndarray | None
+    motion: Tensor | None = None
+    age: int = 0
+
+    def after(self, flow: Tensor | None) -> Waiting:
+        """As seen from the next frame, which `flow` leads from to the last one."""
+        return replace(self, motion=chained(self.motion, flow), age=self.age + 1)
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a stream knows of its past.
+
+    Attributes:
+        size: (H, W) of the last frame.
+        stamp_ns: of the last frame.
+        since_key: frames since the last key frame was begun.
+        change: of the picture since then, see `picture_change.py`; 0 where the schedule does not look.
+        memory: where the labels come from.
+        waiting: the key frame that will take its place; None if none is under way.
+        flow_input: what the flow estimator keeps of the last frame.
+    """
+
+    size: tuple[int, int]
+    stamp_ns: int
+    since_key: int
+    change: float
+    memory: Memory
+    waiting: Waiting | None
+    flow_input: object
+
+
+def chained(motion: Tensor | None, flow: Tensor | None) -> Tensor | None:
+    """Where `motion` leads from the last frame, from the next one, which `flow` leads from to the last one."""
+    if flow is None or motion is None:
+        return motion if flow is None else flow
+    return compose(motion, flow)

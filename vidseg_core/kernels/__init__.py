@@ -1,0 +1,4 @@
+"""What is computed on pictures, flow and logits: one file for each operation."""
+
+PADDINGS = ("zeros", "border")
+"""What lies outside an image that is warped: nothing, or its nearest pixel."""

@@ -1,0 +1,47 @@
+"""Logits on a coarse grid to labels at full size: what bilinear upsampling and argmax give, without upsampling.
+
+An interpolated logit is a convex combination of its four corners. So where all four have the same argmax, every pixel
+between them has it too; and where they differ, a class that some other class exceeds at all four corners cannot win.
+Only the few classes that are left in the few cells that are left need arithmetic, in the order of operations that
+`torch.nn.functional.interpolate` uses (along x, then along y), so that results differ for exact ties only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidseg_core.kernels.cpu.decode import argmax_rows, decode_rows
+from vidseg_core.kernels.resample import positions, resize
+from vidseg_core.threads import over_rows
+
+
+def decode(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """Labels at full size.
+
+    Args:
+        logits: 1 x C x h x w, C in 1..255, finite. Fastest in float32 and channels last on the CPU.
+        size: (H, W) wanted.
+
+    Returns:
+        H x W, uint8, class ids, newly allocated: the argmax of `logits` upsampled bilinearly (`align_corners=True`).
+
+    Raises:
+        ValueError: `logits` has another shape.
+    """
+    if logits.ndim != 4 or logits.shape[0] != 1 or not 1 <= logits.shape[1] <= 255:
+        raise ValueError(f"expected logits of 1 x C x h x w with C in 1..255, got {tuple(logits.shape)}")
+    if logits.device.type != "cpu":
+        return resize(logits.float(), size).argmax(1)[0].to(torch.uint8).cpu().numpy()
+    values = logits.float().permute(0, 2, 3, 1).contiguous()[0].numpy()  # h x w x C
+    height, width, _ = values.shape
+    top = np.empty((height, width), dtype=np.uint8)
+    over_rows(argmax_rows, height, values, top)
+    y0, fy = positions(height, size[0])
+    x0, fx = positions(width, size[1])
+    row_start = np.searchsorted(y0, np.arange(height + 1))
+    column_start = np.searchsorted(x0, np.arange(width + 1))
+    out = np.empty(size, dtype=np.uint8)
+    over_rows(decode_rows, height, values, top, row_start, fy, column_start, fx, out)
+    return out

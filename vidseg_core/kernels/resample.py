@@ -1,0 +1,50 @@
+"""Bilinear resizing, and images as networks want them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vidseg_core.kernels.cpu.resample import sample_rows
+from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
+from vidseg_core.threads import over_rows
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """B x C x any size -> B x C x `size`; `x` itself where nothing changes."""
+    if tuple(x.shape[2:]) == tuple(size):
+        return x
+    return F.interpolate(x, size, mode="bilinear", align_corners=True)
+
+
+def positions(inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each output pixel the input pixel before it (int32) and how far it lies behind that (float32, 0..1)."""
+    step = np.float32(inputs - 1) / np.float32(max(outputs - 1, 1))
+    at = np.arange(outputs, dtype=np.float32) * step
+    before = np.minimum(at.astype(np.int32), inputs - 1)
+    return before, at - before.astype(np.float32)
+
+
+def network_input(image: np.ndarray, size: tuple[int, int], *, bgr: bool = False, normalised: bool = True) -> Tensor:
+    """The image as a network wants it, resized and normalised in one pass.
+
+    Args:
+        image: H x W x 3, uint8, RGB.
+        size: (h, w) wanted.
+        bgr: whether the channels come in the order blue, green, red.
+        normalised: subtract the mean and divide by the standard deviation; else values stay 0..255.
+
+    Returns:
+        1 x 3 x h x w, float32, in memory as h x w x 3 (channels last), on the CPU.
+    """
+    y0, fy = positions(image.shape[0], size[0])
+    x0, fx = positions(image.shape[1], size[1])
+    mean, std = (MEAN_RGB, STD_RGB) if normalised else ((0.0,) * 3, (1.0,) * 3)
+    gain = (1.0 / np.array(std)).astype(np.float32)
+    offset = (-np.array(mean) / np.array(std)).astype(np.float32)
+    out = np.empty((*size, 3), dtype=np.float32)
+    rows = image.reshape(image.shape[0], -1)
+    over_rows(sample_rows, size[0], rows, y0, fy, x0, fx, gain, offset, 2 if bgr else 0, out)
+    return torch.from_numpy(out)[None].permute(0, 3, 1, 2)

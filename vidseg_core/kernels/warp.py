@@ -1,0 +1,76 @@
+"""Backward warping: where the previous frame's values are now.
+
+Convention: `flow[:, 0]` is u (along x) and `flow[:, 1]` is v (along y), in pixels of the grid, from the current frame
+to the previous one; `warped(x, y) = previous(x + u, y + v)`, bilinear. The sampling grid is `2 (x + u) / (w - 1) - 1`
+whatever `align_corners` is; with False (as the public checkpoint's authors ran it) zero flow is not the identity.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vidseg_core.kernels import PADDINGS
+from vidseg_core.kernels.cpu.warp import compose_rows, warp_rows
+from vidseg_core.threads import over_rows
+
+
+def warp(values: Tensor, flow: Tensor, align_corners: bool = True, padding: str = "zeros") -> Tensor:
+    """The previous frame's values at their new places.
+
+    Args:
+        values: B x C x h x w, of the previous frame.
+        flow: B x 2 x h x w, from the current frame to the previous one, in pixels of the grid.
+        align_corners: see the convention above.
+        padding: what lies outside the previous frame: "zeros", or "border" (its nearest pixel).
+
+    Returns:
+        B x C x h x w, newly allocated. Differentiable; where no gradient is asked for, on the CPU, one picture is moved
+        by a kernel that reads and writes channels last.
+
+    Raises:
+        ValueError: shapes do not fit together, or unknown `padding`.
+    """
+    if padding not in PADDINGS:
+        raise ValueError(f"padding: expected one of {PADDINGS}, got {padding!r}")
+    if values.ndim != 4 or flow.shape != (values.shape[0], 2, *values.shape[2:]):
+        raise ValueError(f"expected B x C x h x w and B x 2 x h x w, got {tuple(values.shape)} and {tuple(flow.shape)}")
+    h, w = values.shape[2:]
+    wants_gradient = torch.is_grad_enabled() and (values.requires_grad or flow.requires_grad)
+    if values.device.type == "cpu" and values.shape[0] == 1 and not wants_gradient:
+        return _warp_on_cpu(values, flow, align_corners, padding == "border")
+    x = torch.arange(w, device=flow.device, dtype=flow.dtype)
+    y = torch.arange(h, device=flow.device, dtype=flow.dtype)[:, None]
+    grid = torch.stack((2 * (x + flow[:, 0]) / (w - 1) - 1, 2 * (y + flow[:, 1]) / (h - 1) - 1), -1)
+    return F.grid_sample(values, grid.to(values.dtype), "bilinear", padding, align_corners)
+
+
+def compose(motion: Tensor, flow: Tensor) -> Tensor:
+    """Where `motion` leads from the previous frame, from the current one, which `flow` leads from to the previous one.
+
+    Args:
+        motion, flow: B x 2 x h x w, in pixels of the grid; outside the image motion is that of its border.
+
+    Returns:
+        B x 2 x h x w, newly allocated.
+    """
+    if flow.device.type != "cpu" or flow.shape[0] != 1:
+        return flow + warp(motion, flow, padding="border")
+    first, then = (x.float().contiguous()[0].numpy() for x in (flow, motion))
+    out = np.empty_like(first)
+    over_rows(compose_rows, first.shape[1], first, then, out)
+    return torch.from_numpy(out)[None].to(motion.dtype)
+
+
+def _warp_on_cpu(values: Tensor, flow: Tensor, align_corners: bool, border: bool) -> Tensor:
+    source = values.detach().float().permute(0, 2, 3, 1).contiguous()[0].numpy()
+    way = flow.detach().float().contiguous()[0].numpy()
+    h, w = source.shape[:2]
+    # A sampling grid that is one thing and read as another: see the convention above.
+    stretch = (1.0, 1.0) if align_corners else (h / (h - 1), w / (w - 1))
+    out = np.empty_like(source)
+    shift = np.float32(0.0 if align_corners else -0.5)
+    over_rows(warp_rows, h, source, way, np.float32(stretch[0]), np.float32(stretch[1]), shift, border, out)
+    return torch.from_numpy(out)[None].permute(0, 3, 1, 2).to(values.dtype)

@@ -1,0 +1,157 @@
+"""Weight files: tensors and metadata, read whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from zipfile import BadZipFile
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from vidseg_core.classes import ClassTable
+from vidseg_core.errors import CheckpointError
+from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
+
+FORMAT = "vidseg-1"
+# What `torch.load` raises, besides RuntimeError, for files that are damaged or no weight files at all.
+UNREADABLE = (
+    RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, AssertionError,
+    BadZipFile, pickle.UnpicklingError, struct.error,
+)  # fmt: skip
+# In public SwNet-seq files these eleven shifts are stored as kernels; ours are written out in `guided_sum`.
+SHIFT_KERNELS = "grm.ideal_dk.filter_copy_s"
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Every tensor of a weight file by its key, on the CPU, as stored.
+
+    The two dictionaries of a public SwNet-seq file come with the prefixes `refine.` and `flow.`, as in our own.
+
+    Raises:
+        CheckpointError: missing, truncated, not a weight file, or holding something other than tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such weight file")
+    if path.suffix == ".safetensors":
+        with open_safetensors(path) as file:
+            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except UNREADABLE as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path}: expected a PyTorch weight file; it is truncated or of another kind ({reason})"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path}: expected a dictionary of tensors, found {type(content).__name__}")
+    if "state_dict_of" in content:
+        parts = {"refine.": content.get("state_dict"), "flow.": content["state_dict_of"]}
+    else:
+        parts = {"": content.get("state_dict", content)}
+    tensors = {}
+    for prefix, part in parts.items():
+        if not isinstance(part, Mapping) or not all(isinstance(value, Tensor) for value in part.values()):
+            raise CheckpointError(f"{path}: expected a dictionary of tensors, found something else in it")
+        tensors.update({prefix + str(key): value for key, value in part.items()})
+    if "refine." in parts:
+        tensors = _public_refine_keys(path, tensors)
+    return tensors
+
+
+def open_safetensors(path: Path):
+    try:
+        return safe_open(path, framework="pt", device="cpu")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: expected a safetensors file; it is truncated or of another kind ({error})"
+        ) from error
+
+
+def _public_refine_keys(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    kernels = tensors.pop(f"refine.{SHIFT_KERNELS}", None)
+    if kernels is not None:
+        taps = kernels.reshape(9, 9) if kernels.numel() == 81 else None
+        expected = torch.zeros(9, 9)
+        expected[range(8), [0, 1, 2, 3, 5, 6, 7, 8]] = 1
+        if taps is None or not torch.equal(taps.float(), expected):
+            raise CheckpointError(f"{path}: {SHIFT_KERNELS}: expected the eight one-pixel shifts and a zero kernel")
+    renamed = {"refine.grm.intra_net.intra_net.": "refine.intra_net.", "refine.grm.guide.": "refine.guide."}
+    result = {}
+    for key, value in tensors.items():
+        for old, new in renamed.items():
+            if key.startswith(old):
+                key = new + key[len(old) :]
+        result[key] = value
+    return result
+
+
+def read_metadata(path: str | Path) -> dict:
+    """What one of our own files says about itself; empty for other files.
+
+    Returns:
+        `architecture`; where known `classes` (as `ClassTable.to_dict`), `normalisation`, `training`, ...
+
+    Raises:
+        CheckpointError: a safetensors file that is truncated or not ours.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        return {}
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such weight file")
+    with open_safetensors(path) as file:
+        stored = file.metadata() or {}
+    if stored.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: expected metadata with format {FORMAT!r}, found {stored.get('format')!r}")
+    try:
+        return {key: json.loads(value) for key, value in stored.items() if key != "format"}
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path}: metadata is not JSON: {error}") from error
+
+
+def read_classes(path: str | Path) -> ClassTable | None:
+    """The class table in one of our own files; None where the file does not tell."""
+    table = read_metadata(path).get("classes")
+    return None if table is None else ClassTable.from_dict(table, path)
+
+
+def save_weights(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, object]) -> None:
+    """Write a file of our own; it takes its name only when it is complete.
+
+    Args:
+        tensors: a state dict.
+        metadata: `architecture` and whatever else shall be known, JSON-safe.
+    """
+    path = Path(path)
+    unfinished = path.with_name(path.name + ".part")
+    stored = {"format": FORMAT} | {key: json.dumps(value) for key, value in metadata.items()}
+    stored.setdefault("normalisation", json.dumps({"mean_rgb": MEAN_RGB, "std_rgb": STD_RGB}))
+    # `save_file` would make a file that only its owner may read.
+    unfinished.write_bytes(save({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, stored))
+    unfinished.replace(path)
+
+
+BLOCK_BYTES = 1 << 20
+
+
+def checksum(path: str | Path, kind: str) -> str:
+    """Hexadecimal digest of a file: SHA-256 (`sha256`), or the id that git gives its content (`git-blob`)."""
+    path = Path(path)
+    if kind == "sha256":
+        digest = hashlib.sha256()
+    elif kind == "git-blob":
+        digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    else:
+        raise ValueError(f"expected sha256 or git-blob, got {kind!r}")
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,193 @@
+"""The registry of weight files: a record for each known file, where it is on this machine, and how to fetch it.
+
+Nothing here needs PyTorch: which network a file really holds is `checkpoint`'s business.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import yaml
+
+from vidseg_core.errors import CheckpointError
+from vidseg_core.models.files import checksum
+from vidseg_core.resources import resource
+
+LAYOUTS = ("vidseg", "public", "torchvision")
+# Shorter beginnings of a SHA-256 say too little about a file; eight digits are what torchvision puts into its names.
+MIN_SHA256_DIGITS = 8
+
+
+@dataclass(frozen=True)
+class WeightRecord:
+    """What is known about one weight file.
+
+    Attributes:
+        name: what commands and configurations call it.
+        file: its file name.
+        layout: one of `LAYOUTS`.
+        architecture: the network, by the names of `checkpoint`.
+        classes: name of the class table that its outputs follow; None for a network without classes.
+        licence: under which the file may be used.
+        url: where it can be fetched; None for a file that comes with the package.
+        checksum: `sha256:` and at least the first 8 hexadecimal digits, or `git-blob:` and 40.
+        note: what else a user must know.
+        activation_ranges: what values its convolutions meet, by their names: see `vidseg_core.backends.integers`; None
+            where that is not known, or the file itself tells.
+    """
+
+    name: str
+    file: str
+    layout: str
+    architecture: str
+    classes: str | None
+    licence: str
+    url: str | None
+    checksum: str
+    note: str = ""
+    activation_ranges: dict[str, list[float]] | None = None
+
+    def __post_init__(self):
+        def expect(condition: bool, expected: str, value: object):
+            if not condition:
+                raise CheckpointError(f"weights {self.name!r}: expected {expected}, got {value!r}")
+
+        expect(
+            self.activation_ranges is None or is_ranges(self.activation_ranges),
+            "two numbers, the smaller one first, for each name in activation_ranges",
+            self.activation_ranges,
+        )
+        for field in fields(self)[:-1]:
+            value, optional = getattr(self, field.name), field.name in ("classes", "url")
+            expect(isinstance(value, str) or (optional and value is None), f"text as {field.name}", value)
+        expect(re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.name), "a name of a-z, 0-9, '.', '_' and '-'", self.name)
+        expect(re.fullmatch(r"[\w][\w.-]*", self.file), "a file name without a directory", self.file)
+        expect(self.url is None or re.match(r"https?://", self.url), "a url that begins with http(s)://", self.url)
+        expect(self.layout in LAYOUTS, f"a layout out of {LAYOUTS}", self.layout)
+        expect(
+            re.fullmatch(rf"sha256:[0-9a-f]{{{MIN_SHA256_DIGITS},64}}|git-blob:[0-9a-f]{{40}}", self.checksum),
+            f"a checksum as sha256:HEX ({MIN_SHA256_DIGITS} to 64 digits) or git-blob:HEX (40 digits)",
+            self.checksum,
+        )
+
+    def locate(self) -> Path | None:
+        """The file, from the first of `search_directories` that has it; None where none has."""
+        candidates = (directory / self.file for directory in search_directories())
+        return next((path for path in candidates if path.is_file()), None)
+
+    @property
+    def digest(self) -> tuple[str, str]:
+        """Kind and hexadecimal digits of the checksum: `("sha256", "f37072fd")`."""
+        kind, digits = self.checksum.split(":")
+        return kind, digits
+
+    def mismatch(self, path: str | Path) -> str | None:
+        """None where the file at `path` has this record's checksum, otherwise what was expected and what came."""
+        kind, digits = self.digest
+        found = checksum(path, kind)
+        return None if found.startswith(digits) else f"expected {kind} {digits}, found {found}"
+
+    def verify(self, path: str | Path) -> None:
+        """
+        Raises:
+            CheckpointError: the file has another checksum.
+        """
+        if mismatch := self.mismatch(path):
+            raise CheckpointError(f"{path}: not weights {self.name!r}, or damaged: {mismatch}")
+
+
+def is_ranges(value: object) -> bool:
+    """Whether it says for each of some names what the smallest and the largest value is."""
+    return (
+        isinstance(value, dict)
+        and all(isinstance(limits, list | tuple) and len(limits) == 2 for limits in value.values())
+        and all(isinstance(limit, int | float) and math.isfinite(limit) for pair in value.values() for limit in pair)
+        and all(low <= high for low, high in value.values())
+    )
+
+
+def load_registry(path: str | Path | None = None) -> tuple[WeightRecord, ...]:
+    """The records of a registry file; without a path those of `weights/registry.yaml`.
+
+    Raises:
+        CheckpointError: not a YAML file of records, a field missing, unknown or malformed, a name or file used twice.
+    """
+    path = resource("weights/registry.yaml") if path is None else Path(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: not a YAML file: {error}") from error
+    entries = content.get("weights") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise CheckpointError(f"{path}: expected a list of records under `weights`")
+    try:
+        records = tuple(WeightRecord(**entry) for entry in entries)
+    except (TypeError, CheckpointError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    for kind in ("name", "file"):
+        values = [getattr(record, kind) for record in records]
+        if twice := sorted({value for value in values if values.count(value) > 1}):
+            raise CheckpointError(f"{path}: expected every {kind} once, found {twice} more than once")
+    return records
+
+
+def find_record(name: str, records: tuple[WeightRecord, ...] | None = None) -> WeightRecord:
+    """The record of that name.
+
+    Raises:
+        CheckpointError: there is none; the message lists those that there are.
+    """
+    records = load_registry() if records is None else records
+    for record in records:
+        if record.name == name:
+            return record
+    raise CheckpointError(f"no weights named {name!r}: expected one of {[record.name for record in records]}")
+
+
+def record_of(path: str | Path, records: tuple[WeightRecord, ...] | None = None) -> WeightRecord | None:
+    """The record whose checksum a file has, whatever the file is called; None for a file that is not registered."""
+    records = load_registry() if records is None else records
+    found = {kind: checksum(path, kind) for kind in {record.digest[0] for record in records}}
+    return next((record for record in records if found[record.digest[0]].startswith(record.digest[1])), None)
+
+
+def download_directory() -> Path:
+    """Where fetched files go: `$VIDSEG_WEIGHTS`, or else `~/.cache/vidseg/weights`."""
+    chosen = os.environ.get("VIDSEG_WEIGHTS")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "vidseg" / "weights"
+
+
+def search_directories() -> tuple[Path, ...]:
+    """Where weight files are looked for, in this order: the package, `$VIDSEG_WEIGHTS`, `~/.cache/vidseg/weights`."""
+    cache = Path.home() / ".cache" / "vidseg" / "weights"
+    return tuple(dict.fromkeys((resource("weights"), download_directory(), cache)))
+
+
+def find_weights(name_or_path: str | Path, records: tuple[WeightRecord, ...] | None = None) -> Path:
+    """The file that a path or a registered name stands for. Its content is not looked at.
+
+    Raises:
+        CheckpointError: neither a file nor a registered name, or the file of that name is not on this machine; the
+            message then names the command that fetches it.
+    """
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    records = load_registry() if records is None else records
+    record = next((record for record in records if record.name == str(name_or_path)), None)
+    if record is None:
+        raise CheckpointError(
+            f"{name_or_path}: neither a weight file nor the name of one: expected a path or one of "
+            f"{[record.name for record in records]}"
+        )
+    found = record.locate()
+    if found is None:
+        fetching = f"`vidseg weights get {record.name}` fetches it"
+        advice = fetching if record.url else "it comes with vidseg: reinstall it"
+        searched = ", ".join(map(str, search_directories()))
+        raise CheckpointError(f"weights {record.name!r}: no {record.file} in {searched}: {advice}")
+    return found

@@ -1,0 +1,1 @@
+"""Measure what ROS and several cameras cost."""

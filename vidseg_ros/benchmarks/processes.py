@@ -1,0 +1,200 @@
+"""The processes that `bench_transport` and `bench_cameras` start: cameras, a naive node, a listener to the labels.
+
+What happens in one it tells its parent as a line of JSON on standard output. A line on standard input lets it go on to
+its next phase, and the end of standard input ends it, so that none outlives its parent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import queue
+import signal
+import sys
+import threading
+import time
+from array import array
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import cycle
+
+import numpy as np
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+
+from vidseg_ros.benchmarks.transport import NAMESPACE
+from vidseg_ros.memory import keep_freed_memory
+from vidseg_ros.messages.image_wire import ImageWriter, parse_header
+
+RELIABILITY = {"best_effort": ReliabilityPolicy.BEST_EFFORT, "reliable": ReliabilityPolicy.RELIABLE}
+WARM_LABELS = 10
+QUIET_S = 1.0
+
+
+def tell(event: str, **values) -> None:
+    print(json.dumps({"event": event, **values}), flush=True)
+
+
+def publish(publisher: Publisher, message: Image | bytes) -> None:
+    """Publish; what the middleware refuses, as a reliable subscriber is too far behind, is one that is not received."""
+    with suppress(RuntimeError):
+        publisher.publish(message)
+
+
+def topics_of(cameras: Sequence[str], topic: str) -> list[str]:
+    """Of each camera; without names there is one."""
+    return [f"{camera}/{topic}" for camera in cameras] or [topic]
+
+
+class Camera:
+    """Publishes noise at a rate, as each camera in turn. The next phase is the measured one: so many frames, no more.
+
+    It keeps the memory that it frees, as `camera_player` does; naive node and listener are left as they come.
+    """
+
+    def __init__(self, node: Node, quality: QoSProfile, arguments: argparse.Namespace):
+        width, height = arguments.size
+        self._pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+        self._num_frames = arguments.frames
+        topics = topics_of(arguments.cameras, "image_raw")
+        self._publishers = cycle([node.create_publisher(Image, topic, quality) for topic in topics])
+        self._is_subscribed = lambda: all(node.count_subscribers(topic) for topic in topics)
+        self._writer = ImageWriter()
+        self._header = Header(frame_id="camera")
+        self._is_measured = False
+        self._stamps: list[int] = []
+        self._timer = node.create_timer(1 / arguments.rate, self._publish)
+
+    def is_matched(self) -> bool:
+        return self._is_subscribed()
+
+    def next_phase(self) -> None:
+        self._is_measured = True
+
+    def turn(self) -> None:
+        """Its timer does everything."""
+
+    def _publish(self) -> None:
+        stamp_ns = time.time_ns()
+        self._header.stamp.sec, self._header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
+        publish(next(self._publishers), self._writer.serialise(self._header, "rgb8", self._pixels))
+        if not self._is_measured:
+            return
+        self._stamps.append(stamp_ns)
+        if len(self._stamps) == self._num_frames:
+            self._timer.cancel()
+            tell("sent", stamps=self._stamps)
+
+
+class NaiveNode:
+    """What one writes first: message objects, a NumPy copy of each image. It has one phase."""
+
+    def __init__(self, node: Node, quality: QoSProfile, arguments: argparse.Namespace):
+        self._publisher = node.create_publisher(Image, "labels", quality)
+        node.create_subscription(Image, "image_raw", self._label, quality)
+
+    def is_matched(self) -> bool:
+        return self._publisher.get_subscription_count() > 0
+
+    def next_phase(self) -> None:
+        """It has none."""
+
+    def turn(self) -> None:
+        """Its subscription does everything."""
+
+    def _label(self, message: Image) -> None:
+        image = np.array(message.data, np.uint8).reshape(message.height, message.width, 3)
+        labels = np.zeros(image.shape[:2], np.uint8)
+        height, width = labels.shape
+        output = Image(header=message.header, height=height, width=width, encoding="mono8", step=width)
+        output.data = array("B", labels.tobytes())
+        publish(self._publisher, output)
+
+
+class Listener:
+    """Notes when labels arrive. In its next phase it waits until no more come, and tells."""
+
+    def __init__(self, node: Node, quality: QoSProfile, arguments: argparse.Namespace):
+        self._arrivals: list[tuple[int, int]] = []
+        self._last_s = time.monotonic()
+        self._is_finishing = False
+        topics = topics_of(arguments.cameras, "labels")
+        self._is_published = lambda: all(node.count_publishers(topic) for topic in topics)
+        for topic in topics:
+            node.create_subscription(Image, topic, self._arrive, quality, raw=True)
+
+    def is_matched(self) -> bool:
+        return self._is_published()
+
+    def next_phase(self) -> None:
+        self._is_finishing = True
+        self._last_s = time.monotonic()
+
+    def turn(self) -> None:
+        if self._is_finishing and time.monotonic() - self._last_s > QUIET_S:
+            self._is_finishing = False
+            tell("heard", arrivals=self._arrivals)
+
+    def _arrive(self, message: bytes) -> None:
+        arrived_ns = time.time_ns()
+        self._last_s = time.monotonic()
+        self._arrivals.append((parse_header(message)[0], arrived_ns))
+        if len(self._arrivals) == WARM_LABELS:
+            tell("warm")
+
+
+ROLES = {"camera": Camera, "naive_node": NaiveNode, "listener": Listener}
+
+
+def read_lines(lines: queue.SimpleQueue[str]) -> None:
+    """Put every line of standard input into the queue, and at its end an empty one."""
+    for line in sys.stdin:
+        lines.put(line)
+    lines.put("")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("role", choices=ROLES)
+    parser.add_argument("--reliability", choices=RELIABILITY, required=True)
+    parser.add_argument("--keep-memory", action="store_true")
+    parser.add_argument("--size", type=int, nargs=2)
+    parser.add_argument("--rate", type=float)
+    parser.add_argument("--frames", type=int)
+    parser.add_argument("--cameras", nargs="*", default=[])
+    arguments = parser.parse_args()
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if arguments.keep_memory:
+        keep_freed_memory()
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    node = rclpy.create_node(arguments.role, namespace=NAMESPACE)
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    quality = QoSProfile(depth=5, reliability=RELIABILITY[arguments.reliability])
+    process = ROLES[arguments.role](node, quality, arguments)
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=read_lines, args=(lines,), daemon=True).start()
+    is_matched = False
+    while True:
+        executor.spin_once(timeout_sec=0.1)
+        process.turn()
+        if not is_matched and process.is_matched():
+            is_matched = True
+            tell("matched")
+        if not lines.empty():
+            if not lines.get():
+                break
+            process.next_phase()
+    node.destroy_node()
+    rclpy.shutdown()
+
+
+if __name__ == "__main__":
+    main()

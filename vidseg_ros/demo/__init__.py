@@ -1,0 +1,1 @@
+"""See the node work: processes, results and pictures of a demonstration."""

@@ -1,0 +1,162 @@
+"""See it work: a camera and the node as processes, DDS between them, and what came out in a folder.
+
+`make demo`, `ros2 run vidseg_ros demo`, or `python -m vidseg_ros.demo.main`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+
+from vidseg_core.classes import load_classes
+from vidseg_core.cli.main import EXIT_ERROR, EXIT_INTERRUPTED, one_line
+from vidseg_core.data.writers import output_folder, write_json
+from vidseg_core.engine.config import DEFAULT_WEIGHTS
+from vidseg_core.errors import VidsegError
+from vidseg_core.models.registry import find_weights
+from vidseg_core.street.config import StreetConfig
+from vidseg_ros.demo.results import SHEET, VIDEO, describe, summarise, write_pictures
+from vidseg_ros.demo.session import Session, ros_environment
+
+NAME = "demo"
+SUMMARY = "summary.json"
+EXIT_FAILED = 1
+STREET_RATE_HZ = 30
+LONGEST_STREET_S = 40.0
+"""A longer demo sees the street again: rendering it takes longer than playing it."""
+NODE_PARAMETERS = {"input_scale": "0.75"}
+"""So that two processor cores keep up with 640 x 360 pixels at 30 Hz as well as they can."""
+
+DESCRIPTION = f"""\
+Play a source of frames as a camera into the node, through real DDS, and write what came out:
+{VIDEO} (with dropped frames showing the overlay before them), {SHEET} and {SUMMARY}.
+"""
+EPILOG = """\
+Exit status: 0 when all went well; 1 when no labels came, when their stamps are not those of the frames, or when one of
+the processes failed; 2 when something given here cannot be used; 130 after Ctrl-C.
+
+examples:
+  demo                                           20 seconds of the synthetic street
+  demo drive.mp4 --duration 60 --out drive_demo
+  demo frames/ --labels frames_annot/ -p interval:=2 -p input_scale:=1.0
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=NAME,
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        nargs="?",
+        default=None,
+        help="folder, video file, recording, or street:key=value,... (default: a street of 640 x 360 pixels at 30 Hz)",
+    )
+    parser.add_argument("--duration", type=seconds, default=20.0, metavar="S", help="how long (default: 20)")
+    parser.add_argument("--out", default="demo_output", metavar="DIR", help="for the results (default: demo_output)")
+    parser.add_argument(
+        "--domain", type=domain, metavar="ID", help="ROS_DOMAIN_ID, 0 to 232 (default: one that depends on the process)"
+    )
+    group = parser.add_argument_group("source")
+    group.add_argument("--rate", type=seconds, metavar="HZ", help="default: the source's own")
+    group.add_argument("--topic", metavar="T", help="of a recording with several image topics")
+    group.add_argument("--labels", metavar="DIR", help="ground truth of a folder, PNG files of the same names")
+    group.add_argument("--classes", metavar="NAME|PATH", default="camvid", help="of those labels (default: camvid)")
+    group = parser.add_argument_group("node")
+    group.add_argument(
+        "--weights",
+        metavar="NAME|PATH",
+        default=DEFAULT_WEIGHTS,
+        help=f"segmentation network (default: {DEFAULT_WEIGHTS})",
+    )
+    group.add_argument(
+        "-p",
+        "--param",
+        action="append",
+        default=[],
+        type=parameter,
+        metavar="NAME:=VALUE",
+        help="any parameter of the node (default: " + ", ".join(map(":=".join, NODE_PARAMETERS.items())) + ")",
+    )
+    return parser
+
+
+def seconds(text: str) -> float:
+    """For argparse: a finite number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return value
+
+
+def domain(text: str) -> int:
+    """For argparse: a ROS domain."""
+    if not 0 <= int(text) <= 232:
+        raise argparse.ArgumentTypeError(f"expected 0 to 232, got {text}")
+    return int(text)
+
+
+def parameter(text: str) -> tuple[str, str]:
+    """For argparse: name and value of a ROS parameter."""
+    name, sign, value = text.partition(":=")
+    if not (name and sign and value):
+        raise argparse.ArgumentTypeError(f"expected NAME:=VALUE, got {text}")
+    return name, value
+
+
+def default_source(duration_s: float) -> str:
+    """A synthetic street for that time, or for as much of it as is rendered in reasonable time."""
+    frames = round(min(duration_s, LONGEST_STREET_S) * STREET_RATE_HZ)
+    return str(StreetConfig(rate_hz=STREET_RATE_HZ, num_frames=max(1, frames)))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the demo. Returns the exit status: see the help text."""
+    options = build_parser().parse_args(argv)
+    options.source = options.source or default_source(options.duration)
+    options.parameters = {"weights": options.weights, **NODE_PARAMETERS, **dict(options.param)}
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.default_int_handler)
+    try:
+        return run_demo(options)
+    except (VidsegError, OSError) as error:
+        print(f"{NAME}: error: {one_line(error)}", file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        print(f"{NAME}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def run_demo(options: argparse.Namespace) -> int:
+    """Run, write, and say what came of it. Returns the exit status."""
+    weights = find_weights(options.weights)
+    load_classes(options.classes)
+    folder = output_folder(options.out)
+    for earlier in (VIDEO, SHEET, SUMMARY):
+        (folder / earlier).unlink(missing_ok=True)
+    variables = ros_environment(options.domain)
+    os.environ.update(variables)  # the middleware of this process reads them, too
+    print(f"{options.source} for {options.duration:g} s; ROS_DOMAIN_ID={variables['ROS_DOMAIN_ID']}", file=sys.stderr)
+    run = Session(options, folder, dict(os.environ)).run()
+    summary = summarise(run, options, weights)
+    write_json(folder / SUMMARY, summary)
+    write_pictures(run, folder)
+    print(f"{folder}: {describe(summary)}")
+    for problem in run.problems():
+        print(f"{NAME}: {problem}", file=sys.stderr)
+    if run.failure:
+        print(run.failure, file=sys.stderr)
+    if run.interrupted:
+        return EXIT_INTERRUPTED
+    return EXIT_FAILED if run.problems() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,171 @@
+"""What a demo run heard: which messages came when, the pictures on disk meanwhile, and what can be said of them all."""
+
+from __future__ import annotations
+
+import bisect
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from vidseg_core.classes import ClassTable
+from vidseg_core.evaluation.metrics.confusion import ConfusionMatrix
+from vidseg_ros.messages.image_wire import parse_image
+
+MOST_BYTES = 8_000_000_000
+
+
+class Track:
+    """The messages of one topic, in the order in which they came."""
+
+    def __init__(self):
+        self.stamps_ns: list[int] = []
+        self.arrivals_ns: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.stamps_ns)
+
+    def add(self, stamp_ns: int, arrival_ns: int) -> None:
+        """Both by the same clock."""
+        self.stamps_ns.append(stamp_ns)
+        self.arrivals_ns.append(arrival_ns)
+
+    def latencies_ms(self) -> np.ndarray:
+        """From stamp to arrival, of each message."""
+        return (np.array(self.arrivals_ns, np.int64) - np.array(self.stamps_ns, np.int64)) / 1e6
+
+    def since(self, time_ns: int) -> Track:
+        """What has come from then on."""
+        first = bisect.bisect_left(self.arrivals_ns, time_ns)
+        part = Track()
+        part.stamps_ns, part.arrivals_ns = self.stamps_ns[first:], self.arrivals_ns[first:]
+        return part
+
+    def is_in_order(self) -> bool:
+        """Whether each stamp is above the one before."""
+        return all(later > earlier for earlier, later in zip(self.stamps_ns, self.stamps_ns[1:], strict=False))
+
+
+class Spool:
+    """Serialized images by stamp, in a file without a name: it is gone with the process.
+
+    Args:
+        folder: on the disk that shall hold it.
+        most_bytes: more are not taken.
+
+    Attributes:
+        num_refused: messages for which there was no room.
+    """
+
+    def __init__(self, folder: Path, most_bytes: int = MOST_BYTES):
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (lives as long as this)
+        self._places: dict[tuple[str, int], tuple[int, int]] = {}
+        self._num_bytes = 0
+        self._most_bytes = most_bytes
+        self.num_refused = 0
+
+    def put(self, topic: str, stamp_ns: int, message: bytes) -> None:
+        """Keep a message, while there is room; then no more, so that what was kept belongs together."""
+        if self.num_refused or self._num_bytes + len(message) > self._most_bytes:
+            self.num_refused += 1
+            return
+        self._file.seek(self._num_bytes)
+        self._file.write(message)
+        self._places[topic, stamp_ns] = self._num_bytes, len(message)
+        self._num_bytes += len(message)
+
+    def pixels(self, topic: str, stamp_ns: int, channels: int) -> np.ndarray | None:
+        """H x W x channels, uint8; None if it was not kept."""
+        place = self._places.get((topic, stamp_ns))
+        if place is None:
+            return None
+        self._file.seek(place[0])
+        return parse_image(self._file.read(place[1])).pixels(channels)
+
+    def stamps_ns(self, topic: str) -> list[int]:
+        """Of the messages that were kept, in ascending order."""
+        return sorted(stamp for name, stamp in self._places if name == topic)
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Recording:
+    """All that came in one run.
+
+    Args:
+        folder: on the disk that shall hold the pictures meanwhile.
+        most_bytes: of these; what comes later counts in the statistics only.
+    """
+
+    def __init__(self, folder: Path, most_bytes: int = MOST_BYTES):
+        self.sent = Track()
+        self.labels = Track()
+        self.overlays = Track()
+        self.spool = Spool(folder, most_bytes)
+
+    def problems(self) -> list[str]:
+        """What must not be: no labels, or labels and overlays that do not belong to the frames that were sent."""
+        if not len(self.labels):
+            return ["no labels came"]
+        found, sent = [], set(self.sent.stamps_ns)
+        for name, track in (("labels", self.labels), ("overlay", self.overlays)):
+            strange = [stamp for stamp in track.stamps_ns if stamp not in sent]
+            if strange:
+                found.append(
+                    f"{len(strange)} of {len(track)} messages on {name} have a stamp that no frame of the camera had, "
+                    f"the first {strange[0]} ns"
+                )
+            if not track.is_in_order():
+                found.append(f"stamps on {name} are repeated or out of order")
+        return found
+
+    def statistics(self) -> dict:
+        """Rates in Hz over the time in which the camera sent; latency from a frame's stamp to its labels' arrival."""
+        span_s = (self.sent.stamps_ns[-1] - self.sent.stamps_ns[0]) / 1e9 if len(self.sent) > 1 else 0.0
+        input_hz = (len(self.sent) - 1) / span_s if span_s > 0 else None
+        labelled = len(set(self.labels.stamps_ns) & set(self.sent.stamps_ns))
+        return {
+            "input_hz": rounded(input_hz, 2),
+            "output_hz": rounded(input_hz * labelled / len(self.sent), 2) if input_hz else None,
+            "latency_ms": percentiles(self.labels.latencies_ms()),
+            "dropped": len(self.sent) - labelled,
+            "frames": {"sent": len(self.sent), "labelled": labelled, "overlays": len(self.overlays)},
+        }
+
+    def mean_iou(
+        self, classes: ClassTable, progress: Callable[[Iterable[int]], Iterable[int]] = iter
+    ) -> tuple[float | None, int]:
+        """Mean IoU (0..1) of the labels against the ground truth of the same stamp, and how many images that were."""
+        matrix, count = ConfusionMatrix(len(classes)), 0
+        for stamp_ns in progress(self.spool.stamps_ns("labels_truth")):
+            labels = self.spool.pixels("labels", stamp_ns, 1)
+            if labels is not None:
+                matrix.update(labels[..., 0], self.spool.pixels("labels_truth", stamp_ns, 1)[..., 0])
+                count += 1
+        return (matrix.mean_iou() if matrix.num_pixels else None), count
+
+    def shown(self) -> Iterator[np.ndarray]:
+        """What a screen would have shown, H x W x 3 uint8 RGB: from the first overlay to the last that was kept, for
+        each frame of the camera its overlay, or the one before where it was dropped."""
+        kept = self.spool.stamps_ns("overlay")
+        picture = None
+        for stamp_ns in sorted(stamp for stamp in set(self.sent.stamps_ns) if kept and kept[0] <= stamp <= kept[-1]):
+            overlay = self.spool.pixels("overlay", stamp_ns, 3)
+            picture = picture if overlay is None else overlay
+            if picture is not None:
+                yield picture
+
+
+def percentiles(milliseconds: np.ndarray) -> dict[str, float | None]:
+    """p50, p95 and the largest."""
+    if not len(milliseconds):
+        return dict.fromkeys(("p50", "p95", "max"))
+    marks = np.percentile(milliseconds, (50, 95, 100))
+    return {name: rounded(float(mark), 2) for name, mark in zip(("p50", "p95", "max"), marks, strict=True)}
+
+
+def rounded(value: float | None, digits: int) -> float | None:
+    """`round` that lets None pass, and makes None of nan."""
+    return None if value is None or np.isnan(value) else round(value, digits)

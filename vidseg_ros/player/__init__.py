@@ -1,0 +1,1 @@
+"""A camera that plays images, videos, recordings or the synthetic street."""

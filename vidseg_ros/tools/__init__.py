@@ -1,1 +1,0 @@
-"""Programs around the node: they measure, play and show."""
