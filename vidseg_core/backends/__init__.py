@@ -1,0 +1,16 @@
+"""Executors of networks, one file each behind one protocol (`backend.py`); `choose.py` decides between them.
+
+To add one: write a class that fulfils `Backend` and name it in `BACKENDS`. Importing this package needs no PyTorch.
+"""
+
+# Name of a backend -> module in this package and class. Loaded when somebody chooses it.
+BACKENDS = {
+    "eager": ("torch_eager", "Eager"),
+    "openvino": ("openvino", "OpenVINO"),
+    "openvino_int8": ("openvino", "OpenVINOIntegers"),
+    "eager bf16": ("torch_eager", "EagerBFloat16"),
+}
+# Backends that are no choice of a user's: `auto` alone takes them.
+AUTO_ONLY = ("eager bf16",)
+# The values of `EngineConfig.runtime`.
+RUNTIMES = ("auto", *(name for name in BACKENDS if name not in AUTO_ONLY))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -13,16 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from vidseg_core import networks
-from vidseg_core.backends.integers import Ranges
+from vidseg_core.backends.backend import Ranges
 
 if TYPE_CHECKING:
     import openvino
 
 MOST_CACHED = 24
+# Their code changes with their version, which is in the key.
+WITH_VERSION = ("torch", "builtins", "typing")
 
 
 def cache_directory() -> Path:
-    """Where compiled networks are kept: `$XDG_CACHE_HOME/vidseg/openvino`, by default below `~/.cache`."""
+    """Return where compiled networks are kept: `$XDG_CACHE_HOME/vidseg/openvino`, by default below `~/.cache`."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "vidseg" / "openvino"
 
@@ -30,7 +33,7 @@ def cache_directory() -> Path:
 def key_of(
     core: openvino.Core, network: nn.Module, inputs: tuple[Tensor, ...], options: dict, ranges: Ranges | None
 ) -> str:
-    """Differs when anything does that the compiled network depends on."""
+    """Make a key that differs when anything does that the compiled network depends on."""
     import openvino
 
     key = hashlib.sha256()
@@ -43,7 +46,7 @@ def key_of(
         ranges,
         [tuple(x.shape) for x in inputs],
         type(network).__qualname__,
-        _source_digest(),
+        _source_digest(frozenset(type(module) for module in network.modules())),
     ):
         key.update(repr(value).encode())
     for name, value in sorted(network.state_dict().items()):
@@ -53,12 +56,16 @@ def key_of(
 
 
 @cache
-def _source_digest() -> str:
-    """Of the code that says what networks compute."""
+def _source_digest(kinds: frozenset[type]) -> str:
+    """Digest of the code that decides what a network of modules of these classes computes."""
     here = Path(__file__)
-    converters = [here.with_name(name) for name in ("openvino.py", "integers.py")]
-    files = [*converters, *sorted(Path(networks.__file__).parent.glob("*.py"))]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    files = {here.with_name(name) for name in ("openvino.py", "integers.py")}
+    files |= set(Path(networks.__file__).parent.glob("*.py"))
+    bases = {base for kind in kinds for base in kind.__mro__ if base.__module__.partition(".")[0] not in WITH_VERSION}
+    # Wrappers and architectures may be defined anywhere.
+    places = (getattr(sys.modules.get(base.__module__), "__file__", None) for base in bases)
+    files |= {Path(place) for place in places if place is not None}
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
 
 
 def store_blob(path: Path, blob: bytes | memoryview) -> None:

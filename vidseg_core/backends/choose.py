@@ -1,154 +1,174 @@
-"""How a network is executed: by PyTorch as it stands (eager), or compiled for this processor by OpenVINO.
+"""The choice of what executes a network: the backend that was asked for by name, or the winner of a short trial.
 
-OpenVINO computes in bfloat16 where the processor does, else in float32; and convolutions in 8 bit integers where the
-processor has instructions for that and it is known what values they meet, see `integers.py`. Where it is not installed,
-PyTorch in bfloat16 takes its place on a processor that has that. It compiles for fixed shapes, when tensors of these
-shapes come for the first time, and keeps what it compiled in `cache_directory()` for the next process.
+`auto` tries PyTorch as it stands (eager) against the first backend of `PREFERENCE` that is available, on the first
+tensors of each network, and takes the faster one.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from vidseg_core.backends.backend import Outputs
-from vidseg_core.backends.cpu_features import cpu_bf16, integer_instructions
-from vidseg_core.backends.integers import Ranges
-from vidseg_core.backends.openvino import Compiled, import_problem
-from vidseg_core.backends.torch_eager import Rounded
+from vidseg_core.backends import AUTO_ONLY, BACKENDS
+from vidseg_core.backends.backend import Backend, Compiled, Outputs, Ranges
 from vidseg_core.errors import ConfigError
 
-if TYPE_CHECKING:
-    pass
-
 log = logging.getLogger(__name__)
+BASELINE = "eager"
+# What `auto` tries against the baseline: the first that can execute the network.
+PREFERENCE = ("openvino_int8", "openvino", "eager bf16")
 TRIAL_ROUNDS = (3, 20)  # at least and at most; as many as fit into
 TRIAL_S = 0.5
 CLEARLY = 1.1  # a measured advantage below this is no reason for rounding otherwise than PyTorch does
 MOST_SHAPES = 8
 
 
+def load_backend(name: str) -> Backend:
+    """Load the backend of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in BACKENDS:
+        raise ConfigError(f"runtime: expected one of auto, {', '.join(BACKENDS)}, got {name!r}")
+    module, kind = BACKENDS[name]
+    return getattr(importlib.import_module(f"{__package__}.{module}"), kind)()
+
+
 class Runtime:
     """Makes executors.
 
     Args:
-        choice: auto, eager, openvino or openvino_int8. auto tries eager against the fastest that is there on the first
-            tensors of each network, and takes the faster one; openvino does not use integers, openvino_int8 does so
-            whatever the processor, where a network's activation ranges are known.
-        device: where the networks are. OpenVINO is for the CPU.
+        choice: auto, or the name of a backend; see `EngineConfig.runtime`.
+        device: where the networks are.
         num_threads: of the CPU, 1 or more.
 
     Attributes:
-        needs_ranges: whether integers were asked for by name, which not every file of weights allows.
+        needs_ranges: integers were asked for by name, which needs a segmentation network's activation ranges.
 
     Raises:
-        ConfigError: openvino is asked for by name, and is not installed or the device is not the CPU.
+        ConfigError: there is no such backend, or it is not available for the device.
     """
 
     def __init__(self, choice: str, device: torch.device, num_threads: int):
-        problem, other = None, "openvino"
-        if device.type != "cpu":
-            problem, other = f"OpenVINO is for the CPU, the device is {device}", "eager"
-        elif choice != "eager" and (reason := import_problem()):
-            problem = f"OpenVINO cannot be imported ({reason}); `pip install openvino` installs it"
-            other = "eager bf16" if cpu_bf16() else "eager"
-        if problem is not None and choice.startswith("openvino"):
-            raise ConfigError(f"runtime: expected auto or eager, got {choice!r}: {problem}")
-        if problem is not None and choice == "auto":
-            log.info("runtime: %s; %s", "eager" if other == "eager" else "eager or eager bf16", problem)
-        self._candidates = ("eager", other) if choice == "auto" else (choice,)
-        self.needs_ranges = choice == "openvino_int8"
-        self._integers = self.needs_ranges or (choice == "auto" and integer_instructions())
         self._num_threads = num_threads
+        self._is_auto = choice == "auto"
+        if self._is_auto:
+            self._backends = (load_backend(BASELINE), *_challengers(device))
+        else:
+            self._backends = (load_backend(choice),)
+            if reason := self._backends[0].available(device):
+                others = [name for name in BACKENDS if name not in AUTO_ONLY and name != choice]
+                usable = [name for name in others if load_backend(name).available(device) is None]
+                raise ConfigError(f"runtime: expected {' or '.join(['auto', *usable])}, got {choice!r}: {reason}")
+        self.needs_ranges = not self._is_auto and self._backends[0].needs_ranges
 
     def executor(self, network: nn.Module, name: str, ranges: Ranges | None = None) -> Executor:
-        """What calls `network`.
+        """Make what calls `network`.
 
         Args:
             network: in evaluation mode, float32; takes and gives tensors of four dimensions, one or a tuple of them.
             name: what to call it in messages.
-            ranges: what values its convolutions meet; None where that is not known.
+            ranges: the values that its convolutions meet; None where that is not known.
         """
-        return Executor(network, name, self._candidates, self._num_threads, ranges if self._integers else None)
+        backends = self._backends
+        if self._is_auto:
+            challengers = [one for one in backends[1:] if ranges is not None or not one.needs_ranges]
+            backends = (backends[0], *challengers[:1])
+        return Executor(network, name, backends, self._num_threads, ranges)
+
+
+def _challengers(device: torch.device) -> tuple[Backend, ...]:
+    """The backends that `auto` may try, best first. Logs why others than the usual ones are left."""
+    preferred = [load_backend(name) for name in PREFERENCE]
+    reasons = [reason for one in preferred if (reason := one.available(device))]
+    found = tuple(one for one in preferred if one.available(device) is None and one.is_worth_trying())
+    if preferred[0].available(device):
+        log.info("runtime: %s; %s", " or ".join([BASELINE, *(one.name for one in found)]), reasons[0])
+    return found
 
 
 class Executor:
     """A network that can be called, from several threads at once. What it returns, nobody else writes to.
 
+    Args:
+        network: see `Runtime.executor`.
+        name: what to call it in messages.
+        backends: one; or the baseline and one that has to be clearly faster to be taken.
+        num_threads: of the CPU, 1 or more.
+        ranges: activation ranges; used by backends that need them.
+
     Attributes:
         network: the module itself.
-        runtime: what executes it: "eager", "eager bf16", "openvino bf16", "openvino f32", "openvino int8 bf16" or
-            "openvino int8 f32", the latter for everything but convolutions; None while nothing is chosen yet.
+        runtime: what executes it, as its backend calls it ("eager", "openvino bf16", ...); None while nothing is
+            chosen yet.
     """
 
     def __init__(
         self,
         network: nn.Module,
         name: str,
-        candidates: tuple[str, ...],
+        backends: tuple[Backend, ...],
         num_threads: int,
         ranges: Ranges | None = None,
     ):
         self.network = network
-        self.runtime: str | None = "eager" if set(candidates) == {"eager"} else None
+        self.runtime: str | None = None
         self._name = name
-        self._candidates = candidates
+        self._backends = backends
         self._num_threads = num_threads
-        self._ranges = ranges
+        self._ranges = ranges if any(backend.needs_ranges for backend in backends) else None
         self._lock = threading.Lock()
+        self._chosen: Backend | None = None
         self._compiled: dict[tuple, Compiled] = {}
-        self._rounded: Rounded | None = None
+        if len(backends) == 1 and not backends[0].fixed_shapes:
+            self._chosen = backends[0]
+            self.runtime = self._compiled_by(self._chosen, ()).runtime
 
     def __call__(self, *inputs: Tensor) -> Outputs:
         """`network(*inputs)`, each B x C x h x w, float32."""
-        if self.runtime is None:
+        if self._chosen is None:
             self._choose(inputs)
-        return self.network(*inputs) if self.runtime == "eager" else self._other_for(inputs)(*inputs)
+        return self._compiled_by(self._chosen, inputs)(*inputs)
 
     def _choose(self, inputs: tuple[Tensor, ...]) -> None:
-        other = self._other_for(inputs)
+        candidates = [self._compiled_by(backend, inputs) for backend in self._backends]
         with self._lock:
-            if self.runtime is not None:
+            if self._chosen is not None:
                 return
-            if len(self._candidates) == 1:
-                log.info("runtime of the %s: %s, as asked for", self._name, other.runtime)
-                self.runtime = other.runtime
-                return
-            eager_s, other_s = _trial(lambda: self.network(*inputs), lambda: other(*inputs))
-            runtime = other.runtime if other_s * CLEARLY < eager_s else "eager"
-            shapes = ", ".join(" x ".join(map(str, x.shape)) for x in inputs)
-            times = f"eager took {eager_s * 1e3:.1f} ms, {other.runtime} {other_s * 1e3:.1f} ms ({shapes})"
-            log.info("runtime of the %s: %s; %s", self._name, runtime, times)
-            self.runtime = runtime
-            if runtime == "eager":
-                self._compiled, self._rounded = {}, None
+            best = candidates[-1]
+            if len(candidates) == 1:
+                log.info("runtime of the %s: %s, as asked for", self._name, best.runtime)
+            else:
+                seconds = _trial(*(lambda one=one: one(*inputs) for one in candidates))
+                best = candidates[seconds[1] * CLEARLY < seconds[0]]
+                took = [f"{one.runtime} {'took ' * (one is candidates[0])}{s * 1e3:.1f} ms"
+                        for one, s in zip(candidates, seconds, strict=True)]  # fmt: skip
+                shapes = ", ".join(" x ".join(map(str, x.shape)) for x in inputs)
+                log.info("runtime of the %s: %s; %s (%s)", self._name, best.runtime, ", ".join(took), shapes)
+            self.runtime = best.runtime
+            chosen = self._backends[candidates.index(best)]
+            self._compiled = {key: one for key, one in self._compiled.items() if key[0] == chosen.name}
+            self._chosen = chosen
 
-    def _other_for(self, inputs: tuple[Tensor, ...]) -> Compiled | Rounded:
-        """What executes it if PyTorch in float32 does not."""
-        if self._candidates[-1].startswith("openvino"):
-            return self._compiled_for(inputs)
-        with self._lock:
-            if self._rounded is None:
-                self._rounded = Rounded(self.network)
-            return self._rounded
-
-    def _compiled_for(self, inputs: tuple[Tensor, ...]) -> Compiled:
-        shapes = tuple(tuple(x.shape) for x in inputs)
-        compiled = self._compiled.get(shapes)
+    def _compiled_by(self, backend: Backend, inputs: tuple[Tensor, ...]) -> Compiled:
+        """The network as `backend` executes it for `inputs`, compiled when they are the first of their shapes."""
+        key = backend.name, *(tuple(x.shape) for x in inputs if backend.fixed_shapes)
+        compiled = self._compiled.get(key)
         if compiled is None:
             with self._lock:
-                compiled = self._compiled.get(shapes)
+                compiled = self._compiled.get(key)
                 if compiled is None:
-                    compiled = Compiled(self.network, inputs, self._num_threads, self._ranges)
+                    compiled = backend.compile(self.network, inputs, self._ranges, self._num_threads)
                     if len(self._compiled) >= MOST_SHAPES:
                         self._compiled.pop(next(iter(self._compiled)))
-                    self._compiled[shapes] = compiled
+                    self._compiled[key] = compiled
         return compiled
 
 

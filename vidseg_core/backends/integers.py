@@ -1,4 +1,4 @@
-"""Convolutions in 8 bit integers, by OpenVINO: what values they meet is measured beforehand and comes with the weights.
+"""Convolutions in 8 bit integers, by OpenVINO: the ranges of their inputs are measured beforehand, see `ModelCard`.
 
 A processor with instructions for that (VNNI, AMX) does twice as many multiplications of 8 bit integers as of bfloat16
 numbers. Weights get a step for each output channel, activations one for each tensor, so that the largest value of
@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vidseg_core.backends.backend import Ranges
+
 if TYPE_CHECKING:
     import openvino
-
-Ranges = dict[str, tuple[float, float]]
-"""The smallest and the largest value that a convolution, by its name in the network, has been given."""
 
 # What OpenVINO's PyTorch frontend puts before and behind a module's name in that of a layer.
 PREFIX, SUFFIX = "__module.network.", "/"
@@ -28,7 +27,7 @@ LEVELS, WEIGHT_LEVELS = 256, 255
 
 @contextmanager
 def measured(network: nn.Module) -> Iterator[Ranges]:
-    """What values the network's convolutions meet from now on, filled in while it is called."""
+    """Measure the values that the network's convolutions meet; filled in whenever it is called inside the context."""
     ranges: Ranges = {}
 
     def look(name: str):

@@ -1,4 +1,9 @@
-"""Networks compiled by OpenVINO for this processor and for fixed shapes."""
+"""Networks compiled by OpenVINO for this processor and for fixed shapes.
+
+It computes in bfloat16 where the processor does, else in float32. Convolutions are computed in 8 bit integers where
+that is asked for and their activation ranges are known, see `integers.py`. Compiled networks are kept for the next
+process, see `blob_cache.py`.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +18,58 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidseg_core.backends.backend import Outputs
+from vidseg_core.backends.backend import Outputs, Ranges
 from vidseg_core.backends.blob_cache import cache_directory, key_of, store_blob
-from vidseg_core.backends.integers import Ranges, quantize
+from vidseg_core.backends.cpu_features import integer_instructions
+from vidseg_core.backends.integers import quantize
 
 if TYPE_CHECKING:
     import openvino
 
 log = logging.getLogger(__name__)
+
+
+class OpenVINO:
+    """OpenVINO on the CPU, in bfloat16 where the processor has that, else in float32."""
+
+    name = "openvino"
+    needs_ranges = False
+    fixed_shapes = True
+
+    def available(self, device: torch.device) -> str | None:
+        """Return None where the device is the CPU and OpenVINO is installed, else the reason."""
+        if device.type != "cpu":
+            return f"OpenVINO is for the CPU, the device is {device}"
+        if problem := _import_problem():
+            return f"OpenVINO cannot be imported ({problem}); `pip install openvino` installs it"
+        return None
+
+    def is_worth_trying(self) -> bool:
+        """Return True."""
+        return True
+
+    def compile(
+        self, network: nn.Module, inputs: tuple[Tensor, ...], ranges: Ranges | None, num_threads: int
+    ) -> Compiled:
+        """Compile the network in floating point; see `Backend.compile`."""
+        return Compiled(network, inputs, num_threads)
+
+
+class OpenVINOIntegers(OpenVINO):
+    """OpenVINO on the CPU, convolutions in 8 bit integers where their activation ranges are known."""
+
+    name = "openvino_int8"
+    needs_ranges = True
+
+    def is_worth_trying(self) -> bool:
+        """Return whether the processor has instructions for 8 bit integers."""
+        return integer_instructions()
+
+    def compile(
+        self, network: nn.Module, inputs: tuple[Tensor, ...], ranges: Ranges | None, num_threads: int
+    ) -> Compiled:
+        """Compile the network, its convolutions in integers; see `Backend.compile`."""
+        return Compiled(network, inputs, num_threads, ranges)
 
 
 class Compiled:
@@ -79,7 +128,7 @@ class _ChannelsLast(nn.Module):
 def load(
     core: openvino.Core, network: nn.Module, inputs: tuple[Tensor, ...], options: dict, ranges: Ranges | None
 ) -> openvino.CompiledModel:
-    """From the cache, or else compiled and put there."""
+    """Load a compiled network from the cache, or else compile it and put it there."""
     path = cache_directory() / f"{key_of(core, network, inputs, options, ranges)}.blob"
     if path.is_file():
         try:
@@ -103,7 +152,7 @@ def load(
 
 
 def _convert(network: nn.Module, inputs: tuple[Tensor, ...]) -> openvino.Model:
-    """With the frontend itself: `openvino.convert_model` reports its use over the network, which no vehicle wants."""
+    """Convert a network by the frontend itself: `openvino.convert_model` reports its use over the network."""
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
@@ -125,7 +174,7 @@ def _core() -> openvino.Core:
     return openvino.Core()
 
 
-def import_problem() -> str | None:
+def _import_problem() -> str | None:
     try:
         import openvino  # noqa: F401
     except ImportError as error:

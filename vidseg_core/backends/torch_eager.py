@@ -1,4 +1,4 @@
-"""Networks executed by PyTorch as they stand."""
+"""Networks executed by PyTorch as they stand, in float32 or in bfloat16."""
 
 from __future__ import annotations
 
@@ -7,11 +7,70 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from vidseg_core.backends.backend import Outputs
+from vidseg_core.backends.backend import Outputs, Ranges
+from vidseg_core.backends.cpu_features import cpu_bf16
+
+
+class Eager:
+    """PyTorch in float32, on every device."""
+
+    name = "eager"
+    needs_ranges = False
+    fixed_shapes = False
+
+    def available(self, device: torch.device) -> str | None:
+        """Return None: it is available everywhere."""
+        return None
+
+    def is_worth_trying(self) -> bool:
+        """Return True."""
+        return True
+
+    def compile(
+        self, network: nn.Module, inputs: tuple[Tensor, ...], ranges: Ranges | None, num_threads: int
+    ) -> AsItStands:
+        """Wrap the network; see `Backend.compile`."""
+        return AsItStands(network)
+
+
+class EagerBFloat16:
+    """PyTorch in bfloat16, on processors that multiply such numbers themselves."""
+
+    name = "eager bf16"
+    needs_ranges = False
+    fixed_shapes = False
+
+    def available(self, device: torch.device) -> str | None:
+        """Return None for a CPU with instructions for bfloat16, else the reason."""
+        if device.type != "cpu":
+            return f"eager bf16 is for the CPU, the device is {device}"
+        return None if cpu_bf16() else "the processor has no instructions for bfloat16"
+
+    def is_worth_trying(self) -> bool:
+        """Return True."""
+        return True
+
+    def compile(
+        self, network: nn.Module, inputs: tuple[Tensor, ...], ranges: Ranges | None, num_threads: int
+    ) -> Rounded:
+        """Copy the network, rounded to bfloat16; see `Backend.compile`."""
+        return Rounded(network)
+
+
+class AsItStands:
+    """A network, called by PyTorch."""
+
+    runtime = "eager"
+
+    def __init__(self, network: nn.Module):
+        self._network = network
+
+    def __call__(self, *inputs: Tensor) -> Outputs:
+        return self._network(*inputs)
 
 
 class Rounded:
-    """A network in bfloat16, executed by PyTorch."""
+    """A copy of a network in bfloat16, called by PyTorch."""
 
     runtime = "eager bf16"
 

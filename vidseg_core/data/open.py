@@ -7,8 +7,8 @@ from pathlib import Path
 from vidseg_core.classes import ClassTable
 from vidseg_core.data.folder import FolderSource, _Truth
 from vidseg_core.data.source import DEFAULT_RATE_HZ, Source
+from vidseg_core.data.street_source import StreetSource
 from vidseg_core.errors import SourceError
-from vidseg_core.street_source import StreetSource
 
 BAG_SUFFIXES = (".mcap", ".db3")
 

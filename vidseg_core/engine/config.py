@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from vidseg_core.backends import RUNTIMES
 from vidseg_core.errors import ConfigError
 from vidseg_core.kernels import PADDINGS
 
@@ -13,7 +14,6 @@ DIS_PRESETS = ("fine", "ultrafast", "fast", "medium")
 GRID_STRIDES = (2, 4, 8)
 # Without a `grid_stride`, images of at most so many pixels get 2.
 FINE_GRID_PIXELS = 320_000
-RUNTIMES = ("auto", "eager", "openvino", "openvino_int8")
 SCHEDULES = ("fixed", "adaptive")
 KEY_FRAMES = ("sync", "async")
 DEFAULT_WEIGHTS = "camvid-swiftnet-r18"

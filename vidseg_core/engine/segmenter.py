@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vidseg_core.backends.backend import Ranges
 from vidseg_core.backends.choose import Runtime
-from vidseg_core.backends.integers import Ranges
 from vidseg_core.engine.geometry import network_size
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.frame import Frame

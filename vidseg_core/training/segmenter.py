@@ -18,7 +18,8 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from vidseg_core import distributed
-from vidseg_core.backends.integers import Ranges, measured
+from vidseg_core.backends.backend import Ranges
+from vidseg_core.backends.integers import measured
 from vidseg_core.errors import CheckpointError, ConfigError, VidsegError
 from vidseg_core.evaluation.metrics.confusion import ConfusionMatrix
 from vidseg_core.evaluation.metrics.images import evaluate_images

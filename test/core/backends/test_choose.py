@@ -1,3 +1,4 @@
+import importlib
 import logging
 import os
 import subprocess
@@ -9,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from vidseg_core.backends import blob_cache, choose, openvino
+from vidseg_core import backends
+from vidseg_core.backends import blob_cache, openvino, torch_eager
 from vidseg_core.backends.blob_cache import cache_directory
 from vidseg_core.backends.choose import Runtime
 from vidseg_core.errors import ConfigError
@@ -154,7 +156,7 @@ def test_auto_takes_the_faster_one_and_says_so_once(caplog, monkeypatch, seconds
 def test_without_openvino_it_is_eager_with_the_reason(monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.setattr(choose, "cpu_bf16", lambda: False)
+    monkeypatch.setattr(torch_eager, "cpu_bf16", lambda: False)
     net = executor("auto")
     assert net.runtime == "eager"
     assert net(*tensors())[0].shape == (1, 5, 16, 24)
@@ -173,7 +175,7 @@ class SlowInFloat32(Slow):
 def test_without_openvino_a_processor_with_bfloat16_computes_in_that_if_it_is_faster(monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.setattr(choose, "cpu_bf16", lambda: True)
+    monkeypatch.setattr(torch_eager, "cpu_bf16", lambda: True)
     net, x = executor("auto", SlowInFloat32(0.05)), torch.full((1, 1, 8, 8), 0.3)
     y = net(x)
     assert net.runtime == "eager bf16" and y.dtype == torch.float32
@@ -195,3 +197,53 @@ def test_the_cache_is_where_the_user_keeps_such_things(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_directory() == tmp_path / ".cache" / "vidseg" / "openvino"
+
+
+class Doubling:
+    """A backend that gives twice what the network does."""
+
+    name, needs_ranges, fixed_shapes = "doubling", False, False
+
+    def available(self, device):
+        return None if device.type == "cpu" else "it is for the CPU"
+
+    def is_worth_trying(self):
+        return True
+
+    def compile(self, network, inputs, ranges, num_threads):
+        def doubled(*inputs):
+            return 2 * network(*inputs)
+
+        doubled.runtime = f"doubling on {num_threads}"
+        return doubled
+
+
+def test_a_backend_is_added_by_one_entry_and_chosen_by_its_name(monkeypatch):
+    monkeypatch.setattr(torch_eager, "Doubling", Doubling, raising=False)
+    monkeypatch.setitem(backends.BACKENDS, "doubling", ("torch_eager", "Doubling"))
+    net = executor("doubling", nn.Identity())
+    assert net.runtime == "doubling on 2"
+    assert net(torch.ones(1, 1, 2, 2)).sum() == 8
+    with pytest.raises(ConfigError, match="expected auto or eager, got 'doubling': it is for the CPU"):
+        Runtime("doubling", torch.device("cuda"), 1)
+    with pytest.raises(ConfigError, match="runtime: expected one of auto, eager, .*doubling, got 'tripling'"):
+        executor("tripling")
+
+
+def test_names_of_runtimes_need_no_pytorch():
+    code = "import sys; from vidseg_core.backends import RUNTIMES; print(*RUNTIMES, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["auto", "eager", "openvino", "openvino_int8", "False"]
+
+
+def test_code_outside_networks_is_part_of_the_key(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    source = "from torch import nn\n\nclass Outside(nn.Module):\n    def forward(self, x):\n        return x * {}\n"
+    digests = []
+    for factor in (2, 3):
+        (tmp_path / "outside.py").write_text(source.format(factor))
+        monkeypatch.delitem(sys.modules, "outside", raising=False)
+        kinds = frozenset({importlib.import_module("outside").Outside})
+        digests.append(blob_cache._source_digest(kinds))
+    assert digests[0] != digests[1]
+    assert blob_cache._source_digest(kinds) == digests[1]

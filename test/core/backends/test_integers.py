@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vidseg_core.backends import choose
+from vidseg_core.backends import openvino
 from vidseg_core.backends.choose import Runtime
 from vidseg_core.backends.integers import measured
 from vidseg_core.engine.build import build_engine
@@ -138,7 +138,7 @@ def test_ranges_of_another_network(network, pictures):
 def test_auto_uses_integers_where_the_processor_has_instructions_for_them(network, monkeypatch):
     ranges = {"left": (0.0, 1.0)}
     for can, given in ((True, ranges), (False, None)):
-        monkeypatch.setattr(choose, "integer_instructions", lambda can=can: can)
+        monkeypatch.setattr(openvino, "integer_instructions", lambda can=can: can)
         assert executor(network, ranges, "auto")._ranges == given
         assert executor(network, ranges, "openvino")._ranges is None
         assert executor(network, ranges)._ranges == ranges
