@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import math
 import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from queue import SimpleQueue
 
 _pool: Pool | None = None
@@ -27,12 +29,68 @@ log = logging.getLogger(__name__)
 
 
 def available_threads() -> int:
-    """Processors this process may run on."""
-    return len(os.sched_getaffinity(0))
+    """Count the processors that this process may keep busy, 1 or more.
+
+    The smallest of: the processors that it may run on; the CPU quota of its control groups, rounded down, since threads
+    beyond a quota make the kernel stop all of them for the rest of each period; OMP_NUM_THREADS, which Ray, Slurm and
+    torchrun set for each of many processes on one machine.
+    """
+    limits = (len(os.sched_getaffinity(0)), cpu_quota(), _environment_threads())
+    return max(1, math.floor(min(limit for limit in limits if limit is not None)))
+
+
+def cpu_quota(membership: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Read the CPU time per unit of time that control groups allow this process; None for no limit.
+
+    Args:
+        membership: lines `hierarchy:controllers:path`, see cgroups(7).
+        root: where control groups are mounted, version 1 or 2.
+    """
+    try:
+        lines = membership.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    quotas = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            mounts, read = (root, root / "unified"), _quota_v2
+        elif "cpu" in controllers.split(","):
+            mounts, read = (root / controllers, root / "cpu"), _quota_v1
+        else:
+            continue
+        # Groups above limit it, too. In a container the path may be the host's: then only the mount itself is there.
+        group = Path(path.lstrip("/"))
+        quotas += [read(mount / part) for mount in mounts for part in (group, *group.parents)]
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _quota_v2(group: Path) -> float | None:
+    try:
+        quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _quota_v1(group: Path) -> float | None:
+    try:
+        quota, period = (
+            int((group / f"cpu.cfs_{name}_us").read_text(encoding="ascii")) for name in ("quota", "period")
+        )
+        return quota / period if quota > 0 else None  # -1 is no limit
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def _environment_threads() -> int | None:
+    """Read OMP_NUM_THREADS; of a list for nested levels the first. OpenMP ignores what is no number above 0, too."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None
 
 
 def set_num_threads(num_threads: int = 0) -> int:
-    """Set the budget for the whole process; 0 means every processor available. Returns the budget.
+    """Set the budget for the whole process; 0 takes `available_threads`. Returns the budget.
 
     Raises:
         ValueError: negative.

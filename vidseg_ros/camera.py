@@ -55,7 +55,10 @@ class Camera:
         self._log = node.get_logger().get_child(settings.name.replace("/", ".")) if settings.name else node.get_logger()
         self._prefix = f"{settings.name}/" if settings.name else ""
         self._compressed = settings.image_transport == "compressed"
-        self.topic = node.resolve_topic_name(f"{self._prefix}image_raw") + ("/compressed" if self._compressed else "")
+        # As image_transport has it: the name that image_raw was remapped to, and the transport behind it.
+        images = node.resolve_topic_name(f"{self._prefix}image_raw")
+        self._subscribed = f"{images}/compressed" if self._compressed else f"{self._prefix}image_raw"
+        self.topic = node.resolve_topic_name(self._subscribed)  # that name may be remapped itself
         self._classes = engine.classes
         self._stream = engine.stream(settings.ego_mask, phase=phase)
         self._mailbox = mailbox
@@ -82,7 +85,7 @@ class Camera:
         self._subscription = subscribe_raw(
             self._node,
             CompressedImage if self._compressed else Image,
-            self.topic if self._compressed else f"{self._prefix}image_raw",
+            self._subscribed,
             self._on_message,
             self._on_lost,
             self._on_incompatible,

@@ -28,7 +28,7 @@ from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool, Trigger
 
 from vidseg_core.errors import VidsegError
-from vidseg_ros import parameters
+from vidseg_ros import parameters, transport
 from vidseg_ros.camera import Camera
 from vidseg_ros.diagnostics import device_name
 from vidseg_ros.engine import build_engine, warm_up
@@ -176,6 +176,8 @@ class VidsegNode(LifecycleNode):
         ]
         if unknown := parameters.undeclared(self):
             self.get_logger().warning(f"given, but no parameters of this node: {', '.join(unknown)}")
+        if transport.uses_profile() and (shortage := transport.shared_memory_shortage()):
+            self.get_logger().warning(shortage)
         topics = ", ".join(camera.topic for camera in made.cameras)
         self.get_logger().info(f"{len(engine.classes)} classes on {made.hardware_id}; subscribed to {topics}")
 

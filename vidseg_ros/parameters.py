@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import ParameterUninitializedException
+from rclpy.exceptions import ParameterNotDeclaredException, ParameterUninitializedException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -383,7 +383,9 @@ def values_of(node: Node, changes: Iterable[Parameter] = ()) -> dict[str, Any]:
             try:
                 values[name] = node.get_parameter(name).value
             except ParameterUninitializedException:
-                continue  # a camera without a value of its own
+                # A camera without a value of its own; or an empty list in a parameter file, which has no type.
+                if name in DECLARATIONS:
+                    values[name] = DECLARATIONS[name].default
     # A camera's own parameter is declared without a value.
     given = {one.name: one.value for one in changes if declaration_of(one.name) is not None and one.value is not None}
     return values | given
@@ -496,7 +498,10 @@ def _literal(value: Any) -> str:
 
 
 def _cameras_of(node: Node) -> tuple[str, ...]:
-    return tuple(name for name in node.get_parameter("cameras").value if name) if node.has_parameter("cameras") else ()
+    try:
+        return tuple(name for name in node.get_parameter("cameras").value if name)
+    except (ParameterNotDeclaredException, ParameterUninitializedException):  # the latter: `cameras: []` in a file
+        return ()
 
 
 if __name__ == "__main__":

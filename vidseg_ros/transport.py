@@ -14,6 +14,12 @@ from typing import Any
 
 from vidseg_core.resources import resource
 
+SHARED_MEMORY = "/dev/shm"
+SEGMENT_BYTES = 64 << 20
+"""Shared memory of each process that sends images, `segment_size` in the profile."""
+LEAST_BYTES = 2 * SEGMENT_BYTES + (16 << 20)
+"""Shared memory for a camera driver, the node, and the ports of both."""
+
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 """Where Fast DDS looks for a profile: in ROS 2 Kilted and later, and before."""
 
@@ -24,6 +30,11 @@ _SHARED_MEMORY = (
     "With Fast DDS, start the camera driver's process with FASTDDS_DEFAULT_PROFILES_FILE={profile} "
     "(before ROS 2 Kilted FASTRTPS_DEFAULT_PROFILES_FILE): shared memory belongs to the sender, and its default size "
     "holds no large image. Containers need a common /dev/shm (`docker run --ipc=host`) and the same user."
+)
+_TOO_SMALL = (
+    "{path} is too small: it has {has:.0f} MiB, a camera driver and the node need {needs:.0f} MiB, "
+    "{missing:.0f} MiB more (64 MiB for each process that sends images). Enlarge it: `docker run --shm-size=256m`, or "
+    "`--ipc=host`."
 )
 NO_FRAMES = "{topic}: a publisher is there, but no frame has come for {seconds:g} s. " + _SHARED_MEMORY
 LOW_RATE = "{topic}: {actual:.1f} Hz come in, {wanted:.1f} Hz are wanted. If the camera sends more: " + _SHARED_MEMORY
@@ -52,5 +63,31 @@ def profile_environment(environ: Mapping[str, str] = os.environ) -> dict[str, st
 
 
 def warning(text: str, **values: Any) -> str:
-    """One of the texts above with its values, for instance `warning(NO_FRAMES, topic="/image_raw", seconds=2)`."""
-    return text.format(profile=profile_path(), **values)
+    """Fill one of the texts above, for instance `warning(NO_FRAMES, topic="/image_raw", seconds=2)`.
+
+    Advice to use the profile is followed by what keeps it from working, where that is so.
+    """
+    filled = text.format(profile=profile_path(), **values)
+    shortage = shared_memory_shortage() if _SHARED_MEMORY in text else None
+    return filled if shortage is None else f"{shortage} {filled}"
+
+
+def uses_profile(environ: Mapping[str, str] = os.environ) -> bool:
+    """Return True if this environment has Fast DDS take the package's profile."""
+    return str(profile_path()) in {environ.get(name) for name in PROFILE_VARIABLES}
+
+
+def shared_memory_shortage(path: str = SHARED_MEMORY) -> str | None:
+    """Say by how much shared memory is too small for the profile; None where it is large enough.
+
+    Fast DDS cannot make its segment then, and goes on without shared memory. Docker's default is 64 MB.
+    """
+    try:
+        system = os.statvfs(path)
+    except OSError as error:
+        return f"{path} cannot be used ({error.strerror}), and Fast DDS sends no large image without shared memory."
+    has = system.f_blocks * system.f_frsize
+    if has >= LEAST_BYTES:
+        return None
+    mib = {"has": has / 2**20, "needs": LEAST_BYTES / 2**20, "missing": (LEAST_BYTES - has) / 2**20}
+    return _TOO_SMALL.format(path=path, **mib)

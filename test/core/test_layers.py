@@ -20,7 +20,7 @@ LEVELS = (
     {"kernels"},
     {"networks", "data", "overlay"},
     {"street"},
-    {"frame", "classes", "errors", "resources", "threads", "distributed", "__init__"},
+    {"frame", "classes", "errors", "resources", "threads", "distributed", "kernel_cache", "__init__"},
 )
 LEVEL = {unit: len(LEVELS) - i for i, units in enumerate(LEVELS) for unit in units}
 SOURCES = sorted(CORE.rglob("*.py"))

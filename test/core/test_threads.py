@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vidseg_core import threads
-from vidseg_core.threads import BANDS_EACH, Pool, available_threads, over_rows, set_num_threads
+from vidseg_core.threads import BANDS_EACH, Pool, available_threads, cpu_quota, over_rows, set_num_threads
 
 needs_two = pytest.mark.skipif(available_threads() < 2, reason="needs two processors")
 
@@ -55,6 +55,71 @@ def test_bands_make_up_all_rows(restored, num_threads):
 def test_the_budget_is_torch_s_too(restored):
     assert set_num_threads(1) == 1 and torch.get_num_threads() == 1
     assert set_num_threads(0) == available_threads() == torch.get_num_threads()
+
+
+@pytest.mark.parametrize(
+    ("given", "budget"),
+    [("1", 1), ("2", 2), (" 2 ", 2), ("2,1", 2), ("64", 3), ("0", 3), ("-1", 3), ("many", 3), ("", 3), (None, 3)],
+)
+def test_the_environment_gives_a_budget(given, budget, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})
+    monkeypatch.setattr(threads, "cpu_quota", lambda: None)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    assert available_threads() == budget
+
+
+def test_zero_takes_the_budget_of_the_environment(restored, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert set_num_threads(0) == 1 == torch.get_num_threads()
+    assert set_num_threads(2) == 2  # whoever names a number has it
+    monkeypatch.delenv("OMP_NUM_THREADS")
+
+
+@pytest.mark.parametrize(("quota", "budget"), [(None, 8), (16.0, 8), (2.0, 2), (2.5, 2), (0.5, 1)])
+def test_a_quota_is_a_budget(quota, budget, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "cpu_quota", lambda: quota)
+    assert available_threads() == budget
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "quota"),
+    [
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, None),
+        ("0::/\n", {}, None),
+        ("0::/\n", {"cpu.max": "nonsense"}, None),
+        ("0::/user/job\n", {"user/cpu.max": "200000 100000", "user/job/cpu.max": "max 100000"}, 2.0),
+        ("0::/user/job\n", {"user/cpu.max": "400000 100000", "user/job/cpu.max": "50000 50000"}, 1.0),
+        ("0::/docker/4711\n", {"cpu.max": "100000 100000"}, 1.0),  # the host's path, in a container
+        (
+            "4:cpu,cpuacct:/\n",
+            {"cpu,cpuacct/cpu.cfs_quota_us": "300000", "cpu,cpuacct/cpu.cfs_period_us": "100000"},
+            3.0,
+        ),
+        ("4:cpu,cpuacct:/job\n", {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3.0),
+        ("4:cpu:/\n", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None),
+        ("5:cpuset:/\n4:memory:/\n", {"cpuset/cpu.cfs_quota_us": "1", "cpuset/cpu.cfs_period_us": "1"}, None),
+        (
+            "4:cpu,cpuacct:/job\n0::/job\n",
+            {"cpu/job/cpu.cfs_quota_us": "100000", "cpu/job/cpu.cfs_period_us": "50000", "unified/cpu.max": "max 1"},
+            2.0,
+        ),
+    ],
+)
+def test_quotas_of_control_groups(membership, files, quota, tmp_path):
+    (tmp_path / "membership").write_text(membership)
+    for name, text in files.items():
+        (tmp_path / "mount" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mount" / name).write_text(text)
+    assert cpu_quota(tmp_path / "membership", tmp_path / "mount") == quota
+
+
+def test_a_system_without_control_groups_has_no_quota(tmp_path):
+    assert cpu_quota(tmp_path / "absent", tmp_path) is None
 
 
 def test_what_a_kernel_raises_in_a_thread(restored):

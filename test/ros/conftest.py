@@ -64,9 +64,10 @@ def process(ros_environment, checkout):
     """Starts the node as a process of its own: parameters as `name:=value`, or another script in its place."""
     started = []
 
-    def start(*parameters, script=None, namespace="/outside"):
+    def start(*parameters, script=None, namespace="/outside", files=()):
         command = ["-m", "vidseg_ros.node"] if script is None else ["-c", script]
         given = [part for parameter in parameters for part in ("-p", parameter)]
+        given += [part for file in files for part in ("--params-file", str(file))]
         arguments = [sys.executable, *command, "--ros-args", "-r", f"__ns:={namespace}", *given]
         started.append(subprocess.Popen(arguments, cwd=checkout, stderr=subprocess.PIPE, text=True))
         return started[-1]

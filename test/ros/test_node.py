@@ -16,6 +16,7 @@ from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 from vidseg_core.classes import load_classes  # noqa: E402
 from vidseg_ros import outputs, parameters  # noqa: E402
+from vidseg_ros.node import VidsegNode  # noqa: E402
 
 ALL = ("labels", "overlay", "labels_color", "confidence")
 EXIT_S = 120
@@ -262,6 +263,35 @@ def test_a_camera_that_cannot_be_made_takes_the_others_with_it(rig, ros, tmp_pat
 def test_a_self_activating_node_ends_when_it_cannot(rig, ros, tmp_path):
     with rig.Rig(ros, weights=str(tmp_path / "absent"), num_threads=1) as bench:
         assert bench.node.exit_code == 1
+
+
+def test_an_empty_list_of_cameras_is_one_camera(rig, process, tmp_path):
+    """A parameter file cannot give an empty list a type, and rclpy leaves such a parameter without a value."""
+    file = tmp_path / "parameters.yaml"
+    file.write_text("/**:\n  ros__parameters:\n    engine: pass_through\n    cameras: []\n")
+    one = process("watchdog_s:=60.0", files=[file])
+    rig.read_until(one, "subscribed to /outside/image_raw")
+
+
+@pytest.mark.parametrize(
+    ("remapped", "topic"),
+    [
+        (("image_raw/compressed", "/cam/jpeg"), "/cam/jpeg"),
+        (("image_raw", "/cam/image"), "/cam/image/compressed"),
+        (("image_raw", "image_raw"), "/inside/image_raw/compressed"),
+    ],
+)
+def test_a_compressed_topic_is_named_as_it_is_subscribed_to(ros, remapped, topic):
+    arguments = ["--ros-args", "-r", "__ns:=/inside", "-r", ":=".join(remapped)]
+    arguments += ["-p", "engine:=pass_through", "-p", "autostart:=false", "-p", "image_transport:=compressed"]
+    node = VidsegNode(cli_args=arguments)
+    try:
+        node.trigger_configure()
+        [camera] = node.cameras
+        assert camera.topic == topic and [one.topic_name for one in node.subscriptions] == [topic]
+    finally:
+        node.release()
+        node.destroy_node()
 
 
 def test_services(rig, ros):

@@ -130,3 +130,38 @@ def test_warnings_name_the_remedy(text, values, said):
 def test_the_remedy_for_incompatible_qos_names_the_parameters():
     message = transport.warning(transport.INCOMPATIBLE_QOS, topic="/image_raw", policy="RELIABILITY")
     assert "(RELIABILITY)" in message and "qos_overrides./image_raw.subscription.reliability" in message
+
+
+class Statvfs:
+    f_frsize = 4096
+
+    def __init__(self, mib):
+        self.f_blocks = mib * 256
+
+
+@pytest.mark.parametrize(("mib", "missing"), [(32, 112), (64, 80), (143, 1), (144, None), (256, None)])
+def test_shared_memory_that_is_too_small_is_told_with_what_is_missing(mib, missing, monkeypatch):
+    monkeypatch.setattr(os, "statvfs", lambda path: Statvfs(mib))
+    said = transport.shared_memory_shortage()
+    message = transport.warning(transport.NO_FRAMES, topic="/image_raw", seconds=2.0)
+    if missing is None:
+        assert said is None and "too small" not in message
+        return
+    assert f"/dev/shm is too small: it has {mib} MiB" in said and f"need 144 MiB, {missing} MiB more" in said
+    assert "--shm-size=256m" in said and message.startswith(said) and "no frame has come for 2 s" in message
+    assert "too small" not in transport.warning(transport.INCOMPATIBLE_QOS, topic="/image_raw", policy="RELIABILITY")
+
+
+def test_a_system_without_shared_memory():
+    assert "cannot be used (No such file or directory)" in transport.shared_memory_shortage("/absent")
+
+
+def test_what_the_profile_takes_is_what_is_reckoned_with():
+    text = transport.profile_path().read_text(encoding="utf-8")
+    assert f"<segment_size>{transport.SEGMENT_BYTES}</segment_size>" in text
+
+
+def test_whether_the_profile_is_in_use():
+    path = str(transport.profile_path())
+    assert all(transport.uses_profile({name: path}) for name in transport.PROFILE_VARIABLES)
+    assert not transport.uses_profile({}) and not transport.uses_profile({"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"})
