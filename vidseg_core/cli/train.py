@@ -186,9 +186,9 @@ def _add_refine(networks) -> None:
 
 
 def _train_refine(args: argparse.Namespace) -> int:
-    from vidseg_core.engine.build import check_table
-    from vidseg_core.models.checkpoint import load_swiftnet
-    from vidseg_core.models.files import checksum, read_metadata
+    from vidseg_core.errors import CheckpointError
+    from vidseg_core.models.architectures import SEGMENTER
+    from vidseg_core.models.open import open_model
     from vidseg_core.models.registry import find_weights
     from vidseg_core.training.augment import Augmentation
     from vidseg_core.training.refinement import RefineTraining, train_refine
@@ -204,16 +204,17 @@ def _train_refine(args: argparse.Namespace) -> int:
     device = _device(args.device)
     use_threads(args.threads)
     mix = _mix(args, config.hold_back)
-    path = find_weights(args.weights)
-    segmenter = load_swiftnet(path)
-    check_table(path, segmenter.num_classes, mix.classes)
-    scale = args.input_scale or read_metadata(path).get("input_scale") or 1.0
+    model = open_model(args.weights, SEGMENTER)
+    model.check_classes(mix.classes)
+    if not model.card.input.is_default_normalisation:
+        raise CheckpointError(f"{model.path}: expected pictures normalised as in training, found {model.card.input}")
+    scale = args.input_scale or model.card.input.scale or 1.0
     init = find_weights(args.init) if args.init else None
     return _watched(
         args.output,
         lambda command, report: train_refine(
-            mix, segmenter, config, args.output, input_scale=scale, device=device, workers=args.workers,
-            segmenter_record={"file": path.name, "sha256": checksum(path, "sha256")}, init=init, resume=args.resume,
+            mix, model.networks[SEGMENTER], config, args.output, input_scale=scale, device=device, workers=args.workers,
+            segmenter_record={"file": model.path.name, "sha256": model.card.checksum}, init=init, resume=args.resume,
             command=command, report=report,
         ),
     )  # fmt: skip

@@ -183,16 +183,15 @@ def calibrate_weights(args, records) -> int:
 
     from vidseg_core.backends.integers import measured
     from vidseg_core.data.open import open_source
-    from vidseg_core.engine.geometry import network_size
-    from vidseg_core.engine.segmenter import load_network
-    from vidseg_core.kernels.resample import network_input
-    from vidseg_core.models.files import read_metadata
-    from vidseg_core.models.registry import find_weights
+    from vidseg_core.engine.segmenter import NetworkSegmenter, ready
+    from vidseg_core.models.architectures import SEGMENTER
+    from vidseg_core.models.open import open_model
 
     check_target(args.target)
-    path = find_weights(args.source, records)
-    network = load_network(path, torch.device("cpu"))
-    scale = args.scale or read_metadata(path).get("input_scale") or 1.0
+    model, device = open_model(args.source, SEGMENTER, records), torch.device("cpu")
+    network = ready(model.networks[SEGMENTER], device)
+    scale = args.scale or model.card.input.scale or 1.0
+    segment = NetworkSegmenter(network, scale, device, input=model.card.input)
     chosen = [(source, evenly(len(source), args.count)) for source in map(open_source, args.data)]
 
     def pictures():
@@ -200,17 +199,17 @@ def calibrate_weights(args, records) -> int:
             for source, wanted in chosen:
                 for index, frame in enumerate(source):
                     if index in wanted:
-                        yield network_input(frame.image, network_size(frame.size, scale))
+                        yield frame
                         bar.update()
 
     with torch.inference_mode(), measured(network) as ranges:
         for picture in pictures():
-            network(picture)
+            segment(picture)
     count = sum(len(wanted) for _, wanted in chosen)
     calibration = {"pictures": count, "input_scale": scale}
     known = {"activation_ranges": ranges, "calibration": calibration}
     print(f"{len(ranges)} convolutions have seen {count} pictures")
-    return write_weights(args, records, path, known)
+    return write_weights(args, records, model.path, known)
 
 
 def evenly(length: int, count: int) -> set[int]:
@@ -240,21 +239,20 @@ def write_weights(args, records, source: Path, known: dict) -> int:
 
 
 def show_weights(args, records) -> int:
-    from vidseg_core.models.checkpoint import identify
-    from vidseg_core.models.files import checksum, read_metadata, read_tensors
-    from vidseg_core.models.registry import find_weights, record_of
+    from vidseg_core.models.architectures import identify
+    from vidseg_core.models.files import read_file
+    from vidseg_core.models.registry import find_weights, record_with
 
     path = find_weights(args.file, records)
-    tensors = read_tensors(path)
-    record = record_of(path, records)
-    metadata = read_metadata(path)
+    file = read_file(path)
+    architecture, record, metadata = identify(file.tensors), record_with(file.checksums, records), file.metadata
     found = {
         "file": str(path),
         "bytes": path.stat().st_size,
-        "sha256": checksum(path, "sha256"),
-        "architecture": identify(tensors),
-        "tensors": len(tensors),
-        "values": sum(tensor.numel() for tensor in tensors.values()),
+        "sha256": file.checksums["sha256"],
+        "architecture": architecture.name if architecture else None,
+        "tensors": len(file.tensors),
+        "values": sum(tensor.numel() for tensor in file.tensors.values()),
         "registered_as": record.name if record else None,
         "licence": record.licence if record else None,
         "metadata": metadata,

@@ -1,7 +1,8 @@
-"""From a configuration to networks, and from networks to streams."""
+"""Build an engine from its configuration: device, threads, networks."""
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,15 +19,15 @@ from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.segmenter import Segmenter, load_segmenter, ready
 from vidseg_core.engine.stream import Networks
 from vidseg_core.errors import CheckpointError, ConfigError
-from vidseg_core.models import checkpoint
-from vidseg_core.models.files import read_classes, read_metadata
-from vidseg_core.models.registry import find_weights, record_of
-from vidseg_core.networks.flow_light import FlowLight
+from vidseg_core.models.architectures import FLOW, FLOW_LIGHT, REFINEMENT, SEGMENTER, SWNET_SEQ
+from vidseg_core.models.open import Model, open_model
+from vidseg_core.models.registry import find_weights
+from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
 from vidseg_core.threads import available_threads, set_num_threads
 
-# Of the grid that public refinement files were trained on.
+# Stride of the grid that public refinement files were trained on.
 PUBLISHED_STRIDE = 8
-# Of update networks that do not tell: an eighth of the work of a key frame that is seen at 1.5.
+# Default input scale of an update network whose card has none.
 UPDATE_SCALE = 0.5
 
 
@@ -45,49 +46,72 @@ def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, class
     beside = config.key_frames == "async" and device.type == "cpu" and segmenter is None
     num_threads = set_num_threads(_num_threads(config, beside))
     runtime = Runtime(config.runtime, device, num_threads)
-    files: dict[str, Path] = {}
+    models = _Models()
     if segmenter is None:
-        files["segmenter"] = find_weights(config.weights)
-        scale = _input_scale(files["segmenter"], config.input_scale, 1.0)
-        segmenter = load_segmenter(files["segmenter"], scale, device, runtime)
-        classes = _classes(config, files["segmenter"], segmenter.num_classes)
-    light, refine, feedback = None, None, True
+        model = models.open(config.weights, SEGMENTER)
+        segmenter = load_segmenter(model, _input_scale(model, config.input_scale, 1.0), device, runtime)
+        classes = _classes(config, model, segmenter.num_classes)
+    refinement, feedback = None, True
     if config.refine_weights is not None:
-        files["refine"] = find_weights(config.refine_weights)
-        light, refine = checkpoint.load_swnet_seq(files["refine"])
-        check_table(files["refine"], refine.num_classes, classes)
-        trained = read_metadata(files["refine"])
-        feedback = trained.get("feedback", True)  # public files do
+        refinement = models.open(config.refine_weights, REFINEMENT)
+        refinement.check_classes(classes)
+        _check_grid_input(refinement)
+        feedback = refinement.card.notes.get("feedback", True)  # public files do
         if config.refine and config.grid_stride is None:
-            config = replace(config, grid_stride=trained.get("grid_stride", PUBLISHED_STRIDE))
-    flow = _flow(config, light, files, device, runtime)
-    refine = Refinement(ready(refine, device), runtime.executor) if config.refine else None
+            config = replace(config, grid_stride=refinement.card.notes.get("grid_stride", PUBLISHED_STRIDE))
+    flow = _flow(config, refinement, models, device, runtime)
+    refine = None
+    if config.refine:
+        refine = Refinement(ready(refinement.networks[REFINEMENT], device), runtime.executor)
     updater = None
     if config.update_weights is not None:
-        files["updater"] = find_weights(config.update_weights)
-        scale = _input_scale(files["updater"], config.update_scale, UPDATE_SCALE)
-        # Even if it is the network of key frames: the two run at the same time, at sizes of their own.
-        updater = load_segmenter(files["updater"], scale, device, runtime, "update network")
-        check_table(files["updater"], updater.num_classes, classes)
+        model = models.open(config.update_weights, SEGMENTER, "updater")
+        scale = _input_scale(model, config.update_scale, UPDATE_SCALE)
+        updater = load_segmenter(model, scale, device, runtime, "update network")
+        model.check_classes(classes)
     if beside:  # late, as it has to be ended where anything fails
-        task = Task(files["segmenter"].absolute(), segmenter.input_scale, config.runtime, num_threads)
+        task = Task(models.files["segmenter"].absolute(), segmenter.input_scale, config.runtime, num_threads)
         segmenter = SegmenterProcess(task, segmenter.num_classes)
     networks = Networks(segmenter, flow, refine, device, feedback, updater)
     try:
-        return Engine(config, classes, networks, files, runtime, num_threads)
+        return Engine(config, classes, networks, models.files, runtime, num_threads)
     except ConfigError:
         if beside:
             segmenter.close()
         raise
 
 
-def _input_scale(path: Path, scale: float | None, otherwise: float) -> float:
-    """`scale`, or else the one that the network in a file was trained for, or else `otherwise`."""
-    return scale or read_metadata(path).get("input_scale") or otherwise
+class _Models:
+    """The models of an engine, each of whose files is opened once.
+
+    Attributes:
+        files: which file the network of each role came from.
+    """
+
+    def __init__(self):
+        self.files: dict[str, Path] = {}
+        self._opened: dict[Path, Model] = {}
+
+    def open(self, name_or_path: str | Path, kind: str, role: str | None = None) -> Model:
+        """Open a model that brings a network of `kind`, for `role`, by default that of the same name.
+
+        A file that is asked for again gives networks of their own: they may run at the same time, at other sizes.
+        """
+        path = find_weights(name_or_path)
+        self.files[role or kind] = path
+        if path in self._opened and kind in self._opened[path].networks:
+            return deepcopy(self._opened[path])
+        self._opened[path] = open_model(path, kind)
+        return self._opened[path]
+
+
+def _input_scale(model: Model, scale: float | None, default: float) -> float:
+    """`scale`, or else the one that the model was trained at, or else `default`."""
+    return scale or model.card.input.scale or default
 
 
 def _num_threads(config: EngineConfig, beside: bool) -> int:
-    """The budget.
+    """Thread budget of the streams.
 
     A segmenter in a process of its own stands still while a stream is at a frame: each has everything. Stream and
     segmenter in threads compute at the same time, each with half of what there is.
@@ -107,50 +131,44 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _classes(config: EngineConfig, path: Path, num_classes: int) -> ClassTable:
-    """The class table of the segmenter: the file's own, or the configured one where the file does not tell."""
-    stored = _stored_classes(path)
+def _classes(config: EngineConfig, model: Model, num_classes: int) -> ClassTable:
+    """The class table of the segmenter: the model's own, or the configured one where the card has none."""
+    stored = model.card.classes
     if config.classes is None and stored is None:
-        raise CheckpointError(f"{path}: does not tell its {num_classes} classes; name a class table (`classes`)")
+        raise CheckpointError(f"{model.path}: does not tell its {num_classes} classes; name a class table (`classes`)")
     table = stored if config.classes is None else load_classes(config.classes)
-    check_table(path, num_classes, table)
+    model.check_classes(table)
     return table
 
 
-def _stored_classes(path: Path) -> ClassTable | None:
-    stored = read_classes(path)
-    if stored is None and (record := record_of(path)) is not None and record.classes:
-        stored = load_classes(record.classes)
-    return stored
-
-
-def check_table(path: Path, num_classes: int, table: ClassTable) -> None:
-    """Raises CheckpointError unless the network in `path` has the classes of `table`, as far as the file tells."""
-    checkpoint.check_classes(path, num_classes, table)
-    stored = _stored_classes(path)
-    if stored is not None and stored.names != table.names:
+def _check_grid_input(model: Model) -> None:
+    """Check that a network on the grid can share the picture that the others on it see, see `geometry.View`."""
+    given = model.card.input
+    if not given.is_raw and not given.is_default_normalisation:
         raise CheckpointError(
-            f"{path}: expected the classes of table {table.name!r} ({', '.join(table.names)}), "
-            f"found those of {stored.name!r} ({', '.join(stored.names)})"
+            f"{model.path}: normalisation: expected mean {MEAN_RGB} and deviation {STD_RGB}, as all networks on the "
+            f"grid share, found {given.mean} and {given.std}"
         )
 
 
 def _flow(
-    config: EngineConfig, light: FlowLight | None, files: dict[str, Path], device: torch.device, runtime: Runtime
+    config: EngineConfig, refinement: Model | None, models: _Models, device: torch.device, runtime: Runtime
 ) -> FlowEstimator:
     if config.flow == "none":
         return NoFlow()
     if config.flow == "dis":
         return DIS(config.dis_preset, config.flow_scale)
     if config.flow_weights is not None:
-        path = files["flow"] = find_weights(config.flow_weights)
-        network = checkpoint.load_flow_light(path) if config.flow == "light" else checkpoint.load_flownet(path)
-        expected = checkpoint.FLOW_NETWORKS[config.flow]
-        if not isinstance(network, expected):
-            raise CheckpointError(f"{path}: expected weights of {expected.__name__}, found {type(network).__name__}")
-    elif light is None:
-        raise CheckpointError(f"{files['refine']}: brings no flow network, and flow 'light' needs one (`flow_weights`)")
+        model = models.open(config.flow_weights, FLOW)
+        expected = (FLOW_LIGHT, SWNET_SEQ) if config.flow == FLOW_LIGHT else (config.flow,)
+        if model.card.architecture not in expected:
+            raise CheckpointError(
+                f"{model.path}: expected weights of {' or '.join(expected)}, found {model.card.architecture}"
+            )
+        _check_grid_input(model)
+    elif FLOW not in refinement.networks:
+        raise CheckpointError(f"{refinement.path}: brings no flow network, and flow 'light' needs one (`flow_weights`)")
     else:
-        network = light
-    network = ready(network, device)
+        model = refinement
+    network = ready(model.networks[FLOW], device)
     return NetworkFlow(network, runtime.executor(network, "flow network"))

@@ -22,13 +22,13 @@ def grid_size(size: tuple[int, int], stride: int) -> tuple[int, int]:
     return size[0] // stride, size[1] // stride
 
 
-def network_size(size: tuple[int, int], scale: float) -> tuple[int, int]:
-    """(h, w) of a segmentation network's input: the image's `size` times `scale`, in whole multiples of 32.
+def network_size(size: tuple[int, int], scale: float, multiple: int = NETWORK_STRIDE) -> tuple[int, int]:
+    """(h, w) of a segmentation network's input: the image's `size` times `scale`, in whole multiples of `multiple`.
 
     The network halves its input five times and doubles it again. Only where each half is whole does every resize
     inside it shift features by what training has taught it.
     """
-    height, width = (max(1, round(side * scale / NETWORK_STRIDE)) * NETWORK_STRIDE for side in size)
+    height, width = (max(1, round(side * scale / multiple)) * multiple for side in size)
     return height, width
 
 

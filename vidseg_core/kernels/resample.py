@@ -27,21 +27,31 @@ def positions(inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
     return before, at - before.astype(np.float32)
 
 
-def network_input(image: np.ndarray, size: tuple[int, int], *, bgr: bool = False, normalised: bool = True) -> Tensor:
+def network_input(
+    image: np.ndarray,
+    size: tuple[int, int],
+    *,
+    bgr: bool = False,
+    normalised: bool = True,
+    mean: tuple[float, float, float] = MEAN_RGB,
+    std: tuple[float, float, float] = STD_RGB,
+) -> Tensor:
     """The image as a network wants it, resized and normalised in one pass.
 
     Args:
         image: H x W x 3, uint8, RGB.
         size: (h, w) wanted.
         bgr: whether the channels come in the order blue, green, red.
-        normalised: subtract the mean and divide by the standard deviation; else values stay 0..255.
+        normalised: subtract `mean` and divide by `std`; else values stay 0..255.
+        mean, std: of red, green and blue, whatever the order of the channels.
 
     Returns:
         1 x 3 x h x w, float32, in memory as h x w x 3 (channels last), on the CPU.
     """
     y0, fy = positions(image.shape[0], size[0])
     x0, fx = positions(image.shape[1], size[1])
-    mean, std = (MEAN_RGB, STD_RGB) if normalised else ((0.0,) * 3, (1.0,) * 3)
+    if not normalised:
+        mean, std = (0.0,) * 3, (1.0,) * 3
     gain = (1.0 / np.array(std)).astype(np.float32)
     offset = (-np.array(mean) / np.array(std)).astype(np.float32)
     out = np.empty((*size, 3), dtype=np.float32)

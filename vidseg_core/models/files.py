@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import pickle
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from vidseg_core.classes import ClassTable
@@ -29,8 +31,47 @@ UNREADABLE = (
 SHIFT_KERNELS = "grm.ideal_dk.filter_copy_s"
 
 
+@dataclass(frozen=True)
+class WeightFile:
+    """The content of a weight file.
+
+    Attributes:
+        path: where it was.
+        tensors: see `read_tensors`.
+        metadata: see `read_metadata`.
+        checksums: its hexadecimal digests by their kind, see `checksum`.
+    """
+
+    path: Path
+    tensors: dict[str, Tensor]
+    metadata: dict
+    checksums: dict[str, str]
+
+
+def read_file(path: str | Path) -> WeightFile:
+    """Read everything of a weight file, opening it once.
+
+    Raises:
+        CheckpointError: see `read_tensors` and `read_metadata`.
+    """
+    path = Path(path)
+    content = _content(path)
+    tensors, metadata = _tensors(path, content), {}
+    if path.suffix == ".safetensors":
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = _metadata(path, header.get("__metadata__", {}))
+    checksums = {"sha256": hashlib.sha256(content).hexdigest(), "git-blob": _git_blob(content)}
+    return WeightFile(path, tensors, metadata, checksums)
+
+
+def _git_blob(content: bytes) -> str:
+    digest = hashlib.sha1(b"blob %d\0" % len(content), usedforsecurity=False)
+    digest.update(content)
+    return digest.hexdigest()
+
+
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Every tensor of a weight file by its key, on the CPU, as stored.
+    """Read every tensor of a weight file by its key, on the CPU, as stored.
 
     The two dictionaries of a public SwNet-seq file come with the prefixes `refine.` and `flow.`, as in our own.
 
@@ -38,13 +79,23 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         CheckpointError: missing, truncated, not a weight file, or holding something other than tensors.
     """
     path = Path(path)
+    return _tensors(path, _content(path))
+
+
+def _content(path: Path) -> bytes:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weight file")
+    return path.read_bytes()
+
+
+def _tensors(path: Path, raw: bytes) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
-        with open_safetensors(path) as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
+        try:
+            return load(raw)
+        except SafetensorError as error:
+            raise CheckpointError(_not_safetensors(path, error)) from error
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
@@ -67,12 +118,19 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def open_safetensors(path: Path):
+    """Open a safetensors file, in a `with` statement.
+
+    Raises:
+        CheckpointError: it is truncated, or no such file.
+    """
     try:
         return safe_open(path, framework="pt", device="cpu")
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path}: expected a safetensors file; it is truncated or of another kind ({error})"
-        ) from error
+        raise CheckpointError(_not_safetensors(path, error)) from error
+
+
+def _not_safetensors(path: Path, error: Exception) -> str:
+    return f"{path}: expected a safetensors file; it is truncated or of another kind ({error})"
 
 
 def _public_refine_keys(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -94,7 +152,7 @@ def _public_refine_keys(path: Path, tensors: dict[str, Tensor]) -> dict[str, Ten
 
 
 def read_metadata(path: str | Path) -> dict:
-    """What one of our own files says about itself; empty for other files.
+    """Read the metadata of one of our own files; empty for other files.
 
     Returns:
         `architecture`; where known `classes` (as `ClassTable.to_dict`), `normalisation`, `training`, ...
@@ -109,6 +167,10 @@ def read_metadata(path: str | Path) -> dict:
         raise CheckpointError(f"{path}: no such weight file")
     with open_safetensors(path) as file:
         stored = file.metadata() or {}
+    return _metadata(path, stored)
+
+
+def _metadata(path: Path, stored: Mapping[str, str]) -> dict:
     if stored.get("format") != FORMAT:
         raise CheckpointError(f"{path}: expected metadata with format {FORMAT!r}, found {stored.get('format')!r}")
     try:
@@ -118,7 +180,7 @@ def read_metadata(path: str | Path) -> dict:
 
 
 def read_classes(path: str | Path) -> ClassTable | None:
-    """The class table in one of our own files; None where the file does not tell."""
+    """Read the class table in one of our own files; None where the file does not tell."""
     table = read_metadata(path).get("classes")
     return None if table is None else ClassTable.from_dict(table, path)
 
@@ -143,7 +205,7 @@ BLOCK_BYTES = 1 << 20
 
 
 def checksum(path: str | Path, kind: str) -> str:
-    """Hexadecimal digest of a file: SHA-256 (`sha256`), or the id that git gives its content (`git-blob`)."""
+    """Compute a file's hexadecimal digest: SHA-256 (`sha256`), or the id that git gives its content (`git-blob`)."""
     path = Path(path)
     if kind == "sha256":
         digest = hashlib.sha256()

@@ -1,13 +1,11 @@
-"""The registry of weight files: a record for each known file, where it is on this machine, and how to fetch it.
-
-Nothing here needs PyTorch: which network a file really holds is `checkpoint`'s business.
-"""
+"""The registry of weight files: a record for each known file, where it is on this machine, and how to fetch it."""
 
 from __future__ import annotations
 
 import math
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -24,13 +22,13 @@ MIN_SHA256_DIGITS = 8
 
 @dataclass(frozen=True)
 class WeightRecord:
-    """What is known about one weight file.
+    """A registered weight file.
 
     Attributes:
         name: what commands and configurations call it.
         file: its file name.
         layout: one of `LAYOUTS`.
-        architecture: the network, by the names of `checkpoint`.
+        architecture: the network, by its name in `models.architectures`.
         classes: name of the class table that its outputs follow; None for a network without classes.
         licence: under which the file may be used.
         url: where it can be fetched; None for a file that comes with the package.
@@ -75,33 +73,34 @@ class WeightRecord:
         )
 
     def locate(self) -> Path | None:
-        """The file, from the first of `search_directories` that has it; None where none has."""
+        """Find the file, in the first of `search_directories` that has it; None where none has."""
         candidates = (directory / self.file for directory in search_directories())
         return next((path for path in candidates if path.is_file()), None)
 
     @property
     def digest(self) -> tuple[str, str]:
-        """Kind and hexadecimal digits of the checksum: `("sha256", "f37072fd")`."""
+        """Split the checksum into kind and hexadecimal digits: `("sha256", "f37072fd")`."""
         kind, digits = self.checksum.split(":")
         return kind, digits
 
     def mismatch(self, path: str | Path) -> str | None:
-        """None where the file at `path` has this record's checksum, otherwise what was expected and what came."""
+        """Return None where the file at `path` has this record's checksum, else what was expected and what came."""
         kind, digits = self.digest
         found = checksum(path, kind)
         return None if found.startswith(digits) else f"expected {kind} {digits}, found {found}"
 
     def verify(self, path: str | Path) -> None:
-        """
+        """Check that the file at `path` has this record's checksum.
+
         Raises:
-            CheckpointError: the file has another checksum.
+            CheckpointError: it has another one.
         """
         if mismatch := self.mismatch(path):
             raise CheckpointError(f"{path}: not weights {self.name!r}, or damaged: {mismatch}")
 
 
 def is_ranges(value: object) -> bool:
-    """Whether it says for each of some names what the smallest and the largest value is."""
+    """Return whether `value` maps names to pairs of finite numbers, the smaller one first."""
     return (
         isinstance(value, dict)
         and all(isinstance(limits, list | tuple) and len(limits) == 2 for limits in value.values())
@@ -111,7 +110,7 @@ def is_ranges(value: object) -> bool:
 
 
 def load_registry(path: str | Path | None = None) -> tuple[WeightRecord, ...]:
-    """The records of a registry file; without a path those of `weights/registry.yaml`.
+    """Load the records of a registry file; without a path those of `weights/registry.yaml`.
 
     Raises:
         CheckpointError: not a YAML file of records, a field missing, unknown or malformed, a name or file used twice.
@@ -136,7 +135,7 @@ def load_registry(path: str | Path | None = None) -> tuple[WeightRecord, ...]:
 
 
 def find_record(name: str, records: tuple[WeightRecord, ...] | None = None) -> WeightRecord:
-    """The record of that name.
+    """Find the record of that name.
 
     Raises:
         CheckpointError: there is none; the message lists those that there are.
@@ -149,26 +148,31 @@ def find_record(name: str, records: tuple[WeightRecord, ...] | None = None) -> W
 
 
 def record_of(path: str | Path, records: tuple[WeightRecord, ...] | None = None) -> WeightRecord | None:
-    """The record whose checksum a file has, whatever the file is called; None for a file that is not registered."""
+    """Find the record whose checksum a file has, whatever the file is called; None for one that is not registered."""
     records = load_registry() if records is None else records
-    found = {kind: checksum(path, kind) for kind in {record.digest[0] for record in records}}
-    return next((record for record in records if found[record.digest[0]].startswith(record.digest[1])), None)
+    return record_with({kind: checksum(path, kind) for kind in {record.digest[0] for record in records}}, records)
+
+
+def record_with(checksums: Mapping[str, str], records: tuple[WeightRecord, ...]) -> WeightRecord | None:
+    """Find the record of a file with these digests, by their kind; None for a file that is not registered."""
+    found = ((record, *record.digest) for record in records)
+    return next((record for record, kind, digits in found if checksums[kind].startswith(digits)), None)
 
 
 def download_directory() -> Path:
-    """Where fetched files go: `$VIDSEG_WEIGHTS`, or else `~/.cache/vidseg/weights`."""
+    """Return the directory that fetched files go to: `$VIDSEG_WEIGHTS`, or else `~/.cache/vidseg/weights`."""
     chosen = os.environ.get("VIDSEG_WEIGHTS")
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "vidseg" / "weights"
 
 
 def search_directories() -> tuple[Path, ...]:
-    """Where weight files are looked for, in this order: the package, `$VIDSEG_WEIGHTS`, `~/.cache/vidseg/weights`."""
+    """List where weight files are looked for, in order: the package, `$VIDSEG_WEIGHTS`, `~/.cache/vidseg/weights`."""
     cache = Path.home() / ".cache" / "vidseg" / "weights"
     return tuple(dict.fromkeys((resource("weights"), download_directory(), cache)))
 
 
 def find_weights(name_or_path: str | Path, records: tuple[WeightRecord, ...] | None = None) -> Path:
-    """The file that a path or a registered name stands for. Its content is not looked at.
+    """Find the file that a path or a registered name stands for. Its content is not looked at.
 
     Raises:
         CheckpointError: neither a file nor a registered name, or the file of that name is not on this machine; the

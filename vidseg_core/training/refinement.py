@@ -26,7 +26,8 @@ from vidseg_core.evaluation.metrics.confusion import ConfusionMatrix
 from vidseg_core.kernels.decode import decode
 from vidseg_core.kernels.resample import resize
 from vidseg_core.kernels.warp import warp
-from vidseg_core.models.checkpoint import REFINE, SWNET_SEQ, load_swnet_seq
+from vidseg_core.models.architectures import REFINE, SWNET_SEQ
+from vidseg_core.models.checkpoint import load_swnet_seq
 from vidseg_core.models.files import read_classes, read_metadata, read_tensors, save_weights
 from vidseg_core.networks.flow_light import FLOW_UNIT, FlowLight
 from vidseg_core.networks.guided_refine import GuidedRefine

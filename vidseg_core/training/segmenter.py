@@ -23,7 +23,8 @@ from vidseg_core.backends.integers import measured
 from vidseg_core.errors import CheckpointError, ConfigError, VidsegError
 from vidseg_core.evaluation.metrics.confusion import ConfusionMatrix
 from vidseg_core.evaluation.metrics.images import evaluate_images
-from vidseg_core.models.checkpoint import SWIFTNET, initialise
+from vidseg_core.models.architectures import SWIFTNET
+from vidseg_core.models.checkpoint import initialise
 from vidseg_core.models.files import read_metadata, read_tensors, save_weights
 from vidseg_core.networks.normalisation import normalise
 from vidseg_core.networks.swiftnet import SwiftNet

@@ -11,11 +11,12 @@ from vidseg_core.backends.integers import measured
 from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import DEFAULT_WEIGHTS, EngineConfig
 from vidseg_core.engine.geometry import network_size
-from vidseg_core.engine.segmenter import load_network, ranges_of
+from vidseg_core.engine.segmenter import ready
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.frame import Frame
 from vidseg_core.kernels.resample import network_input
 from vidseg_core.models import checkpoint
+from vidseg_core.models.open import open_model
 from vidseg_core.models.registry import find_weights
 
 CPU = torch.device("cpu")
@@ -146,10 +147,9 @@ def test_auto_uses_integers_where_the_processor_has_instructions_for_them(networ
 
 @pytest.mark.parametrize("name", ["camvid-swiftnet-r18", "camvid-update-r18"])
 def test_shipped_networks_have_a_range_for_each_convolution(name):
-    path = find_weights(name)
-    network = load_network(path, CPU)
+    model = open_model(name)
+    network, ranges = model.networks["segmenter"], model.card.activation_ranges
     names = {name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
-    ranges = ranges_of(path, network)
     assert set(ranges) == names and len(names) == 32
     assert all(low <= 0 < high for low, high in ranges.values())
 
@@ -158,10 +158,10 @@ def test_shipped_networks_have_a_range_for_each_convolution(name):
 def test_labels_of_a_real_image_agree(shared_data):
     path = shared_data / "camvid" / "val" / "0016E5_07959.png"
     image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
-    weights = find_weights(DEFAULT_WEIGHTS)
-    network = load_network(weights, CPU)
+    model = open_model(DEFAULT_WEIGHTS)
+    network = ready(model.networks["segmenter"], CPU)
     x = network_input(image, network_size(image.shape[:2], 1.5))
-    ours = executor(network, ranges_of(weights, network))
+    ours = executor(network, model.card.activation_ranges)
     labels, exact = ours(x).argmax(1), network(x).argmax(1)
     assert ours.runtime.startswith("openvino int8 ")
     assert (labels == exact).float().mean() > 0.995

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from vidseg_core.cli import main as cli
-from vidseg_core.models.checkpoint import FLOW_LIGHT
+from vidseg_core.models.architectures import FLOW_LIGHT
 from vidseg_core.models.files import read_metadata, save_weights
 from vidseg_core.networks.flow_light import FlowLight
 

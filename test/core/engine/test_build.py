@@ -1,3 +1,6 @@
+import hashlib
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -10,10 +13,12 @@ from vidseg_core.engine.engine import read_ego_mask
 from vidseg_core.engine.flow import DIS, NetworkFlow, NoFlow
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.frame import Frame
+from vidseg_core.models import files as model_files
 from vidseg_core.models.files import checksum, save_weights
 from vidseg_core.networks.flow_light import FlowLight
 from vidseg_core.networks.flownet_s import UpstreamFlowNetS
 from vidseg_core.networks.guided_refine import GuidedRefine
+from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
 from vidseg_core.networks.swiftnet import SwiftNet
 
 CAMVID = load_classes("camvid")
@@ -156,7 +161,7 @@ def test_public_swnet_seq_on_a_real_snippet(files, shared_data, upstream_weights
         ({"flow": "light", "refine_weights": "refine.safetensors"}, "brings no flow network"),
         ({"update_weights": "gone.pt"}, "neither a weight file nor the name of one"),
         ({"update_weights": "refine.safetensors"}, "expected weights of swiftnet"),
-        ({"flow": "flownet2_s", "flow_weights": "flownet.pt"}, "expected weights of FlowNet2S, found UpstreamFlowNetS"),
+        ({"flow": "flownet2_s", "flow_weights": "flownet.pt"}, "expected weights of flownet2_s, found flownet_s"),
         ({"weights": "plain.pt"}, "does not tell its 11 classes; name a class table"),
         ({"weights": "gone.pt"}, "neither a weight file nor the name of one"),
     ],
@@ -204,3 +209,51 @@ def test_ego_mask_file(files, tmp_path):
     (tmp_path / "bad.png").write_text("no picture")
     with pytest.raises(ConfigError, match=r"bad\.png: expected a picture"):
         read_ego_mask(tmp_path / "bad.png")
+
+
+OPENED, HASHED = [], []
+sys.addaudithook(lambda event, args: OPENED.append(str(args[0])) if event == "open" else None)
+
+
+def test_each_weight_file_is_opened_and_hashed_once(files, monkeypatch):
+    monkeypatch.setattr(model_files, "open_safetensors", lambda path: pytest.fail(f"{path} is opened another time"))
+    for kind in ("sha256", "sha1"):
+        made = getattr(hashlib, kind)
+        counting = lambda *args, made=made, kind=kind, **more: HASHED.append(kind) or made(*args, **more)  # noqa: E731
+        monkeypatch.setattr(model_files.hashlib, kind, counting)
+    OPENED.clear()
+    HASHED.clear()
+    weights, seq = files / "segmenter.safetensors", files / "seq.safetensors"
+    values = {"refine": True, "refine_weights": seq, "flow": "light", "flow_weights": seq, "update_weights": weights}
+    engine = build_engine(config(files, **values))
+    ours = [path for path in OPENED if path.startswith(str(files))]
+    assert sorted(ours) == sorted([str(weights), str(seq)])
+    assert sorted(HASHED) == ["sha1", "sha1", "sha256", "sha256"]
+    assert engine.weight_files == {"segmenter": weights, "refine": seq, "flow": seq, "updater": weights}
+    assert engine.networks.updater.network is not engine.networks.segmenter.network
+
+
+def test_the_statistics_in_a_file_are_those_of_its_networks_input(files, tmp_path):
+    path = tmp_path / "other.safetensors"
+    torch.manual_seed(0)
+    other = {"mean_rgb": [10.0, 20.0, 30.0], "std_rgb": [50.0, 60.0, 70.0]}
+    metadata = {"architecture": "swiftnet-r18", "classes": CAMVID.to_dict(), "normalisation": other}
+    save_weights(path, SwiftNet(11).state_dict(), metadata)
+    seen = []
+    for weights in (path, files / "segmenter.safetensors"):
+        engine = build_engine(EngineConfig(weights=weights, device="cpu", runtime="eager", input_scale=1))
+        engine.networks.segmenter.network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+        engine.stream().step(frame(0))
+    image = torch.from_numpy(frame(0).image).permute(2, 0, 1)[None].float()
+    for x, mean, std in zip(seen, (other["mean_rgb"], MEAN_RGB), (other["std_rgb"], STD_RGB), strict=True):
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (mean, std))
+        torch.testing.assert_close(x, (image - mean) / std, rtol=0, atol=1e-4)
+
+
+def test_networks_on_the_grid_share_one_picture(files, tmp_path):
+    path = tmp_path / "refine.safetensors"
+    refine = {f"refine.{key}": value for key, value in GuidedRefine(11).state_dict().items()}
+    other = {"mean_rgb": [10.0, 20.0, 30.0], "std_rgb": [50.0, 60.0, 70.0]}
+    save_weights(path, refine, {"architecture": "guided-refine", "normalisation": other})
+    with pytest.raises(CheckpointError, match=r"refine\.safetensors: normalisation: expected mean .*found \(10\.0, 20"):
+        build_engine(config(files, refine=True, refine_weights=path))

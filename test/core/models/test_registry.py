@@ -8,7 +8,7 @@ import pytest
 
 from vidseg_core.classes import load_classes
 from vidseg_core.errors import CheckpointError
-from vidseg_core.models import checkpoint, registry
+from vidseg_core.models import architectures, registry
 from vidseg_core.models.download import download
 from vidseg_core.models.files import checksum
 from vidseg_core.models.registry import WeightRecord, find_weights, load_registry
@@ -69,12 +69,11 @@ def places(tmp_path, monkeypatch):
 
 
 def test_the_packages_registry_agrees_with_the_networks_and_class_tables():
-    architectures = {checkpoint.SWIFTNET, checkpoint.SWNET_SEQ, checkpoint.REFINE, checkpoint.RESNET18}
-    architectures |= set(checkpoint.FLOW_NETWORKS)
+    names = {one.name for one in architectures.ARCHITECTURES}
     records = load_registry()
     assert {"cityscapes-swiftnet-r18", "cityscapes-swnet-seq", "imagenet-resnet18"} <= {r.name for r in records}
     for known in records:
-        assert known.architecture in architectures
+        assert known.architecture in names
         assert known.classes is None or len(load_classes(known.classes)) > 1
         if known.url is None:
             assert known.layout == "vidseg" and re.fullmatch("sha256:[0-9a-f]{64}", known.checksum)

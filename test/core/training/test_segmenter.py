@@ -13,11 +13,11 @@ from vidseg_core.backends.integers import measured
 from vidseg_core.classes import load_classes
 from vidseg_core.cli import train as command
 from vidseg_core.data.labelled import folder_pair
-from vidseg_core.engine.segmenter import ranges_of
 from vidseg_core.errors import CheckpointError, ConfigError, DatasetError
 from vidseg_core.evaluation.metrics.images import evaluate_images
 from vidseg_core.models.checkpoint import load_swiftnet
 from vidseg_core.models.files import read_classes, read_metadata, read_tensors
+from vidseg_core.models.open import open_model
 from vidseg_core.networks.swiftnet import SwiftNet
 from vidseg_core.training import segmenter as training
 from vidseg_core.training.augment import Augmentation
@@ -89,7 +89,7 @@ def test_training_learns_and_writes_what_it_says(mix, tmp_path):
     with torch.inference_mode(), measured(net) as ranges:  # of what was held back
         for part in mix.parts:
             evaluate_images(net, part.held_back, 1.5)
-    stored = ranges_of(path, net)
+    stored = open_model(path).card.activation_ranges
     assert set(stored) == set(ranges) and len(ranges) == 32
     assert stored["logits.conv"] == pytest.approx(ranges["logits.conv"], rel=0.05)
     assert cv2.imread(str(tmp_path / "history.png")).shape[0] > 100

@@ -17,6 +17,8 @@ from vidseg_core.engine.fusion import fuse
 from vidseg_core.engine.key_frames.shared_memory import Shared
 from vidseg_core.engine.segmenter import NetworkSegmenter, load_segmenter
 from vidseg_core.frame import Frame
+from vidseg_core.models.architectures import SEGMENTER
+from vidseg_core.models.open import open_model
 from vidseg_core.threads import set_num_threads
 
 log = logging.getLogger(__name__)
@@ -29,7 +31,7 @@ class Task:
     """What a process is started for.
 
     Attributes:
-        path: SwiftNet weights.
+        path: weights of a segmentation network.
         input_scale: size of the network's input in units of the image's.
         runtime: see `Runtime`.
         num_threads: of the CPU, 1 or more.
@@ -125,7 +127,8 @@ def _answer(segmenter: NetworkSegmenter, given: list[np.ndarray], wanted: Shared
 def _segmenter(task: Task) -> NetworkSegmenter:
     device = torch.device("cpu")
     set_num_threads(task.num_threads)
-    return load_segmenter(task.path, task.input_scale, device, Runtime(task.runtime, device, task.num_threads))
+    runtime = Runtime(task.runtime, device, task.num_threads)
+    return load_segmenter(open_model(task.path, SEGMENTER), task.input_scale, device, runtime)
 
 
 def _let_others_go_first(is_idle: bool) -> None:

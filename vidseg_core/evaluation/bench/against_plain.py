@@ -231,7 +231,7 @@ def _stream(engine: Engine, case: Case, interval: int, light: FlowLight, refine:
     )  # fmt: skip
     device, execute = engine.networks.device, engine.runtime.executor
     segmenter = engine.networks.segmenter
-    segmenter = NetworkSegmenter(segmenter.network, case.scale, device, segmenter.execute)
+    segmenter = NetworkSegmenter(segmenter.network, case.scale, device, segmenter.execute, segmenter.input)
     light, refine = (None if n is None else deepcopy(n).to(memory_format=torch.channels_last) for n in (light, refine))
     flow = NetworkFlow(light, execute(light, "flow network")) if case.flow == "light" else DIS(config.dis_preset)
     return Stream(config, Networks(segmenter, flow, None if refine is None else Refinement(refine, execute), device))

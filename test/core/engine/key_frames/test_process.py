@@ -25,9 +25,10 @@ from vidseg_core.engine.key_frames.process import SegmenterProcess
 from vidseg_core.engine.key_frames.shared_memory import Shared
 from vidseg_core.engine.key_frames.turns import STILL_S, STILL_SHARE, Turns
 from vidseg_core.engine.key_frames.worker import Task
-from vidseg_core.engine.segmenter import NetworkSegmenter, TruthSegmenter, load_network
+from vidseg_core.engine.segmenter import NetworkSegmenter, TruthSegmenter, ready
 from vidseg_core.errors import ConfigError
 from vidseg_core.frame import Frame
+from vidseg_core.models.open import open_model
 from vidseg_core.models.registry import find_weights
 
 WAIT_S = 60
@@ -174,7 +175,7 @@ def test_scores_are_those_of_the_network(process, size):
     frame = picture(*size)
     cpu = torch.device("cpu")
     with torch.inference_mode():
-        expected = NetworkSegmenter(load_network(find_weights(DEFAULT_WEIGHTS), cpu), SMALL, cpu)(frame)
+        expected = NetworkSegmenter(ready(open_model(DEFAULT_WEIGHTS).networks["segmenter"], cpu), SMALL, cpu)(frame)
     scores = process(frame)
     assert scores.shape == expected.shape and scores.dtype == torch.float32
     torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-4)

@@ -1,0 +1,199 @@
+"""The model card: what has to be known about a trained network to use it, whoever made it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from vidseg_core.classes import ClassTable
+from vidseg_core.errors import CheckpointError
+from vidseg_core.models.registry import WeightRecord, is_ranges
+from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
+
+CARD_VERSION = 1
+LAYOUTS = ("nchw", "nhwc")
+COLOURS = ("rgb", "bgr")
+SIZE_RULES = ("multiple", "fixed")
+KINDS = ("logits", "probabilities", "labels", "flow")
+
+
+def _expect(good: object, name: str, expected: str, value: object) -> None:
+    if not good:
+        raise CheckpointError(f"{name}: expected {expected}, got {value!r}")
+
+
+def _numbers(values: object, count: int) -> bool:
+    return (
+        isinstance(values, tuple)
+        and len(values) == count
+        and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        and all(math.isfinite(value) for value in values)
+    )
+
+
+def _counts(values: object, count: int) -> bool:
+    return isinstance(values, tuple) and len(values) == count and all(type(v) is int and v >= 1 for v in values)
+
+
+@dataclass(frozen=True)
+class InputCard:
+    """The picture as a network wants it: resized, then `(value - mean) / std` of values 0..255.
+
+    Attributes:
+        layout: nchw or nhwc, the order of dimensions.
+        colours: rgb or bgr, the order of channels.
+        mean, std: three numbers each, in the order red, green, blue whatever `colours` says; `std` above 0.
+        size_rule: multiple (any size whose sides are multiples of `multiple`) or fixed (`size` only).
+        multiple: 1 or more.
+        size: (height, width) that it was trained at or, for `fixed`, has to have; None where not known.
+        scale: size that it was trained at in units of the picture's, above 0; None where not known.
+    """
+
+    layout: str = "nchw"
+    colours: str = "rgb"
+    mean: tuple[float, float, float] = MEAN_RGB
+    std: tuple[float, float, float] = STD_RGB
+    size_rule: str = "multiple"
+    multiple: int = 1
+    size: tuple[int, int] | None = None
+    scale: float | None = None
+
+    def __post_init__(self):
+        _expect(self.layout in LAYOUTS, "layout", f"one of {', '.join(LAYOUTS)}", self.layout)
+        _expect(self.colours in COLOURS, "colours", f"one of {', '.join(COLOURS)}", self.colours)
+        _expect(_numbers(self.mean, 3), "mean", "three numbers", self.mean)
+        _expect(_numbers(self.std, 3) and min(self.std) > 0, "std", "three numbers above 0", self.std)
+        _expect(self.size_rule in SIZE_RULES, "size_rule", f"one of {', '.join(SIZE_RULES)}", self.size_rule)
+        _expect(_counts((self.multiple,), 1), "multiple", "a whole number, 1 or more", self.multiple)
+        optional = self.size is None and self.size_rule != "fixed"
+        _expect(optional or _counts(self.size, 2), "size", "height and width, whole numbers, 1 or more", self.size)
+        _expect(
+            self.scale is None or (_numbers((self.scale,), 1) and self.scale > 0), "input_scale", "a number above 0",
+            self.scale,
+        )  # fmt: skip
+
+    @property
+    def is_raw(self) -> bool:
+        """Return whether the network takes values 0..255 as they are."""
+        return (tuple(self.mean), tuple(self.std)) == ((0.0,) * 3, (1.0,) * 3)
+
+    @property
+    def is_default_normalisation(self) -> bool:
+        """Return whether pictures are normalised by this project's own statistics."""
+        return (tuple(self.mean), tuple(self.std)) == (MEAN_RGB, STD_RGB)
+
+
+# SwiftNet halves the picture five times; only where each half is whole do its resizes shift nothing.
+SWIFTNET_INPUT = InputCard(multiple=32)
+
+
+@dataclass(frozen=True)
+class OutputCard:
+    """The meaning of a network's output.
+
+    Attributes:
+        kind: logits or probabilities (B x C x h x w), labels (B x h x w, class ids) or flow (B x 2 x h x w).
+        stride: pixels of the input per pixel of the output, 1 or more.
+    """
+
+    kind: str = "logits"
+    stride: int = 1
+
+    def __post_init__(self):
+        _expect(self.kind in KINDS, "kind", f"one of {', '.join(KINDS)}", self.kind)
+        _expect(_counts((self.stride,), 1), "stride", "a whole number, 1 or more", self.stride)
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """All that is known about a trained network. Values are checked when it is made.
+
+    Attributes:
+        architecture: the network, by its name in `models.architectures`.
+        input, output: see there.
+        classes: class table of its output, with colours; None where it has no classes or they are not known.
+        activation_ranges: smallest and largest value that each convolution is given, by its name; None if not known.
+        licence: under which it may be used; None where not known.
+        source: where it can be fetched; None where not known.
+        checksum: SHA-256 of its file, 64 hexadecimal digits; empty for a network that is in no file.
+        registered_as: its name in the registry of weights; None for a network that is not registered.
+        notes: what else its file says (`training`, `feedback`, `grid_stride`, ...), JSON-safe.
+        version: of the card, `CARD_VERSION`.
+
+    Raises:
+        CheckpointError: a value is not of its kind or out of range, or the version is another one.
+    """
+
+    architecture: str
+    input: InputCard = InputCard()
+    output: OutputCard = OutputCard()
+    classes: ClassTable | None = None
+    activation_ranges: Mapping[str, tuple[float, float]] | None = None
+    licence: str | None = None
+    source: str | None = None
+    checksum: str = ""
+    registered_as: str | None = None
+    notes: Mapping[str, object] = field(default_factory=dict)
+    version: int = CARD_VERSION
+
+    def __post_init__(self):
+        known = type(self.version) is int and self.version == CARD_VERSION
+        _expect(known, "card_version", f"{CARD_VERSION} (a later vidseg may have written this file)", self.version)
+        _expect(isinstance(self.architecture, str) and self.architecture, "architecture", "a name", self.architecture)
+        good = self.activation_ranges is None or is_ranges(self.activation_ranges)
+        _expect(good, "activation_ranges", "two numbers for names of its convolutions", self.activation_ranges)
+
+
+def card_of(
+    architecture: str,
+    metadata: Mapping[str, object],
+    record: WeightRecord | None,
+    *,
+    input: InputCard,
+    output: OutputCard,
+    registered_classes: ClassTable | None,
+    checksum: str,
+) -> ModelCard:
+    """Build a card from what a file says about itself, else its record, else its architecture.
+
+    Args:
+        metadata: of the file, see `files.read_metadata`; empty for a file that says nothing.
+        record: the file's record in the registry; None for a file that is not registered.
+        input, output: of the architecture, where the file does not say otherwise.
+        registered_classes: class table that the record names.
+        checksum: SHA-256 of the file.
+
+    Raises:
+        CheckpointError: see `ModelCard`; or `normalisation` is not of the form {"mean_rgb": [...], "std_rgb": [...]}.
+        ClassTableError: `classes` is no class table.
+    """
+    stored = dict(metadata)
+    version = stored.pop("card_version", CARD_VERSION)
+    _expect(version == CARD_VERSION, "card_version", f"{CARD_VERSION} (a later vidseg may have written it)", version)
+    stored.pop("architecture", None)
+    normalisation, scale = stored.pop("normalisation", None), stored.pop("input_scale", None)
+    # Files of networks that take values as they are have been written with this project's statistics all the same.
+    if normalisation is not None and not input.is_raw:
+        good = isinstance(normalisation, Mapping) and set(normalisation) == {"mean_rgb", "std_rgb"}
+        good = good and all(isinstance(values, list | tuple) for values in normalisation.values())
+        _expect(good, "normalisation", "mean_rgb and std_rgb, three numbers each", normalisation)
+        input = replace(input, mean=tuple(normalisation["mean_rgb"]), std=tuple(normalisation["std_rgb"]))
+    table, ranges = stored.pop("classes", None), stored.pop("activation_ranges", None)
+    if ranges is None and record is not None:
+        ranges = record.activation_ranges
+    if ranges is not None:
+        _expect(is_ranges(ranges), "activation_ranges", "two numbers for names of its convolutions", ranges)
+        ranges = {name: (low, high) for name, (low, high) in ranges.items()}
+    return ModelCard(
+        architecture=architecture,
+        input=replace(input, scale=scale),
+        output=output,
+        classes=registered_classes if table is None else ClassTable.from_dict(table),
+        activation_ranges=ranges,
+        licence=None if record is None else record.licence,
+        source=None if record is None else record.url,
+        checksum=checksum,
+        registered_as=None if record is None else record.name,
+        notes=stored,
+    )
