@@ -56,7 +56,7 @@ endif
 	@touch $@
 
 demo: .venv
-	.venv/bin/python -m vidseg_ros.demo.main $(if $(SOURCE),'$(SOURCE)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') \
+	.venv/bin/python -m vidseg_ros.demo $(if $(SOURCE),'$(SOURCE)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') \
 	  --duration $(DURATION) --out '$(OUT)'
 
 test: .venv

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
+
+from std_msgs.msg import Header
 
 from vidseg_core.errors import ConfigError
+from vidseg_ros.diagnostics import Statistics
 from vidseg_ros.mailbox import Letter, Mailbox
-
-if TYPE_CHECKING:
-    from std_msgs.msg import Header
-
-    from vidseg_ros.camera import Camera
 
 MOST_WAITING = 5
 """Messages of one camera that wait for the others': more than one for cameras that are not equally far away."""
+
+
+class Sender(Protocol):
+    """A camera whose messages are put together with others'."""
+
+    statistics: Statistics
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,7 +27,7 @@ class Waiting:
     """A letter as message_filters wants it: with the header of its message."""
 
     header: Header
-    camera: Camera
+    camera: Sender
     letter: Letter
 
 
@@ -42,7 +46,7 @@ class Synchronizer:
         ConfigError: fewer than two cameras, or message_filters is not installed.
     """
 
-    def __init__(self, cameras: Sequence[Camera], mailbox: Mailbox, slop_s: float):
+    def __init__(self, cameras: Sequence[Sender], mailbox: Mailbox, slop_s: float):
         if len(cameras) < 2:
             raise ConfigError(f"sync: approximate: expected two or more cameras, got {len(cameras)}")
         try:
@@ -58,7 +62,7 @@ class Synchronizer:
         self._slop_s = slop_s
         self._begin()
 
-    def add(self, header: Header, camera: Camera, letter: Letter) -> None:
+    def add(self, header: Header, camera: Sender, letter: Letter) -> None:
         """Take a message of a camera; if it completes a set, that goes into the mailbox.
 
         Args:
@@ -72,7 +76,7 @@ class Synchronizer:
 
     def _begin(self) -> None:
         """Forget all that waits."""
-        self._newest: dict[Camera, tuple[int, int]] = {}
+        self._newest: dict[Sender, tuple[int, int]] = {}
         self._inputs = {camera: self._filters.SimpleFilter() for camera in self._cameras}
         inputs = list(self._inputs.values())
         found = self._filters.ApproximateTimeSynchronizer(inputs, MOST_WAITING, self._slop_s)

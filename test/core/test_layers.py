@@ -11,6 +11,7 @@ import pytest
 import vidseg_core
 
 CORE = Path(vidseg_core.__file__).parent
+ROS = CORE.parent / "vidseg_ros"
 LEVELS = (
     {"cli"},
     {"labelling"},
@@ -22,18 +23,39 @@ LEVELS = (
     {"street"},
     {"frame", "classes", "errors", "resources", "threads", "distributed", "kernel_cache", "__init__"},
 )
-LEVEL = {unit: len(LEVELS) - i for i, units in enumerate(LEVELS) for unit in units}
-SOURCES = sorted(CORE.rglob("*.py"))
+ROS_LEVELS = (
+    {"node", "demo", "player", "benchmarks", "launching"},
+    {"camera"},
+    {"engine", "outputs", "synchronizer", "worker"},
+    {"diagnostics", "mailbox", "memory", "messages", "parameters", "pass_through", "processes", "stamps"}
+    | {"subscription", "transport", "__init__"},
+)
+
+
+def ranks(levels: tuple[set[str], ...]) -> dict[str, int]:
+    return {unit: len(levels) - i for i, units in enumerate(levels) for unit in units}
+
+
+LEVEL, ROS_LEVEL = ranks(LEVELS), ranks(ROS_LEVELS)
+SOURCES, ROS_SOURCES = sorted(CORE.rglob("*.py")), sorted(ROS.rglob("*.py"))
+MODULES = {
+    ".".join(path.relative_to(CORE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in SOURCES + ROS_SOURCES
+}
+
+
+def package_of(path: Path) -> tuple[Path, dict[str, int]]:
+    return (CORE, LEVEL) if path.is_relative_to(CORE) else (ROS, ROS_LEVEL)
 
 
 def unit_of(path: Path) -> str:
-    """What the design orders: a package of the core, or a module beside them."""
-    return path.relative_to(CORE).parts[0].removesuffix(".py")
+    """Name what the design orders: a package of the core or of the ROS side, or a module beside them."""
+    return path.relative_to(package_of(path)[0]).parts[0].removesuffix(".py")
 
 
 def imported(path: Path) -> set[str]:
-    """Absolute names of all modules that a file imports, at its top or inside functions."""
-    package = ("vidseg_core", *path.relative_to(CORE).parts[:-1])
+    """Absolute names of all that a file imports: at its top, inside functions, and for annotations only."""
+    package = path.relative_to(CORE.parent).parts[:-1]
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -46,35 +68,73 @@ def imported(path: Path) -> set[str]:
     return found
 
 
+def files_imported(path: Path) -> set[Path]:
+    """Other files of ours that a file names in its imports."""
+    found = set()
+    for name in imported(path):
+        while name and name not in MODULES:
+            name = name.rpartition(".")[0]
+        if name:
+            found.add(MODULES[name])
+    return found - {path}
+
+
 def units_imported(path: Path) -> set[str]:
-    units = {name.split(".")[1] for name in imported(path) if name.startswith("vidseg_core.")}
-    return {unit if unit in LEVEL else "__init__" for unit in units}
+    """Units of the same package that a file imports."""
+    package, level = package_of(path)
+    units = {name.split(".")[1] for name in imported(path) if name.startswith(f"{package.name}.")}
+    return {unit if unit in level else "__init__" for unit in units}
+
+
+def circles(graph: dict) -> dict:
+    """What is left of a graph once nothing that leads nowhere, or that nothing leads to, is in it: its circles."""
+    left = {one: below & graph.keys() for one, below in graph.items()}
+    while ends := {one for one, below in left.items() if not below} | left.keys() - set().union(*left.values()):
+        left = {one: below - ends for one, below in left.items() if one not in ends}
+    return left
+
+
+def shown(path: Path) -> str:
+    return str(path.relative_to(CORE.parent))
 
 
 def test_every_unit_of_the_core_has_its_level():
     assert {unit_of(path) for path in SOURCES} <= set(LEVEL)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(CORE)))
+def test_every_unit_of_the_ros_side_has_its_level():
+    assert {unit_of(path) for path in ROS_SOURCES} == set(ROS_LEVEL)
+
+
+@pytest.mark.parametrize("path", SOURCES + ROS_SOURCES, ids=shown)
 def test_imports_run_downwards(path):
-    own = unit_of(path)
-    above = {unit for unit in units_imported(path) if LEVEL[unit] > LEVEL[own]}
+    own, level = unit_of(path), package_of(path)[1]
+    above = {unit for unit in units_imported(path) if level[unit] > level[own]}
     assert above == set(), f"{own} is below {above}"
 
 
-def test_units_of_one_level_do_not_import_each_other_in_turn():
-    graph = {unit: set() for unit in LEVEL}
-    for path in SOURCES:
+@pytest.mark.parametrize("sources", [SOURCES, ROS_SOURCES], ids=["core", "ros"])
+def test_units_of_one_level_do_not_import_each_other_in_turn(sources):
+    graph = {unit_of(path): set() for path in sources}
+    for path in sources:
         graph[unit_of(path)] |= units_imported(path) - {unit_of(path)}
-    while leaves := [unit for unit, below in graph.items() if not below]:
-        for leaf in leaves:
-            del graph[leaf]
-        for below in graph.values():
-            below.difference_update(leaves)
-    assert graph == {}
+    assert circles(graph) == {}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(CORE)))
+def test_files_do_not_import_each_other_in_turn():
+    graph = {path: files_imported(path) for path in SOURCES + ROS_SOURCES}
+    assert sum(map(len, graph.values())) > len(graph)  # imports are found at all
+    found = {shown(path): sorted(map(shown, below)) for path, below in circles(graph).items()}
+    assert found == {}
+
+
+def test_circles_are_found():
+    graph = {"a": {"b"}, "b": {"c", "d"}, "c": {"b"}, "d": set(), "e": {"a", "elsewhere"}}
+    assert circles(graph) == {"b": {"c"}, "c": {"b"}}
+    assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == {}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=shown)
 def test_no_source_of_the_core_names_ros(path):
     tops = {name.split(".")[0] for name in imported(path)}
     assert not {top for top in tops if top in ("rclpy", "cv_bridge", "vidseg_ros") or top.endswith(("_msgs", "_srvs"))}

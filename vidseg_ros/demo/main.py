@@ -1,6 +1,6 @@
 """See it work: a camera and the node as processes, DDS between them, and what came out in a folder.
 
-`make demo`, `ros2 run vidseg_ros demo`, or `python -m vidseg_ros.demo.main`.
+`make demo`, `ros2 run vidseg_ros demo`, or `python -m vidseg_ros.demo`.
 """
 
 from __future__ import annotations

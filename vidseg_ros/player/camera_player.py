@@ -1,6 +1,6 @@
 """A camera that shows a folder of images, a video, a recording or the synthetic street.
 
-`ros2 run vidseg_ros camera_player SOURCE`, or `python -m vidseg_ros.player.camera_player SOURCE`.
+`ros2 run vidseg_ros camera_player SOURCE`, or `python -m vidseg_ros.player SOURCE`.
 """
 
 from __future__ import annotations
