@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vidseg_core.engine.protocol import EngineProtocol
 from vidseg_core.frame import Frame
 from vidseg_core.overlay import colorize, overlay
 from vidseg_ros import parameters
@@ -15,8 +16,8 @@ from vidseg_ros.pass_through import PassThrough
 HEIGHT, WIDTH = 120, 160
 
 
-def build_engine(values: Mapping[str, Any]) -> Any:
-    """From parameters to an `Engine`, or to what takes its place.
+def build_engine(values: Mapping[str, Any]) -> EngineProtocol:
+    """Build the engine that parameters describe, or what takes its place.
 
     Raises:
         VidsegError: see `vidseg_core.engine.build.build_engine`.
@@ -29,7 +30,7 @@ def build_engine(values: Mapping[str, Any]) -> Any:
     return build(parameters.engine_config(values))
 
 
-def warm_up(engine: Any) -> None:
+def warm_up(engine: EngineProtocol) -> None:
     """Have everything compiled and allocated that the first frames need, so that no camera waits for it.
 
     Compiled code depends on how an image lies in memory: packed or with padded rows, and read-only in a message.

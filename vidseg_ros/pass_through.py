@@ -1,6 +1,8 @@
-"""An engine that computes nothing: what is left is the cost of ROS."""
+"""An engine that computes nothing, to measure the cost of ROS alone."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 
@@ -9,7 +11,7 @@ from vidseg_core.frame import Frame, Segmentation
 
 
 class PassThroughStream:
-    """Takes the place of `Stream`: every frame gets class 0 everywhere."""
+    """Label every pixel of every frame as class 0; see `StreamProtocol`."""
 
     def __init__(self) -> None:
         self._labels = np.zeros((0, 0), dtype=np.uint8)
@@ -35,20 +37,20 @@ class PassThroughStream:
 
 
 class PassThrough:
-    """Takes the place of `Engine`."""
+    """Make streams that compute nothing; see `EngineProtocol`."""
 
     def __init__(self, classes: str | None = None):
         self.classes: ClassTable = load_classes(classes or "camvid")
 
-    def stream(self, ego_mask: str | None = None, *, phase: float = 0.0) -> PassThroughStream:
+    def stream(self, ego_mask: str | Path | None = None, *, phase: float = 0.0) -> PassThroughStream:
         return PassThroughStream()
 
-    def close(self) -> bool:
-        """There is nothing to end."""
+    def close(self, timeout_s: float | None = 0.0) -> bool:
+        """Return True: there is nothing to end."""
         return True
 
     def segmenting_s(self) -> float:
-        """Nothing is computed."""
+        """Return 0: nothing is computed."""
         return 0.0
 
     def describe(self) -> dict:

@@ -49,14 +49,14 @@ class StandIn:
         self.steps = []
         self.streams = []
 
-    def stream(self, ego_mask=None, phase=0.0):
+    def stream(self, ego_mask=None, *, phase=0.0):
         self.streams.append(StandInStream(self, ego_mask, phase))
         return self.streams[-1]
 
     def describe(self):
         return {"device": "cpu"}
 
-    def close(self):
+    def close(self, timeout_s=0.0):
         return True
 
     def segmenting_s(self):

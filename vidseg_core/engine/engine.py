@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 
-from vidseg_core.backends.choose import Executor, Runtime
+from vidseg_core.backends.choose import Runtime
 from vidseg_core.classes import ClassTable
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.key_frames.background import CLOSE_S, Background
-from vidseg_core.engine.key_frames.jobs import AtOnce, Delayed
-from vidseg_core.engine.key_frames.process import SegmenterProcess
+from vidseg_core.engine.key_frames.jobs import AtOnce, Delayed, KeyFrames
 from vidseg_core.engine.key_frames.turns import Turns
+from vidseg_core.engine.protocol import capabilities
 from vidseg_core.engine.stream import Networks, Stream
 from vidseg_core.errors import ConfigError
 from vidseg_core.models.files import checksum
@@ -24,15 +26,18 @@ class Engine:
     """Networks that are loaded once, and as many streams over them as there are cameras.
 
     With asynchronous key frames it has a thread, and on the CPU a process, which `close` ends; a context manager that
-    does so when left.
+    does so when left. Its attributes cannot be assigned to: `variant` makes an engine that differs.
 
-    Attributes:
+    Args:
         config: what it was built from.
         classes: the class table of its labels.
         networks: shared by its streams.
         weight_files: which file each network came from.
         runtime: makes what executes them.
-        background: the thread that segments beside the streams; None with synchronous key frames.
+        num_threads: of the CPU, for which they were built.
+
+    Raises:
+        ConfigError: the configuration's ego mask cannot be read.
     """
 
     def __init__(
@@ -44,14 +49,51 @@ class Engine:
         runtime: Runtime,
         num_threads: int,
     ):
-        self.config = config
-        self.classes = classes
-        self.networks = networks
-        self.weight_files = weight_files
-        self.runtime = runtime
+        self._config = config
+        self._classes = classes
+        self._networks = networks
+        self._weight_files = weight_files
+        self._runtime = runtime
         self._num_threads = num_threads
         self._ego_mask = None if config.ego_mask is None else read_ego_mask(config.ego_mask)
-        self.background = Background(self.turns) if config.key_frames == "async" else None
+        self._owned: Background | None = None
+        self._shares_networks = False
+        self._key_frames = self._own_key_frames()
+
+    @property
+    def config(self) -> EngineConfig:
+        """What it was built from."""
+        return self._config
+
+    @property
+    def classes(self) -> ClassTable:
+        """The class table of its labels."""
+        return self._classes
+
+    @property
+    def networks(self) -> Networks:
+        """The networks that its streams share."""
+        return self._networks
+
+    @property
+    def weight_files(self) -> dict[str, Path]:
+        """The file of each network."""
+        return dict(self._weight_files)
+
+    @property
+    def runtime(self) -> Runtime:
+        """Makes what executes the networks."""
+        return self._runtime
+
+    @property
+    def key_frames(self) -> KeyFrames:
+        """Computes the key frames of its streams: at once, or beside them in a thread."""
+        return self._key_frames
+
+    @property
+    def turns(self) -> Turns | None:
+        """Pauses the segmenter while a stream is at a frame; None if it cannot be paused."""
+        return capabilities(self._networks.segmenter).turns
 
     def __enter__(self) -> Engine:
         return self
@@ -59,34 +101,63 @@ class Engine:
     def __exit__(self, *exception) -> None:
         self.close()
 
+    def variant(
+        self, config: EngineConfig | None = None, *, key_frames: KeyFrames | None = None, **networks: object
+    ) -> Engine:
+        """Make an engine that differs in some parts and shares all others; this one stays as it is.
+
+        `close` of a variant ends only the thread that it has started itself: one with asynchronous key frames of an
+        engine with synchronous ones. Threads and networks of this engine end with this one.
+
+        Args:
+            config: replaces the configuration; networks are not loaded anew, whatever it names.
+            key_frames: computes the key frames of its streams; None: as `config.key_frames` says, in this engine's
+                thread if it has one.
+            networks: replace those of the same names, see `Networks`: `segmenter`, `flow`, `refine`, `updater`, ...
+
+        Raises:
+            ConfigError: the ego mask of `config` cannot be read.
+            TypeError: `Networks` has no part of that name.
+        """
+        other = copy(self)
+        other._networks = replace(self._networks, **networks)
+        other._shares_networks = True
+        other._owned = None
+        if config is not None:
+            other._config = config
+            if config.ego_mask != self._config.ego_mask:
+                other._ego_mask = None if config.ego_mask is None else read_ego_mask(config.ego_mask)
+        if key_frames is not None:
+            other._key_frames = key_frames
+        elif other._config.key_frames != self._config.key_frames:
+            other._key_frames = other._own_key_frames()
+        return other
+
+    def _own_key_frames(self) -> KeyFrames:
+        if self._config.key_frames == "sync":
+            return AtOnce()
+        self._owned = Background(self.turns)
+        return self._owned
+
     def close(self, timeout_s: float | None = CLOSE_S) -> bool:
         """Let a segmentation under way come to its end; streams cannot begin another one. May be called again.
 
         Returns:
             Whether it did within `timeout_s` (None: however long it takes). One in a process of its own is ended then.
         """
-        ended = self.background is None or self.background.close(timeout_s)
-        if self._process is not None:
-            self._process.close()
-            ended = ended or self.background.close(CLOSE_S)
+        ended = self._owned is None or self._owned.close(timeout_s)
+        end_segmenter = None if self._shares_networks else capabilities(self._networks.segmenter).close
+        if end_segmenter is not None:
+            end_segmenter()
+            ended = ended or self._owned.close(CLOSE_S)
         return ended
 
-    @property
-    def turns(self) -> Turns | None:
-        """With which its streams make the segmenter stand still; None where they do not."""
-        return None if self._process is None else self._process.turns
-
-    @property
-    def _process(self) -> SegmenterProcess | None:
-        segmenter = self.networks.segmenter
-        return segmenter if isinstance(segmenter, SegmenterProcess) else None
-
     def segmenting_s(self) -> float:
-        """How long the segmentation beside the streams has been under way; 0 if none is."""
-        return 0.0 if self.background is None else self.background.busy_s()
+        """Return for how many seconds the segmentation beside the streams has been under way; 0 if none is."""
+        return self._key_frames.busy_s()
 
     def stream(self, ego_mask: str | Path | None = None, *, phase: float = 0.0, key_delay: int | None = None) -> Stream:
-        """A stream for one camera.
+        """Make a stream for one camera.
 
         Args:
             ego_mask: PNG of this camera; None takes the configuration's.
@@ -100,27 +171,27 @@ class Engine:
             ValueError: `key_delay` is below 0.
         """
         mask = self._ego_mask if ego_mask is None else read_ego_mask(ego_mask)
-        key_frames = self.background if key_delay is None else Delayed(key_delay) if key_delay else AtOnce()
-        return Stream(self.config, self.networks, mask, key_frames, phase)
+        key_frames = self._key_frames if key_delay is None else Delayed(key_delay) if key_delay else AtOnce()
+        return Stream(self._config, self._networks, mask, key_frames, phase)
 
     def runtimes(self) -> dict[str, str | None]:
-        """What executes each network: "eager", "openvino bf16", ...; None where it has not been called yet."""
+        """Return what executes each network: "eager", "openvino bf16", ...; None where it has not been called yet."""
         parts = ("segmenter", "updater", "flow", "refine")
-        computing = {role: getattr(self.networks, role) for role in parts}
+        computing = {role: getattr(self._networks, role) for role in parts}
         executors = {role: getattr(one, "execute", one) for role, one in computing.items()}
-        return {role: one.runtime for role, one in executors.items() if isinstance(one, (Executor, SegmenterProcess))}
+        return {role: one.runtime for role, one in executors.items() if hasattr(one, "runtime")}
 
     def describe(self) -> dict:
-        """What computes the labels, JSON-safe: configuration, classes, weight files with checksum, device, threads."""
+        """Describe what computes the labels, JSON-safe: configuration, classes, weights, device, threads."""
         return {
-            "config": self.config.to_dict(),
-            "classes": list(self.classes.names),
+            "config": self._config.to_dict(),
+            "classes": list(self._classes.names),
             "weights": {
                 role: {"file": path.name, "sha256": checksum(path, "sha256")}
-                for role, path in self.weight_files.items()
+                for role, path in self._weight_files.items()
             },
-            "input_scale": getattr(self.networks.segmenter, "input_scale", None),
-            "device": str(self.networks.device),
+            "input_scale": getattr(self._networks.segmenter, "input_scale", None),
+            "device": str(self._networks.device),
             "runtime": self.runtimes(),
             "num_threads": self._num_threads,
             "torch": torch.__version__,
@@ -128,7 +199,7 @@ class Engine:
 
 
 def read_ego_mask(path: str | Path) -> np.ndarray:
-    """H x W, bool: where the picture is not 0.
+    """Read a picture as a mask, H x W, bool: True where it is not 0.
 
     Raises:
         ConfigError: no such file, or not a picture.

@@ -106,6 +106,8 @@ class TruthSegmenter:
         num_classes: of the class table.
     """
 
+    is_truth = True
+
     def __init__(self, num_classes: int):
         self.num_classes = num_classes
 

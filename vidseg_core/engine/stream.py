@@ -15,8 +15,8 @@ from vidseg_core.engine.flow import FlowEstimator
 from vidseg_core.engine.fusion import fuse, picture, update
 from vidseg_core.engine.geometry import View, grid_size
 from vidseg_core.engine.key_frames.jobs import AtOnce, KeyFrames
-from vidseg_core.engine.key_frames.process import SegmenterProcess
 from vidseg_core.engine.picture_change import change, small_picture
+from vidseg_core.engine.protocol import capabilities
 from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.schedule import PROPAGATED, Decision, schedule_of
 from vidseg_core.engine.segmenter import Segmenter
@@ -230,8 +230,9 @@ class Stream:
                 if past is not None and self._config.fusion:
                     apart = difference(shown, past.memory.picture, past.memory.motion)
         with timings.stage("segment"):
-            if apart is not None and isinstance(segmenter, SegmenterProcess):
-                scores, apart = segmenter.fused(frame, past.logits, apart), None
+            fused = capabilities(segmenter).fused
+            if apart is not None and fused is not None:
+                scores, apart = fused(frame, past.logits, apart), None
             else:
                 scores = segmenter(frame).to(self._networks.device)  # 1 x C x any size
         if apart is not None:

@@ -40,6 +40,9 @@ class KeyFrames(Protocol):
     def frame(self) -> AbstractContextManager:
         """A stream is at a frame: what goes on beside it, gives way to it meanwhile."""
 
+    def busy_s(self) -> float:
+        """Return for how many seconds a key frame beside the streams has been under way; 0 if none is."""
+
     def begin(self, work: Callable[[Frame], Result], frame: Frame) -> Job[Result]:
         """Have `work` done on a frame, perhaps in another thread; the frame's image may change afterwards."""
 
@@ -61,6 +64,9 @@ class Delayed:
         if delay < 1:
             raise ValueError(f"delay: expected 1 or more frames, got {delay}")
         self._delay = delay
+
+    def busy_s(self) -> float:
+        return 0.0
 
     def begin(self, work: Callable[[Frame], Result], frame: Frame) -> DelayedJob[Result]:
         return DelayedJob(work, replace(frame, image=frame.image.copy()), self._delay)
@@ -88,6 +94,9 @@ class AtOnce:
 
     at_once = True
     frame = nullcontext
+
+    def busy_s(self) -> float:
+        return 0.0
 
     def begin(self, work: Callable[[Frame], Result], frame: Frame) -> DelayedJob[Result]:
         return DelayedJob(work, frame, 0)

@@ -32,7 +32,7 @@ from vidseg_core.engine.geometry import grid_size, network_size
 from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.segmenter import NetworkSegmenter
 from vidseg_core.engine.state import Timings
-from vidseg_core.engine.stream import Networks, Stream
+from vidseg_core.engine.stream import Stream
 from vidseg_core.errors import ConfigError
 from vidseg_core.frame import Frame
 from vidseg_core.networks.flow_light import FLOW_UNIT, FlowLight
@@ -227,14 +227,16 @@ def _stream(engine: Engine, case: Case, interval: int, light: FlowLight, refine:
     """The engine with the case's networks, in its own runtime; its segmenter serves all cases."""
     config = replace(
         engine.config, interval=interval, grid_stride=case.grid_stride, input_scale=case.scale, fusion=case.fusion,
-        flow="dis", warp_padding="zeros",
+        flow="dis", warp_padding="zeros", ego_mask=None,
     )  # fmt: skip
     device, execute = engine.networks.device, engine.runtime.executor
     segmenter = engine.networks.segmenter
     segmenter = NetworkSegmenter(segmenter.network, case.scale, device, segmenter.execute, segmenter.input)
     light, refine = (None if n is None else deepcopy(n).to(memory_format=torch.channels_last) for n in (light, refine))
     flow = NetworkFlow(light, execute(light, "flow network")) if case.flow == "light" else DIS(config.dis_preset)
-    return Stream(config, Networks(segmenter, flow, None if refine is None else Refinement(refine, execute), device))
+    refine = None if refine is None else Refinement(refine, execute)
+    variant = engine.variant(config, segmenter=segmenter, flow=flow, refine=refine, feedback=True, updater=None)
+    return variant.stream(key_delay=0)
 
 
 def street_frames(size: tuple[int, int], count: int) -> list[Frame]:

@@ -20,21 +20,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
-from torch import Tensor
 
 from vidseg_core import distributed
 from vidseg_core.classes import VOID, ClassTable
 from vidseg_core.data.sequences import FRAME_NS, Sequence, VideoSet
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.engine import Engine
-from vidseg_core.engine.flow import FlowEstimator
-from vidseg_core.engine.geometry import View
-from vidseg_core.engine.segmenter import Segmenter, TruthSegmenter
+from vidseg_core.engine.protocol import capabilities
+from vidseg_core.engine.remember import RememberedFlow, RememberedSegmenter
 from vidseg_core.engine.stream import Stream
 from vidseg_core.errors import DatasetError
 from vidseg_core.evaluation.metrics.confusion import ConfusionMatrix
@@ -66,7 +63,8 @@ class Method:
 
     @property
     def uses_truth(self) -> bool:
-        return isinstance(self.engine.networks.segmenter, TruthSegmenter)
+        """True if the ground truth takes the place of a network."""
+        return capabilities(self.engine.networks.segmenter).is_truth
 
 
 @dataclass(frozen=True)
@@ -351,66 +349,20 @@ def shared_engines(engines: list[Engine]) -> list[Engine]:
     Engines share a segmenter or an updater if theirs is one object, and a flow estimator if their configurations choose
     it alike.
     """
-    segmenters: dict[int, _SegmentedOnce] = {}
-    flows: dict[tuple, _FlowOnce] = {}
+    segmenters: dict[int, RememberedSegmenter] = {}
+    flows: dict[tuple, RememberedFlow] = {}
     found = []
     for engine in engines:
         networks, config = engine.networks, engine.config
         brings_flow = config.refine_weights if config.flow == "light" and config.flow_weights is None else None
         key = (config.flow, config.flow_weights, config.flow_scale, config.dis_preset, config.grid_stride, brings_flow)
-        shared = copy(engine)
-        shared.networks = replace(
-            networks,
-            segmenter=segmenters.setdefault(id(networks.segmenter), _SegmentedOnce(networks.segmenter)),
-            updater=networks.updater and segmenters.setdefault(id(networks.updater), _SegmentedOnce(networks.updater)),
-            flow=flows.setdefault(key, _FlowOnce(networks.flow)),
+        segmenter, updater = (
+            one and segmenters.setdefault(id(one), RememberedSegmenter(one, most=1))
+            for one in (networks.segmenter, networks.updater)
         )
-        found.append(shared)
+        flow = flows.setdefault(key, RememberedFlow(networks.flow))
+        found.append(engine.variant(segmenter=segmenter, updater=updater, flow=flow))
     return found
-
-
-class _SegmentedOnce:
-    """A segmenter that remembers the last frame's scores."""
-
-    def __init__(self, segmenter: Segmenter):
-        self._segmenter = segmenter
-        self.num_classes = segmenter.num_classes
-        self._frame: Frame | None = None
-        self._scores: Tensor | None = None
-
-    def __call__(self, frame: Frame) -> Tensor:
-        if frame is not self._frame:
-            self._frame, self._scores = frame, self._segmenter(frame)
-        return self._scores
-
-
-class _FlowOnce:
-    """A flow estimator that remembers what it made of the last image, and the flows from and to it."""
-
-    def __init__(self, flow: FlowEstimator):
-        self._flow = flow
-        self._image: np.ndarray | None = None
-        self._prepared: object = None
-        self._flows: dict[tuple[int, int], Tensor | None] = {}
-
-    def prepare(self, view: View) -> object:
-        if view.image is not self._image:
-            self._image, self._prepared = view.image, _Prepared(self._flow.prepare(view))
-            self._flows = {}
-        return self._prepared
-
-    def flow(self, current: _Prepared, previous: _Prepared) -> Tensor | None:
-        pair = id(current), id(previous)  # both live as long as the entry: streams hold the last two frames'
-        if pair not in self._flows:
-            self._flows[pair] = self._flow.flow(current.value, previous.value)
-        return self._flows[pair]
-
-
-@dataclass(frozen=True, eq=False)
-class _Prepared:
-    """Gives each frame's preparation an identity, whatever the estimator makes."""
-
-    value: object
 
 
 def frames_per_second(method: Method, interval: int, sequence: Sequence) -> float:

@@ -87,9 +87,9 @@ def build_methods(base: EngineConfig, choices: Choices, truth: ClassTable | None
         engine = build_engine(config, *segmenters.get(config.input_scale, ()))
         segmenters.setdefault(config.input_scale, (engine.networks.segmenter, engine.classes))
         updater = updaters.setdefault((config.update_weights, config.update_scale), engine.networks.updater)
-        engine.networks = replace(engine.networks, updater=updater)
+        engine = engine.variant(updater=updater)
         if config.refine:
-            edge = _choose_edge(engine, edge)
+            engine, edge = _choose_edge(engine, edge)
         traits = {
             "scale": getattr(engine.networks.segmenter, "input_scale", None), "flow": config.flow,
             "fusion": config.fusion, "update": config.update_weights,
@@ -100,14 +100,14 @@ def build_methods(base: EngineConfig, choices: Choices, truth: ClassTable | None
     return methods
 
 
-def _choose_edge(engine: Engine, edge: bool | None) -> bool:
+def _choose_edge(engine: Engine, edge: bool | None) -> tuple[Engine, bool]:
+    """Return the engine whose refinement does or does not see the edge map, and whether it does."""
     network = engine.networks.refine.network
     if edge is None or edge == network.edge:
-        return network.edge
+        return engine, network.edge
     if edge:
         raise ConfigError(f"edge: expected a network made with edge map, {engine.config.refine_weights} has none")
-    engine.networks = replace(engine.networks, refine=Refinement(without_edge(network), engine.runtime.executor))
-    return False
+    return engine.variant(refine=Refinement(without_edge(network), engine.runtime.executor)), False
 
 
 def without_edge(network: GuidedRefine) -> GuidedRefine:

@@ -10,14 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
+import torch
 
 from vidseg_core.data.images import read_rgb
 from vidseg_core.data.labelled import LabelledSet
-from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.engine import Engine
-from vidseg_core.engine.segmenter import Segmenter
-from vidseg_core.engine.stream import Stream
+from vidseg_core.engine.remember import RememberedSegmenter, by_name
 from vidseg_core.errors import ConfigError, DatasetError
 from vidseg_core.evaluation.metrics.confusion import ConfusionMatrix
 from vidseg_core.frame import Frame
@@ -34,25 +32,6 @@ class Clip:
 
     name: str
     frames: tuple[Frame, ...]
-
-
-class Remembering:
-    """A segmenter that looks at each frame once.
-
-    Args:
-        segmenter: that it asks.
-    """
-
-    def __init__(self, segmenter: Segmenter):
-        self.num_classes = segmenter.num_classes
-        self._segmenter = segmenter
-        self._scores: dict[tuple[str, str], Tensor] = {}
-
-    def __call__(self, frame: Frame) -> Tensor:
-        which = frame.stream, frame.name
-        if which not in self._scores:
-            self._scores[which] = self._segmenter(frame).half()
-        return self._scores[which].float()
 
 
 def street_clips(seeds: Iterable[int], num_frames: int, size: tuple[int, int], rate_hz: float) -> list[Clip]:
@@ -82,19 +61,18 @@ def labelled_clip(dataset: LabelledSet) -> Clip:
     return Clip(dataset.name, tuple(frames))
 
 
-def run_schedule(clips: Sequence[Clip], engine: Engine, config: EngineConfig, segmenter: Segmenter) -> dict:
-    """What one schedule makes of the clips, from several phases.
+def run_schedule(clips: Sequence[Clip], engine: Engine) -> dict:
+    """Run the schedule of an engine over the clips, from several phases; key frames are waited for.
 
     Returns:
         `key_share`: key frames per frame; `avg_miou`: of all frames, `min_miou`: of those before a key frame, whose
         labels are the oldest, both in percent.
     """
-    total, oldest = ConfusionMatrix(segmenter.num_classes), ConfusionMatrix(segmenter.num_classes)
-    networks = replace(engine.networks, segmenter=segmenter)
+    total, oldest = (ConfusionMatrix(len(engine.classes)) for _ in range(2))
     frames = key_frames = 0
     for clip in clips:
         for phase in PHASES:
-            stream, before = Stream(config, networks, phase=phase), None
+            stream, before = engine.stream(phase=phase, key_delay=0), None
             for frame in clip.frames:
                 result = stream.step(frame)
                 if before is not None and result.is_key:
@@ -114,9 +92,13 @@ def compare(
     intervals: Sequence[int] = INTERVALS, thresholds: Sequence[float] = THRESHOLDS,
 ) -> list[dict]:  # fmt: skip
     """A row for each schedule and group of clips; JSON-safe."""
-    fixed = [replace(engine.config, schedule="fixed", interval=interval) for interval in intervals]
-    adaptive = [replace(engine.config, schedule="adaptive", change_threshold=value) for value in thresholds]
-    segmenter, rows = Remembering(engine.networks.segmenter), []
+    base = replace(engine.config, ego_mask=None)  # of a vehicle that took none of these clips
+    fixed = [replace(base, schedule="fixed", interval=interval) for interval in intervals]
+    adaptive = [replace(base, schedule="adaptive", change_threshold=value) for value in thresholds]
+    known = engine.variant(
+        segmenter=RememberedSegmenter(engine.networks.segmenter, recognise=by_name, dtype=torch.float16)
+    )
+    rows = []
     for name, clips in groups.items():
         for config in progress(fixed + adaptive):
             row = {"clips": name, "schedule": config.schedule}
@@ -129,7 +111,7 @@ def compare(
                     "max_interval": config.max_interval,
                 }
             )
-            rows.append(row | run_schedule(clips, engine, config, segmenter))
+            rows.append(row | run_schedule(clips, known.variant(config)))
     return rows
 
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, nullcontext
-from copy import copy
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
-from torch import Tensor
 
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.engine import Engine
@@ -18,7 +16,7 @@ from vidseg_core.engine.flow import NoFlow
 from vidseg_core.engine.key_frames.background import Background, BackgroundJob
 from vidseg_core.engine.key_frames.jobs import Result
 from vidseg_core.engine.key_frames.turns import Turns
-from vidseg_core.engine.segmenter import Segmenter
+from vidseg_core.engine.remember import RememberedSegmenter
 from vidseg_core.engine.stream import Stream
 from vidseg_core.evaluation.replay.live import Log, Step, Timings, arrivals, play
 from vidseg_core.frame import Frame, Segmentation
@@ -41,14 +39,12 @@ def config_of(config: EngineConfig, mode: str) -> EngineConfig:
     return replace(config, key_frames=mode)
 
 
-def variant(engine: Engine, mode: str) -> Engine:
-    """The engine's own networks in another mode. In mode `async` the caller gives it a `background`."""
-    other = copy(engine)
-    other.background = None
-    other.config = config_of(engine.config, mode)
+def in_mode(engine: Engine, mode: str) -> Engine:
+    """Return the engine's own networks in another mode."""
+    config = config_of(engine.config, mode)
     if mode == "per_frame":
-        other.networks = replace(engine.networks, flow=NoFlow(), refine=None, updater=None)
-    return other
+        return engine.variant(config, flow=NoFlow(), refine=None, updater=None)
+    return engine.variant(config)
 
 
 def measured(engine: Engine) -> Step:
@@ -67,9 +63,7 @@ def given(engine: Engine, timings: Timings) -> Step:
     """A step that takes as long as is said, as do key frames beside it."""
     clock = _Clock(round(timings.key_ms * 1e6), at_once=engine.config.key_frames == "sync")
     step_ns = round(timings.step_ms * 1e6)
-    engine = copy(engine)
-    engine.background = clock
-    stream = engine.stream()
+    stream = engine.variant(key_frames=clock).stream()
 
     def step(frame: Frame, now_ns: int) -> tuple[Segmentation, int]:
         clock.now_ns, clock.waited = now_ns, False
@@ -92,6 +86,10 @@ class _Clock:
         """Whether somebody had to wait for one."""
         self._free_ns = 0
 
+    def busy_s(self) -> float:
+        """Nothing works beside the stream."""
+        return 0.0
+
     def begin(self, work: Callable[[Frame], Result], frame: Frame) -> _TimedJob:
         self._free_ns = max(self._free_ns, self.now_ns) + self.key_ns
         return _TimedJob(self, work, frame, self._free_ns)
@@ -109,7 +107,7 @@ class _TimedJob:
         return self._work(self._frame)
 
     def discard(self) -> None:
-        """What has begun goes on to its end, for nobody."""
+        """The simulated job keeps occupying the worker; its result is dropped."""
 
 
 def play_for_real(engine: Engine, frames: list[Frame], period_ns: int, speed: float = 1.0) -> tuple[Log, Timings]:
@@ -124,11 +122,12 @@ def play_for_real(engine: Engine, frames: list[Frame], period_ns: int, speed: fl
     """
     waiting_ms, alone_ms, beside_ms = [], [], []
     with ExitStack() as stack:
-        engine = copy(engine)
-        is_async = engine.config.key_frames == "async"
-        engine.background = stack.enter_context(_TimedBackground(engine.turns)) if is_async else None
+        if engine.config.key_frames == "async":
+            background = stack.enter_context(_TimedBackground(engine.turns))
+            engine, key_ms = engine.variant(key_frames=background), background.took_ms
+        else:
+            key_ms = waiting_ms
         warm_up(engine.stream(), frames)
-        key_ms = engine.background.took_ms if is_async else waiting_ms
         key_ms.clear()
         stream = engine.stream()
 
@@ -163,24 +162,8 @@ class _TimedBackground(Background):
 
 
 def remembering(engine: Engine) -> Engine:
-    """The engine, such that no frame (by its name) is segmented twice; takes about as much memory as the frames."""
-    other = copy(engine)
-    other.networks = replace(engine.networks, segmenter=_Remembering(engine.networks.segmenter))
-    return other
-
-
-class _Remembering:
-    """A segmenter that keeps all scores."""
-
-    def __init__(self, segmenter: Segmenter):
-        self.num_classes = segmenter.num_classes
-        self._segmenter = segmenter
-        self._scores: dict[str, Tensor] = {}
-
-    def __call__(self, frame: Frame) -> Tensor:
-        if frame.name not in self._scores:
-            self._scores[frame.name] = self._segmenter(frame)
-        return self._scores[frame.name]
+    """Return the engine such that no frame (by its name) is segmented twice; takes about the memory of the frames."""
+    return engine.variant(segmenter=RememberedSegmenter(engine.networks.segmenter, recognise=lambda frame: frame.name))
 
 
 def warm_up(stream: Stream, frames: Iterable[Frame]) -> None:

@@ -25,7 +25,7 @@ from vidseg_core.evaluation.distance.evaluate import Method, Score, accumulated,
 from vidseg_core.evaluation.metrics.confusion import ConfusionMatrix
 from vidseg_core.evaluation.metrics.consistency import Consistency, Matcher
 from vidseg_core.evaluation.replay.live import Log, Timings, arrivals, distribution, percent, simulate
-from vidseg_core.evaluation.replay.modes import MODES, given, measured, play_for_real, remembering, variant, warm_up
+from vidseg_core.evaluation.replay.modes import MODES, given, in_mode, measured, play_for_real, remembering, warm_up
 from vidseg_core.frame import Frame, Segmentation
 
 REFERENCES = ("ground truth", "per-frame segmenter")
@@ -92,7 +92,7 @@ class Footage:
 
     def compare_with(self, engine: Engine, progress: Progress = no_progress) -> None:
         """Take what the per-frame segmenter says for the truth, where a recording has none."""
-        stream = variant(engine, "per_frame").stream()
+        stream = in_mode(engine, "per_frame").stream()
         labels = {}
         for frame in progress(self, "per-frame segmenter"):
             stream.reset()
@@ -257,8 +257,7 @@ def by_distance(engine: Engine, footage: Footage, every: Offline, progress: Prog
     if not any(any(sequence.labelled[interval:]) for sequence in sequences):
         return None
     video = VideoSet(footage.name, engine.classes, tuple(sequences))
-    fixed = variant(engine, "sync")
-    fixed.config = replace(fixed.config, schedule="fixed")
+    fixed = engine.variant(replace(engine.config, key_frames="sync", schedule="fixed"))
     ((_, _, score),) = evaluate(video, [Method(fixed, {}, (interval,))], progress=partial(progress, what="by distance"))
     return score
 

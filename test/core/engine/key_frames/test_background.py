@@ -305,7 +305,7 @@ def test_an_engine_s_streams_share_one_thread_and_closing_ends_it():
         assert len(named) == 1 and named[0].daemon
     assert not named[0].is_alive()
     with build_engine(EngineConfig(), TruthSegmenter(len(classes)), classes) as engine:
-        assert engine.background is None
+        assert engine.key_frames.at_once
         ages = [r.age for r in map(engine.stream(key_delay=1).step, map(frame, range(7)))]
         assert ages == [0, 1, 2, 3, 4, 5, 1]
 

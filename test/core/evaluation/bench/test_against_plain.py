@@ -58,7 +58,7 @@ def test_the_figures_that_are_read_first_come_from_the_cases_that_define_them():
 
 def test_it_is_for_the_cpu(monkeypatch):
     elsewhere = SimpleNamespace(networks=SimpleNamespace(device=torch.device("cuda")))
-    monkeypatch.setattr("vidseg_core.evaluation.bench.build_engine", lambda config: elsewhere)
+    monkeypatch.setattr("vidseg_core.evaluation.bench.against_plain.build_engine", lambda config: elsewhere)
     with pytest.raises(ConfigError, match="device: expected cpu, for which the benchmark is written, got cuda"):
         bench(EngineConfig())
 

@@ -88,8 +88,7 @@ def test_each_frame_is_segmented_once_for_all_methods_and_distances(tmp_path):
     segmenter = Counting(len(CLASSES))
     methods = [truth_method(0, 1, 2, segmenter=segmenter), truth_method(0, 2, flow=DIS(), segmenter=segmenter)]
     updater = Counting(len(CLASSES))
-    for method in methods:
-        method.engine.networks = replace(method.engine.networks, updater=updater)
+    methods = [replace(method, engine=method.engine.variant(updater=updater)) for method in methods]
     evaluate(make_video(tmp_path, 6), methods)
     assert segmenter.calls == 6
     assert updater.calls == 5, "the first frame of a video is a key frame"

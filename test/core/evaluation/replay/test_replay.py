@@ -16,7 +16,7 @@ from vidseg_core.engine.segmenter import TruthSegmenter
 from vidseg_core.errors import DatasetError
 from vidseg_core.evaluation.distance.evaluate import Method, evaluate
 from vidseg_core.evaluation.replay.live import Timings
-from vidseg_core.evaluation.replay.modes import config_of, variant
+from vidseg_core.evaluation.replay.modes import config_of, in_mode
 from vidseg_core.evaluation.replay.replay import (
     REFERENCES,
     Choices,
@@ -122,7 +122,7 @@ def test_without_truth_the_per_frame_segmenter_is_the_reference(clip, untrained)
     assert summary["reference"] == REFERENCES[1] and summary["offline"]["labelled_frames"] == 4
     assert 0 < summary["offline"]["pixel_accuracy"] < 100
     assert summary["live"] is None
-    alone = offline(variant(one, "per_frame"), shown).summary()
+    alone = offline(in_mode(one, "per_frame"), shown).summary()
     assert alone["pixel_accuracy"] == 100.0
 
 
@@ -146,7 +146,7 @@ def test_the_per_frame_mode_is_the_segmenter_alone():
 
 
 def test_modes_are_compared_on_the_same_frames(clip):
-    rows = compare(lambda mode: variant(engine(), mode), footage(clip), PERIOD_NS, timings=Timings(100, 5))
+    rows = compare(lambda mode: in_mode(engine(), mode), footage(clip), PERIOD_NS, timings=Timings(100, 5))
     found = [(row["mode"], round(row["rate_hz"])) for row in rows]
     assert found == [(mode, rate_hz) for rate_hz in (15, 30) for mode in ("per_frame", "sync", "async")]
     for row in rows:

@@ -1,0 +1,84 @@
+"""Protocols of the engine's parts, for whatever takes the place of one of them. Loads nothing that computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from vidseg_core.classes import ClassTable
+from vidseg_core.frame import Frame, Segmentation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vidseg_core.engine.key_frames.turns import Turns
+
+
+@runtime_checkable
+class StreamProtocol(Protocol):
+    """The frames of one camera, in order. See `vidseg_core.engine.stream.Stream`."""
+
+    def step(self, frame: Frame) -> Segmentation:
+        """Label the next frame."""
+
+    def reset(self, reason: str = "requested") -> None:
+        """Forget the past; the next frame is a key frame."""
+
+    def request_key_frame(self) -> None:
+        """Make the next frame a key frame without forgetting the past."""
+
+    def set_interval(self, interval: int) -> None:
+        """Change the number of frames between two key frames."""
+
+    def set_confidence(self, wanted: bool) -> None:
+        """Change whether results come with a confidence map."""
+
+
+@runtime_checkable
+class EngineProtocol(Protocol):
+    """Streams over shared networks. See `vidseg_core.engine.engine.Engine`.
+
+    Attributes:
+        classes: the class table of the labels.
+    """
+
+    @property
+    def classes(self) -> ClassTable: ...
+
+    def stream(self, ego_mask: str | Path | None = None, *, phase: float = 0.0) -> StreamProtocol:
+        """Make a stream for one camera."""
+
+    def segmenting_s(self) -> float:
+        """Return for how many seconds a segmentation beside the streams has been under way; 0 if none is."""
+
+    def describe(self) -> dict:
+        """Describe what computes the labels, JSON-safe."""
+
+    def close(self, timeout_s: float | None = ...) -> bool:
+        """End what works beside the streams; return whether it ended within `timeout_s`. May be called again."""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """Optional abilities of a segmenter. It has one by having the attribute of that name.
+
+    Attributes:
+        fused: (frame, carried logits, difference) -> the scores of `fuse`, computed where the segmenter computes; None:
+            the stream fuses.
+        turns: pauses the segmenter while a stream is at a frame; None if it cannot be paused.
+        close: ends the segmenter at once; None if there is nothing to end.
+        is_truth: True if scores are the frame's own ground truth.
+    """
+
+    fused: Callable[[Frame, Tensor, Tensor], Tensor] | None = None
+    turns: Turns | None = None
+    close: Callable[[], None] | None = None
+    is_truth: bool = False
+
+
+def capabilities(segmenter: object) -> Capabilities:
+    """Return what a segmenter can do besides segmenting."""
+    defaults = {"fused": None, "turns": None, "close": None, "is_truth": False}
+    return Capabilities(**{name: getattr(segmenter, name, default) for name, default in defaults.items()})
