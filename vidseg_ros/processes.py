@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -10,16 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from vidseg_core.tether import tether
+
 PATIENCE_S = 10.0
 TAIL_LINES = 15
 
-# Runs a module as `python -m` does; the kernel ends it when the program that started it is gone, however that went.
-_TETHERED = """
-import ctypes, os, runpy, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit("the program that started this one is gone")
-sys.argv = sys.argv[2:]
+# Runs a module as `python -m` does.
+_RUN_MODULE = """
+import runpy
+sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 
@@ -48,7 +46,7 @@ class Child:
         self.name = name
         self.log = log
         self._position = 0
-        command = [sys.executable, "-c", _TETHERED, str(os.getpid()), module, *arguments]
+        command = [sys.executable, "-c", tether(signal.SIGTERM) + _RUN_MODULE, module, *arguments]
         with open(log, "wb") as file:
             self._process = subprocess.Popen(
                 command,

@@ -35,21 +35,18 @@ from vidseg_core.engine.key_frames.shared_memory import Shared
 from vidseg_core.engine.key_frames.turns import Turns
 from vidseg_core.engine.key_frames.worker import Answer, Request, Task, arrays_of
 from vidseg_core.frame import Frame
+from vidseg_core.tether import tether
 
 log = logging.getLogger(__name__)
 # How often it is looked whether that is enough, where neither a frame nor an answer comes.
 LOOK_S = 0.25
 # So many seconds in which it did not stand still, with less than that share of a processor, are too many.
 STARVED_S, STARVED_SHARE = 2.0, 0.05
-PR_SET_PDEATHSIG = 1
-# What the process does first. The kernel shall end it with the thread that has started it, as one that stands still
-# would not notice. An interrupt from the terminal is for the owner, who ends it; but it gets no session of its own, as
-# Linux shares processors between sessions first (autogroup), and what is nice in one does not give way to another.
+# Code that the process runs once it is tethered: the kernel shall end it with the thread that has started it, as one
+# that stands still would not notice. An interrupt from the terminal is for the owner, who ends it; but it gets no
+# session of its own, as Linux shares processors between sessions first (autogroup), and what is nice in one does not
+# give way to another.
 START = """
-import ctypes, os, sys
-ctypes.CDLL(None).prctl({death}, {kill})
-if os.getppid() != {owner}:  # it was too late for that
-    sys.exit(1)
 os.setpgid(0, 0)
 sys.path[:] = {path!r}
 from {name} import serve
@@ -174,10 +171,7 @@ class SegmenterProcess:
         self._given, self._scores = (Shared(os.memfd_create(f"vidseg-{name}")) for name in ("given", "scores"))
         files = theirs.fileno(), self._given.file, self._scores.file
         started: Future[subprocess.Popen] = Future()
-        command = START.format(
-            death=PR_SET_PDEATHSIG, kill=int(signal.SIGKILL), owner=os.getpid(),
-            path=self._path, name=worker.__name__, files=files,
-        )  # fmt: skip
+        command = tether(signal.SIGKILL) + START.format(path=self._path, name=worker.__name__, files=files)
         with theirs:
             # The process ends with the thread that has started it: one that is there for that alone.
             threading.Thread(target=_keep, args=(command, files, started), name="vidseg-keeper", daemon=True).start()
