@@ -112,7 +112,7 @@ class TruthSegmenter:
         self.num_classes = num_classes
 
     def __call__(self, frame: Frame) -> Tensor:
-        """Raises ValueError for a frame without labels."""
+        """Turn the frame's labels into scores; raises ValueError for a frame without labels."""
         if frame.labels is None:
             raise ValueError(f"frame {frame.name!r}: expected ground truth labels, it has none")
         ids = np.arange(self.num_classes, dtype=np.uint8)[:, None, None]

@@ -1,4 +1,8 @@
-"""The model card: what has to be known about a trained network to use it, whoever made it."""
+"""The model card: all that is needed to use a trained network, whoever made it.
+
+It is built from a file's metadata (`architecture`, `classes`, `normalisation`, `input_scale`, `activation_ranges`,
+`card_version`, 1 where it is missing) and from the file's record in the registry.
+"""
 
 from __future__ import annotations
 

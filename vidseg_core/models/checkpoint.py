@@ -1,4 +1,4 @@
-"""Weight files: the layouts that public weights come in, and this project's own.
+"""Networks of one kind from a weight file, beginnings for training, and conversion to this project's own format.
 
 Our own files are safetensors. Their metadata says which network it is (`architecture`), which classes it knows, how
 images are normalised and how it was trained. A public file is recognised by its keys.

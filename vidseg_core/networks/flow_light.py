@@ -36,7 +36,7 @@ class FlowLight(nn.Module):
         self.toflow = nn.Conv2d(64, 2, 3, padding=1)
 
     def forward(self, current: Tensor, previous: Tensor) -> Tensor:
-        """Flow from `current` to `previous`.
+        """Compute the flow from `current` to `previous`.
 
         Args:
             current: B x 3 x h x w, normalised BGR.

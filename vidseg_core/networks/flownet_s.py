@@ -22,7 +22,7 @@ def predict_flow(channels_in: int) -> nn.Conv2d:
 
 
 class FlowNetSLayers(nn.Module):
-    """What both layouts share.
+    """The layers that both layouts share.
 
     Args:
         padding: of the transposed convolutions; with 0 their results are cropped to the skip's size, top left.
@@ -65,7 +65,7 @@ class FlowNetSLayers(nn.Module):
         self.upsampled_flow3_to_2 = upsampled_flow()
 
     def features(self, pair: Tensor) -> Tensor:
-        """B x 6 x H x W -> B x 194 x H/4 x W/4: what the last flow is predicted from."""
+        """Compute the features that the last flow is predicted from: B x 6 x H x W -> B x 194 x H/4 x W/4."""
         c2 = self.conv2(self.conv1(pair))
         c3 = self.conv3_1(self.conv3(c2))
         c4 = self.conv4_1(self.conv4(c3))
@@ -87,7 +87,7 @@ class UpstreamFlowNetS(FlowNetSLayers):
         super().__init__(padding=0, flow_bias=True)
 
     def forward(self, current: Tensor, previous: Tensor) -> Tensor:
-        """Flow from `current` to `previous`.
+        """Compute the flow from `current` to `previous`.
 
         Args:
             current: B x 3 x h x w, normalised BGR.
@@ -107,7 +107,7 @@ class FlowNet2S(FlowNetSLayers):
         super().__init__(padding=1, flow_bias=False)
 
     def forward(self, current: Tensor, previous: Tensor) -> Tensor:
-        """Flow from `current` to `previous`.
+        """Compute the flow from `current` to `previous`.
 
         The layers fit together only where both sides are multiples of 64; other sizes are enlarged to the next ones
         and the flow is brought back.

@@ -39,7 +39,7 @@ def conv_bn_relu(channels_in: int, channels: int, stride: int = 1) -> tuple[nn.M
 
 
 def label_edges(logits: Tensor) -> Tensor:
-    """Where the labels of `logits` (B x C x h x w) change, and the image border: B x 1 x h x w of 0 or 1."""
+    """Mark the pixels where the labels of `logits` (B x C x h x w) change, and the border: B x 1 x h x w of 0 or 1."""
     labels = logits.argmax(1, keepdim=True).to(logits.dtype)
     laplacian = torch.ones(1, 1, 3, 3, dtype=logits.dtype, device=logits.device)
     laplacian[0, 0, 1, 1] = -8.0
@@ -48,7 +48,7 @@ def label_edges(logits: Tensor) -> Tensor:
 
 
 def guided_sum(guide: Tensor, warped: Tensor, intra: Tensor) -> Tensor:
-    """Sum of the eleven candidates, each times its weight.
+    """Sum the eleven candidates, each times its weight.
 
     The order is: `warped`; its shifts over the 3x3 neighbourhood, row by row without the centre, zeros outside; an
     all-zero map (which adds nothing, so its weight only takes from the others'); `intra`.
@@ -110,7 +110,7 @@ class GuidedRefine(nn.Module):
         return self.intra_net[6].out_channels
 
     def forward(self, warped: Tensor, image: Tensor) -> Refined:
-        """Repair.
+        """Repair warped logits.
 
         Args:
             warped: B x C x h x w, the previous logits at their new places.
@@ -121,6 +121,6 @@ class GuidedRefine(nn.Module):
         return Refined(guided_sum(guide, warped, intra), guide, edge)
 
     def weigh(self, image: Tensor, edge: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What convolutions compute of it: the weights (B x 11 x h x w) and the intra candidate (B x C x h x w)."""
+        """Compute by convolutions the weights (B x 11 x h x w) and the intra candidate (B x C x h x w)."""
         intra = self.intra_net(image)
         return self.guide(intra if edge is None else torch.cat((intra, edge), 1)), intra

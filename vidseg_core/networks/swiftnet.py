@@ -141,7 +141,7 @@ class SwiftNet(nn.Module):
         return self.logits.conv.out_channels
 
     def forward(self, rgb: Tensor) -> Tensor:
-        """Class scores at stride 4.
+        """Compute class scores at stride 4.
 
         Args:
             rgb: B x 3 x H x W, RGB, normalised with `normalisation.MEAN_RGB` and `STD_RGB`.

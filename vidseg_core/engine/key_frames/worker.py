@@ -28,7 +28,7 @@ NICENESS = 5
 
 @dataclass(frozen=True)
 class Task:
-    """What a process is started for.
+    """The task of a segmenting process.
 
     Attributes:
         path: weights of a segmentation network.
@@ -47,7 +47,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Request:
-    """Of which shapes the arrays are that lie in the shared memory, one behind the other.
+    """The shapes of the arrays that lie in the shared memory, one behind the other.
 
     Attributes:
         image: H x W x 3, uint8, RGB.
@@ -61,13 +61,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What it says about one frame.
+    """The answer to one request.
 
     Attributes:
         shape: of the scores in the shared memory, 1 x h x w x C.
         runtime: what executes the network.
         error: what went wrong instead, with its traceback; None for nothing.
-        messages: level and text of what it had to tell.
+        messages: level and text of its log records.
     """
 
     shape: tuple[int, ...] = ()
@@ -77,13 +77,13 @@ class Answer:
 
 
 def arrays_of(memory: Shared, request: Request) -> list[np.ndarray]:
-    """Image, and if there are any, carried scores and where they are wrong."""
+    """View the image in the shared memory and, if there are any, carried scores and where they are wrong."""
     past = [(shape, np.float32) for shape in (request.carried, request.apart) if shape is not None]
     return memory.arrays((request.image, np.uint8), *past)
 
 
 def serve(connection: int, given: int, scores: int) -> None:
-    """What the process does, until its owner hangs up.
+    """Segment whatever is asked for, until the owner hangs up.
 
     Args:
         connection: file descriptor, on which a `Task` comes and then `Request`s, each of which has an `Answer`.
@@ -132,7 +132,7 @@ def _segmenter(task: Task) -> NetworkSegmenter:
 
 
 def _let_others_go_first(is_idle: bool) -> None:
-    """For the threads that are not there yet, too."""
+    """Lower the priority of this process, for threads that it will start, too."""
     os.nice(NICENESS)
     # SCHED_BATCH: when it is let go on, it does not push aside the frame that has done so.
     policy = os.SCHED_IDLE if is_idle else os.SCHED_BATCH
