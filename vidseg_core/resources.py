@@ -1,4 +1,4 @@
-"""Where the files that come with the package are: `config/` and `weights/`."""
+"""Files that come with the package: `config/` and `weights/`."""
 
 from functools import cache
 from pathlib import Path
@@ -8,7 +8,7 @@ PACKAGE = "vidseg_ros"
 
 @cache
 def share_directory() -> Path:
-    """The directory that holds `config/` and `weights/`.
+    """Find the directory that holds `config/` and `weights/`.
 
     Walking up from this file finds it in each way of installing, without asking ament: in a checkout (and in an
     editable install) it is the directory of `package.xml`; after `pip install` and in a colcon install space it is
@@ -28,7 +28,7 @@ def share_directory() -> Path:
 
 
 def resource(relative: str) -> Path:
-    """Path of a file that comes with the package, for instance `resource("config/classes/camvid.yaml")`.
+    """Return the path of a file that comes with the package, for instance `resource("config/classes/camvid.yaml")`.
 
     The file itself need not exist: not every weight file that is known comes with the package.
     """

@@ -146,7 +146,7 @@ class Camera:
         self.request_reset(f"engine fault: {type(error).__name__}")
 
     def report(self, now_ns: int, state: str) -> Report:
-        """For diagnostics; also warns of a transport that does not deliver, once."""
+        """Report for diagnostics; also warn of a transport that does not deliver, once."""
         publishers, steady_ns = self._node.count_publishers(self.topic), time.monotonic_ns()
         wanted = self.settings.wanted_rate_hz
         report = self.statistics.report(now_ns, steady_ns, wanted, publishers, state)
@@ -257,7 +257,7 @@ class Camera:
             self._log.error(f"{self.topic}: frame refused: {error}")
 
     def _prepare_stream(self, settings: CameraSettings) -> None:
-        """What other threads asked for since the last frame."""
+        """Apply what other threads asked for since the last frame."""
         reason, self._reset_wanted = self._reset_wanted, None
         if reason is not None:
             self._stream.reset(reason)

@@ -1,4 +1,4 @@
-"""What a camera's stream did, for /diagnostics: the hot path ticks, a timer reports.
+"""Statistics of a camera's stream for /diagnostics: the hot path ticks, a timer reports.
 
 Two clocks: how long something took is told by the steady one; rates, and the age of labels since the camera's stamp, by
 the node's, which may be simulated, stand still or jump. Keys are named as in diagnostic_updater where it has them.
@@ -62,7 +62,7 @@ class Counts:
 
 @dataclass
 class Period:
-    """What happened since the last report."""
+    """Counts since the last report."""
 
     ticks: deque = field(default_factory=lambda: deque(maxlen=MOST_TICKS))
     error: str | None = None
@@ -77,7 +77,7 @@ class Rates:
         """Whether the clock showed the same time in the last two reports."""
 
     def update(self, now_ns: int, counts: Sequence[int]) -> tuple[float, ...] | None:
-        """The rates; None when there are none yet, or the clock stood still or jumped back."""
+        """Return the rates; None when there are none yet, or the clock stood still or jumped back."""
         moved = bool(self._past) and now_ns > self._past[-1][0]
         self.stands_still = bool(self._past) and now_ns == self._past[-1][0]
         if not moved:
@@ -111,12 +111,12 @@ class Statistics:
         self._last_reset: str | None = None
 
     def received(self, steady_ns: int) -> None:
-        """A message came."""
+        """Count a message that came."""
         self.counts.received += 1
         self._last_ns = steady_ns
 
     def processed(self, tick: Tick) -> None:
-        """Its labels are out."""
+        """Count a frame whose labels are published."""
         self.counts.processed += 1
         self.counts.key_frames += tick.is_key
         with self._lock:
@@ -126,21 +126,21 @@ class Statistics:
                 self._last_reset = tick.reset
 
     def failed(self, error: str) -> None:
-        """A frame has no labels."""
+        """Note that a frame got no labels."""
         with self._lock:
             self._period.error = self.last_error = error
 
     def resume(self, steady_ns: int) -> None:
-        """Silence counts from here."""
+        """Count silence from now on."""
         self._last_ns = steady_ns
         self._rates = Rates()
 
     def silence_s(self, steady_ns: int) -> float:
-        """How long no message came."""
+        """Return how long no message came, in seconds."""
         return (steady_ns - self._last_ns) / 1e9
 
     def report(self, now_ns: int, steady_ns: int, wanted_rate_hz: float, publishers: int, state: str) -> Report:
-        """What happened since the last report.
+        """Report what happened since the last report.
 
         Args:
             now_ns: the node's clock.
@@ -193,13 +193,13 @@ class Report:
 
     @property
     def is_silent(self) -> bool:
-        """Whether frames should have come and did not."""
+        """Tell if frames should have come and did not."""
         longest = max(SILENCE_S, 3 / self.wanted_rate_hz) if self.explicit_rate else SILENCE_S
         return self.state == "active" and self.silence_s > longest
 
     @property
     def input_too_slow(self) -> bool:
-        """Whether fewer frames arrive than labels are wanted."""
+        """Tell if fewer frames arrive than labels are wanted."""
         return self.explicit_rate and self.rates is not None and self.rates[0] < TOLERANCE * self.wanted_rate_hz
 
     @property
@@ -208,12 +208,12 @@ class Report:
 
     @property
     def misses_others(self) -> bool:
-        """Whether frames come that make no set with those of other cameras."""
+        """Tell if frames come that make no set with those of other cameras."""
         return self.synchronised and self.rates is not None and self.rates[3] < TOLERANCE * self.rates[0]
 
     @property
     def clocks(self) -> str | None:
-        """What is wrong with the camera's clock or this node's; None if nothing is."""
+        """Say what is wrong with the camera's clock or this node's; None if nothing is."""
         ages = [tick.age_ns for tick in self.period.ticks if tick.age_ns is not None]
         if not ages:
             return None
@@ -221,7 +221,7 @@ class Report:
         return None if 0 <= age_s <= WORST_AGE_S else f"clocks disagree: stamps are {age_s:.3f} s old"
 
     def level_and_message(self) -> tuple[bytes, str]:
-        """ERROR without frames or labels, WARN below the wanted rate."""
+        """Return ERROR without frames or labels, WARN below the wanted rate, with a text."""
         if self.state != "active":
             return OK, self.state
         if self.period.error:
@@ -257,7 +257,7 @@ class Report:
         return float(np.mean([sum(tick.timings.values()) for tick in self.period.ticks])) if self.period.ticks else 0.0
 
     def values(self) -> dict[str, str]:
-        """Keys and values of the status."""
+        """Return keys and values of the status."""
         rates = [f"{rate:.2f}" for rate in self.rates] if self.rates else ["unknown"] * 4
         counts = self.counts
         return {
@@ -306,7 +306,7 @@ class Report:
         }
 
     def status(self, node: str, hardware_id: str) -> DiagnosticStatus:
-        """As a message."""
+        """Return the report as a message."""
         level, message = self.level_and_message()
         return DiagnosticStatus(
             level=level,
@@ -318,7 +318,7 @@ class Report:
 
 
 def device_name(device: str) -> str:
-    """What `device` (cpu, cuda, cuda:N) is called by its maker."""
+    """Return the product name of `device` (cpu, cuda, cuda:N)."""
     if device.startswith("cuda"):
         import torch
 

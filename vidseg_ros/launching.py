@@ -1,4 +1,4 @@
-"""What the launch files have in common: how our programs are started, with which transport, and what their end means.
+"""Common parts of the launch files: starting our programs, their transport, and what their end means.
 
 Needs `launch` and `launch_ros`, which come with a ROS distribution; nothing but launch files imports this.
 """
@@ -44,7 +44,7 @@ NODE_ARGUMENTS = {
 
 
 def declare(arguments: Mapping[str, tuple[str | None, str]]) -> list[DeclareLaunchArgument]:
-    """Launch arguments from name: (default, description); without a default they must be given."""
+    """Declare launch arguments from name: (default, description); without a default they must be given."""
     return [
         DeclareLaunchArgument(name, default_value=value, description=text) for name, (value, text) in arguments.items()
     ]
@@ -56,7 +56,7 @@ def transport() -> list[SetEnvironmentVariable]:
 
 
 def program(launch_file: str, executable: str, arguments: Sequence[str] = (), **options) -> Node:
-    """One of our executables as a process.
+    """Describe one of our executables as a process.
 
     Args:
         launch_file: its `__file__`. One that lies in a checkout starts the checkout's code, with the `python3` that is
@@ -82,7 +82,7 @@ def vidseg_node(
     remappings: Sequence[tuple[str, str]] = (),
     respawn: bool = False,
 ) -> Node:
-    """The node as the launch arguments in `NODE_ARGUMENTS` want it.
+    """Describe the node as the launch arguments in `NODE_ARGUMENTS` want it.
 
     Args:
         parameters, remappings: further ones.
@@ -107,7 +107,7 @@ def vidseg_node(
 
 
 def cameras(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """Parameters and remappings of the node for the cameras in a YAML list: see config/surround.yaml.
+    """Read parameters and remappings of the node for the cameras in a YAML list: see config/surround.yaml.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -130,7 +130,7 @@ def cameras(path: Path) -> tuple[dict[str, Any], list[tuple[str, str]]]:
 
 
 def existing(path: str) -> str:
-    """The path of a file that is there; launch_ros would start a node without a parameter file that is not.
+    """Return the path if the file is there; launch_ros would start a node without a parameter file that is not.
 
     Raises:
         FileNotFoundError: there is none.
@@ -141,7 +141,7 @@ def existing(path: str) -> str:
 
 
 def must_end_well(event: ProcessExited, context: LaunchContext) -> None:
-    """For `on_exit`: a process that fails ends everything, and makes `ros2 launch` end with status 1.
+    """End everything if the process failed, `ros2 launch` with status 1. For `on_exit`.
 
     Raises:
         RuntimeError: it ended with an error, and not because everything ends.
@@ -151,6 +151,6 @@ def must_end_well(event: ProcessExited, context: LaunchContext) -> None:
 
 
 def end_with_it(event: ProcessExited, context: LaunchContext) -> Shutdown:
-    """For `on_exit`: with this process everything ends, as in `must_end_well` if it failed."""
+    """End everything with this process, as in `must_end_well` if it failed. For `on_exit`."""
     must_end_well(event, context)
     return Shutdown(reason=f"{event.process_name} has ended")

@@ -33,7 +33,7 @@ class Mailbox:
         self._closed = False
 
     def put(self, sender: Hashable, batch: Batch) -> bool:
-        """Leave letters; never blocks for longer than a dictionary takes. Returns whether some were replaced."""
+        """Leave letters; never blocks for longer than a dictionary takes. Returns True if they replaced others."""
         with self._changed:
             if self._closed:
                 return False
@@ -43,7 +43,7 @@ class Mailbox:
         return replaced
 
     def take(self) -> Batch | None:
-        """The newest letters of the sender that has waited longest; waits for some. None once the box is closed."""
+        """Wait for letters, and take those of the sender that waits longest. Returns None once the box is closed."""
         with self._changed:
             while not self._slots and not self._closed:
                 self._changed.wait()
@@ -53,11 +53,11 @@ class Mailbox:
 
     @property
     def is_open(self) -> bool:
-        """Whether it takes letters."""
+        """Tell if it takes letters."""
         return not self._closed
 
     def discard(self) -> int:
-        """Throw away what waits. Returns how many slots that were."""
+        """Throw away all letters that wait. Returns the number of their senders."""
         with self._changed:
             waiting = len(self._slots)
             self._slots.clear()

@@ -44,7 +44,7 @@ EXPECTED = (VidsegError, OSError, ImportError, RuntimeError, NameValidationExcep
 
 @dataclass
 class Configured:
-    """What the transition configure makes and cleanup destroys."""
+    """Everything that the transition configure makes and cleanup destroys."""
 
     mailbox: Mailbox = field(default_factory=Mailbox)
     cameras: list[Camera] = field(default_factory=list)
@@ -95,7 +95,7 @@ class VidsegNode(LifecycleNode):
 
     @property
     def cameras(self) -> tuple[Camera, ...]:
-        """Those that configure has made."""
+        """Return the cameras that configure has made."""
         return tuple(self._configured.cameras) if self._configured else ()
 
     def start(self) -> None:
@@ -219,7 +219,7 @@ class VidsegNode(LifecycleNode):
         self._cleanup()
 
     def release(self) -> bool:
-        """Give back everything, in whatever state. Returns whether that went well: a worker may not let go."""
+        """Give back everything, in whatever state. Returns False if the worker does not let go."""
         return self._attempt("release", self._release) == TransitionCallbackReturn.SUCCESS
 
     def _values(self) -> dict[str, Any]:
@@ -360,7 +360,7 @@ def _leave(node: VidsegNode) -> None:
 
 
 def program() -> None:
-    """`main` as a process, which ends at once: taking an interpreter down with PyTorch in it takes most of a second."""
+    """Run `main`, and end the process at once: taking down an interpreter with PyTorch takes most of a second."""
     exit_code = main()
     gc.collect()  # with the last of the node goes its DDS participant, and that one's shared memory
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""What is published about a frame: pictures to render, and the legend that explains them."""
+"""Messages about a frame: pictures to render, and the legend that explains them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vidseg_ros.parameters import CameraSettings
 
 @dataclass(frozen=True)
 class Picture:
-    """What an output is rendered from.
+    """Everything that an output is rendered from.
 
     Attributes:
         image: H x W x 3, uint8, RGB.
@@ -34,23 +34,23 @@ class Picture:
 
 
 def render_labels(picture: Picture) -> tuple[str, np.ndarray]:
-    """Encoding and pixels: H x W, uint8, class ids, 255 for void."""
+    """Return encoding and pixels: H x W, uint8, class ids, 255 for void."""
     return picture.settings.labels_encoding, picture.segmentation.labels
 
 
 def render_overlay(picture: Picture) -> tuple[str, np.ndarray]:
-    """Encoding and pixels: H x W x 3, uint8, the image under the colours."""
+    """Return encoding and pixels: H x W x 3, uint8, the image under the colours."""
     opacity = picture.settings.overlay_opacity
     return "rgb8", overlay(picture.image, picture.segmentation.labels, picture.lut, opacity)
 
 
 def render_labels_color(picture: Picture) -> tuple[str, np.ndarray]:
-    """Encoding and pixels: H x W x 3, uint8, the colours alone."""
+    """Return encoding and pixels: H x W x 3, uint8, the colours alone."""
     return "rgb8", colorize(picture.segmentation.labels, picture.lut)
 
 
 def render_confidence(picture: Picture) -> tuple[str, np.ndarray] | None:
-    """Encoding and pixels: H x W, uint8, 255 is certain; None for an engine that does not tell."""
+    """Return encoding and pixels: H x W, uint8, 255 is certain; None for an engine that does not tell."""
     grid = picture.segmentation.confidence  # h x w, 0..1
     if grid is None:
         return None
@@ -68,7 +68,7 @@ RENDER: dict[str, Callable[[Picture], tuple[str, np.ndarray] | None]] = {
 
 
 def legend(classes: ClassTable) -> str:
-    """Ids, names and colours as JSON."""
+    """Return ids, names and colours as JSON."""
     entries = [
         {"id": class_id, "name": name, "color": list(color)}
         for class_id, (name, color) in enumerate(zip(classes.names, classes.palette, strict=True))
@@ -78,7 +78,7 @@ def legend(classes: ClassTable) -> str:
 
 
 def label_info(classes: ClassTable, header: Any, label_info_type: type, vision_class_type: type) -> Any:
-    """The class table as vision_msgs/LabelInfo; the types come from there, where that package is installed."""
+    """Return the class table as vision_msgs/LabelInfo; the types come from that package, where it is installed."""
     names = enumerate(classes.names)
     class_map = [vision_class_type(class_id=class_id, class_name=name) for class_id, name in names]
     return label_info_type(header=header, class_map=class_map, threshold=0.0)

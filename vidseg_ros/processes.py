@@ -67,11 +67,11 @@ class Child:
 
     @property
     def status(self) -> int | None:
-        """Exit status; None while it runs."""
+        """Return the exit status; None while it runs."""
         return self._process.poll()
 
     def is_running(self) -> bool:
-        """False once it has ended with status 0.
+        """Return False once it has ended with status 0.
 
         Raises:
             ChildFailed: it has ended with another one.
@@ -81,7 +81,8 @@ class Child:
         return self.status is None
 
     def must_run(self) -> None:
-        """
+        """Check that it has not ended.
+
         Raises:
             ChildFailed: it has ended.
         """
@@ -99,7 +100,7 @@ class Child:
         return self._process.wait()
 
     def output(self) -> str:
-        """What it has printed since the last call."""
+        """Return what it has printed since the last call."""
         with open(self.log, "rb") as file:
             file.seek(self._position)
             printed = file.read()
@@ -107,7 +108,7 @@ class Child:
         return printed.decode("utf-8", "replace")
 
     def tail(self) -> str:
-        """The last lines that it printed; of a progress bar the last state."""
+        """Return the last lines that it printed; of a progress bar the last state."""
         text = self.log.read_bytes().decode("utf-8", "replace")
         lines = [line.rstrip().rpartition("\r")[2] for line in text.split("\n")]
         return "\n".join([line for line in lines if line][-TAIL_LINES:])

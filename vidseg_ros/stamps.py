@@ -1,4 +1,4 @@
-"""What the stamps of a camera's messages say about them."""
+"""Stamps of a camera's messages: repeated frames, and clocks that stand still."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Stamps:
         """What is wrong with this camera's stamps, once that is known."""
 
     def is_repeated(self, stamp_ns: int) -> bool:
-        """Whether the message with this stamp, the next one, is the one before it once more."""
+        """Tell if the next message, which has this stamp, is the one before it once more."""
         if stamp_ns == 0:
             self.complaint = self.complaint or "its stamps are zero"
             return False

@@ -1,4 +1,4 @@
-"""How images of several megabytes get through DDS, and what to tell a user whose images do not.
+"""Images of several megabytes through DDS: the profile that lets them pass, and advice where they do not.
 
 Fast DDS's own shared-memory segment is smaller than one such image: sent best effort they get lost, all of them. The
 profile in `config/fastdds_images.xml` makes it hold ten. The segment belongs to the sender, so the process of a camera
@@ -47,12 +47,12 @@ INCOMPATIBLE_QOS = (
 
 
 def profile_path() -> Path:
-    """The Fast DDS profile that comes with the package."""
+    """Return the path of the Fast DDS profile that comes with the package."""
     return resource("config/fastdds_images.xml")
 
 
 def profile_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The variables to add to a process's environment for the profile; none where the user has set one of them.
+    """Return the variables that a process needs in its environment for the profile; none if the user has set one.
 
     They count when the process starts with them, or before it first creates a ROS context.
     """

@@ -47,12 +47,12 @@ class Worker:
         return self._thread.is_alive()
 
     def busy_s(self) -> float:
-        """How long it has been at its frame."""
+        """Return how long it has been at its frame, in seconds; 0 between frames."""
         since_s = self._busy_since_s
         return 0.0 if since_s is None else time.monotonic() - since_s
 
     def stack(self) -> str:
-        """Where it is right now."""
+        """Return the stack of the thread right now, as text."""
         frame = sys._current_frames().get(self._thread.ident)
         return "".join(traceback.format_stack(frame)) if frame is not None else "the worker is gone"
 
@@ -99,7 +99,7 @@ class Watchdog:
         self._armed_s = 0.0
 
     def check(self, limit_s: float) -> str | None:
-        """Why the process has to end; None while all is well. To be called more often than every `limit_s`."""
+        """Return why the process has to end; None while all is well. To be called more often than every `limit_s`."""
         if self._worker.failure is not None:
             return self._worker.failure
         if not self._worker.is_alive():

@@ -1,4 +1,4 @@
-"""What a frame costs with several cameras on one node, its networks included: the cameras share one rate.
+"""Measure what a frame costs with several cameras on one node, its networks included: the cameras share one rate.
 
     python -m vidseg_ros.benchmarks.cameras --cameras 1 2 4 --size 640x360 --rate 6 --seconds 20 --json cameras.json
 
@@ -83,7 +83,7 @@ def measure(num_cameras: int, load: Load, parameters: Sequence[str]) -> Result:
 def result_of(
     num_cameras: int, sent: list[int], arrivals: list[tuple[int, int]], cpu_s: float, memory_mb: float
 ) -> Result:
-    """From the stamps that were sent as each camera in turn, and the (stamp, time of arrival) of labels, in ns."""
+    """Compute from stamps that were sent as each camera in turn, and (stamp, time of arrival) of labels, in ns."""
     whole = summarise(sent, arrivals, cpu_s)
     labelled = {stamp for stamp, _ in arrivals}
     shares = []
@@ -95,7 +95,7 @@ def result_of(
 
 
 def table(results: dict[int, Result]) -> str:
-    """One line for each number of cameras; ratios are to the first."""
+    """Write one line for each number of cameras; ratios are to the first."""
     lines = ["cameras   sent  labelled  least  CPU ms per frame  ratio  p50 ms  p95 ms  memory MB  ratio"]
     first = next(iter(results.values()))
     for number, one in results.items():
@@ -110,14 +110,14 @@ def table(results: dict[int, Result]) -> str:
 
 
 def number_of_cameras(text: str) -> int:
-    """For argparse: 1 to 16."""
+    """Parse a number of cameras, 1 to 16, for argparse."""
     if not 1 <= int(text) <= MOST_CAMERAS:
         raise argparse.ArgumentTypeError(f"expected 1 to {MOST_CAMERAS}, got {text}")
     return int(text)
 
 
 def parameter(text: str) -> str:
-    """For argparse: name and value of a ROS parameter."""
+    """Parse name and value of a ROS parameter, for argparse."""
     if not re.fullmatch(r"[\w.]+:=.+", text):
         raise argparse.ArgumentTypeError(f"expected NAME:=VALUE, got {text}")
     return text

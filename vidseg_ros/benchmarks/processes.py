@@ -48,7 +48,7 @@ def publish(publisher: Publisher, message: Image | bytes) -> None:
 
 
 def topics_of(cameras: Sequence[str], topic: str) -> list[str]:
-    """Of each camera; without names there is one."""
+    """Return the topic of each camera; without names there is one."""
     return [f"{camera}/{topic}" for camera in cameras] or [topic]
 
 
@@ -78,7 +78,7 @@ class Camera:
         self._is_measured = True
 
     def turn(self) -> None:
-        """Its timer does everything."""
+        """Do nothing: its timer does everything."""
 
     def _publish(self) -> None:
         stamp_ns = time.time_ns()
@@ -93,7 +93,7 @@ class Camera:
 
 
 class NaiveNode:
-    """What one writes first: message objects, a NumPy copy of each image. It has one phase."""
+    """The node that one writes first: message objects, a NumPy copy of each image. It has one phase."""
 
     def __init__(self, node: Node, quality: QoSProfile, arguments: argparse.Namespace):
         self._publisher = node.create_publisher(Image, "labels", quality)
@@ -103,10 +103,10 @@ class NaiveNode:
         return self._publisher.get_subscription_count() > 0
 
     def next_phase(self) -> None:
-        """It has none."""
+        """Do nothing: it has one phase."""
 
     def turn(self) -> None:
-        """Its subscription does everything."""
+        """Do nothing: its subscription does everything."""
 
     def _label(self, message: Image) -> None:
         image = np.array(message.data, np.uint8).reshape(message.height, message.width, 3)

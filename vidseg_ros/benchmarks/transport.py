@@ -1,4 +1,4 @@
-"""What ROS adds: from a camera image's stamp to its labels in another process, with an engine that computes nothing.
+"""Measure what ROS adds, from an image's stamp to its labels in another process: the engine computes nothing.
 
     python -m vidseg_ros.benchmarks.transport --size 2048x1024 --rate 30 --seconds 30 --json transport.json
 
@@ -87,7 +87,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Load:
-    """What the camera sends."""
+    """Images that the camera sends."""
 
     width: int
     height: int
@@ -137,7 +137,7 @@ class Trial:
             self._children[name].stdin.flush()
 
     def wait_for(self, name: str, event: str, timeout_s: float) -> dict[str, Any] | None:
-        """What the process of this name tells with this event; None when that does not come in time.
+        """Wait for what the process of this name tells with this event; None when that does not come in time.
 
         Raises:
             BenchError: one of the processes has ended.
@@ -156,7 +156,7 @@ class Trial:
         return self._told[name, event]
 
     def expect(self, name: str, event: str, timeout_s: float) -> dict[str, Any]:
-        """As `wait_for`, but what does not come in time is an error.
+        """Wait as `wait_for` does; what does not come in time is an error.
 
         Raises:
             BenchError: one of the processes has ended, or this one did not tell.
@@ -167,13 +167,13 @@ class Trial:
         return told
 
     def cpu_s(self, name: str) -> float:
-        """CPU time that the process has used so far, all threads, user and kernel."""
+        """Read the CPU time that the process has used so far, all threads, user and kernel."""
         stat = Path(f"/proc/{self._children[name].pid}/stat").read_text()
         fields = stat.rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def memory_mb(self, name: str) -> float:
-        """Resident memory of the process, in units of a million bytes."""
+        """Read the resident memory of the process, in units of a million bytes."""
         pages = int(Path(f"/proc/{self._children[name].pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
@@ -211,23 +211,23 @@ def camera_arguments(load: Load) -> tuple[str, ...]:
 
 
 def environment_of(variant: Variant) -> dict[str, str]:
-    """This process's environment with the profile of the package or with none."""
+    """Return this process's environment with the profile of the package or with none."""
     return profiled_environment() if variant.with_profile else bare_environment()
 
 
 def bare_environment() -> dict[str, str]:
-    """This process's environment without anything that chooses a transport."""
+    """Return this process's environment without anything that chooses a transport."""
     return {name: value for name, value in os.environ.items() if name not in TRANSPORT_VARIABLES}
 
 
 def profiled_environment() -> dict[str, str]:
-    """This process's environment with the profile of the package, whatever the user has chosen."""
+    """Return this process's environment with the profile of the package, whatever the user has chosen."""
     ours = bare_environment()
     return {**ours, **profile_environment(ours)}
 
 
 def summarise(sent: list[int], arrivals: list[tuple[int, int]], node_cpu_s: float) -> Result:
-    """Frames and latencies from the stamps of measured images and the (stamp, time of arrival) of labels, in ns."""
+    """Compute frames and latencies from stamps of measured images and (stamp, time of arrival) of labels, in ns."""
     measured = set(sent)
     latencies_ms = {stamp: (arrived - stamp) / 1e6 for stamp, arrived in reversed(arrivals) if stamp in measured}
     return Result(len(sent), len(latencies_ms), percentiles(list(latencies_ms.values())), round(node_cpu_s, 2))
@@ -257,7 +257,7 @@ def write_json(path: Path, load: Load, results: dict[str, Result]) -> None:
 
 
 def image_size(text: str) -> tuple[int, int]:
-    """(width, height) from `2048x1024`."""
+    """Parse (width, height) from `2048x1024`, for argparse."""
     match = re.fullmatch(r"(\d{2,5})x(\d{2,5})", text)
     if match is None or min(int(match[1]), int(match[2])) < LEAST_PIXELS:
         raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, {LEAST_PIXELS} pixels or more each, got {text!r}")

@@ -16,7 +16,7 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def contact_sheet(cells: list[tuple[str, list[np.ndarray]]], classes: ClassTable) -> np.ndarray:
-    """The page, H x W x 3 uint8 RGB.
+    """Draw the page, H x W x 3 uint8 RGB.
 
     Args:
         cells: at least one: a caption, and H x W x 3 uint8 RGB pictures to be stacked below it.

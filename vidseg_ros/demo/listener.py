@@ -1,4 +1,4 @@
-"""Who judges a run, as a ROS node: it hears the camera's camera_info and truth, and all that the node publishes."""
+"""The judge of a run, as a ROS node: it hears the camera's camera_info and truth, and all that the node publishes."""
 
 from __future__ import annotations
 
@@ -79,11 +79,11 @@ class Listener:
         rclpy.try_shutdown()
 
     def has_camera(self) -> bool:
-        """Whether the camera has read its frames."""
+        """Tell if the camera has read its frames."""
         return self._publishers("image_raw") > 0
 
     def is_ready(self) -> bool:
-        """Whether camera and node are there, and the node can work."""
+        """Tell if camera and node are there, and the node can work."""
         published = all(self._publishers(topic) for topic in ("image_raw", "camera_info", "labels", "overlay"))
         return published and self.classes is not None
 
@@ -108,7 +108,7 @@ class Listener:
                 changed_s = now_s
 
     def live_line(self) -> str:
-        """How it goes, over the last seconds."""
+        """Return rates and latency over the last seconds as one line."""
         now_ns = time.time_ns()
         begin_ns = self._recording.sent.arrivals_ns[0] if len(self._recording.sent) else now_ns
         window_ns = min(now_ns - begin_ns, round(WINDOW_S * 1e9)) or 1
@@ -158,7 +158,7 @@ class Listener:
         return self._node.count_publishers(topic)
 
     def _counts(self) -> list[int]:
-        """How many messages came of each output."""
+        """Count the messages of each output."""
         return [len(track) for topic, track in self._tracks.items() if topic != "labels_truth"]
 
     def _is_complete(self) -> bool:

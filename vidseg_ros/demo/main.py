@@ -89,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def seconds(text: str) -> float:
-    """For argparse: a finite number above 0."""
+    """Parse a finite number above 0, for argparse."""
     value = float(text)
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
@@ -97,14 +97,14 @@ def seconds(text: str) -> float:
 
 
 def domain(text: str) -> int:
-    """For argparse: a ROS domain."""
+    """Parse a ROS domain, for argparse."""
     if not 0 <= int(text) <= 232:
         raise argparse.ArgumentTypeError(f"expected 0 to 232, got {text}")
     return int(text)
 
 
 def parameter(text: str) -> tuple[str, str]:
-    """For argparse: name and value of a ROS parameter."""
+    """Parse name and value of a ROS parameter, for argparse."""
     name, sign, value = text.partition(":=")
     if not (name and sign and value):
         raise argparse.ArgumentTypeError(f"expected NAME:=VALUE, got {text}")
@@ -112,7 +112,7 @@ def parameter(text: str) -> tuple[str, str]:
 
 
 def default_source(duration_s: float) -> str:
-    """A synthetic street for that time, or for as much of it as is rendered in reasonable time."""
+    """Name a synthetic street for that time, or for as much of it as is rendered in reasonable time."""
     frames = round(min(duration_s, LONGEST_STREET_S) * STREET_RATE_HZ)
     return str(StreetConfig(rate_hz=STREET_RATE_HZ, num_frames=max(1, frames)))
 

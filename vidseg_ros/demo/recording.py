@@ -1,4 +1,4 @@
-"""What a demo run heard: which messages came when, the pictures on disk meanwhile, and what can be said of them all."""
+"""Messages that a demo run heard: which came when, the pictures on disk meanwhile, and what can be said of them all."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ class Track:
         return len(self.stamps_ns)
 
     def add(self, stamp_ns: int, arrival_ns: int) -> None:
-        """Both by the same clock."""
+        """Note a message; both times are of the same clock."""
         self.stamps_ns.append(stamp_ns)
         self.arrivals_ns.append(arrival_ns)
 
     def latencies_ms(self) -> np.ndarray:
-        """From stamp to arrival, of each message."""
+        """Return the time from stamp to arrival of each message."""
         return (np.array(self.arrivals_ns, np.int64) - np.array(self.stamps_ns, np.int64)) / 1e6
 
     def since(self, time_ns: int) -> Track:
-        """What has come from then on."""
+        """Return the part that has come from then on."""
         first = bisect.bisect_left(self.arrivals_ns, time_ns)
         part = Track()
         part.stamps_ns, part.arrivals_ns = self.stamps_ns[first:], self.arrivals_ns[first:]
         return part
 
     def is_in_order(self) -> bool:
-        """Whether each stamp is above the one before."""
+        """Tell if each stamp is above the one before."""
         return all(later > earlier for earlier, later in zip(self.stamps_ns, self.stamps_ns[1:], strict=False))
 
 
@@ -76,7 +76,7 @@ class Spool:
         self._num_bytes += len(message)
 
     def pixels(self, topic: str, stamp_ns: int, channels: int) -> np.ndarray | None:
-        """H x W x channels, uint8; None if it was not kept."""
+        """Read an image, H x W x channels, uint8; None if it was not kept."""
         place = self._places.get((topic, stamp_ns))
         if place is None:
             return None
@@ -84,7 +84,7 @@ class Spool:
         return parse_image(self._file.read(place[1])).pixels(channels)
 
     def stamps_ns(self, topic: str) -> list[int]:
-        """Of the messages that were kept, in ascending order."""
+        """Return the stamps of the messages that were kept, in ascending order."""
         return sorted(stamp for name, stamp in self._places if name == topic)
 
     def close(self) -> None:
@@ -106,7 +106,7 @@ class Recording:
         self.spool = Spool(folder, most_bytes)
 
     def problems(self) -> list[str]:
-        """What must not be: no labels, or labels and overlays that do not belong to the frames that were sent."""
+        """List what must not be: no labels, or labels and overlays that do not belong to the frames that were sent."""
         if not len(self.labels):
             return ["no labels came"]
         found, sent = [], set(self.sent.stamps_ns)
@@ -122,7 +122,7 @@ class Recording:
         return found
 
     def statistics(self) -> dict:
-        """Rates in Hz over the time in which the camera sent; latency from a frame's stamp to its labels' arrival."""
+        """Return rates in Hz while the camera sent, and latency from a frame's stamp to its labels' arrival."""
         span_s = (self.sent.stamps_ns[-1] - self.sent.stamps_ns[0]) / 1e9 if len(self.sent) > 1 else 0.0
         input_hz = (len(self.sent) - 1) / span_s if span_s > 0 else None
         labelled = len(set(self.labels.stamps_ns) & set(self.sent.stamps_ns))
@@ -137,7 +137,7 @@ class Recording:
     def mean_iou(
         self, classes: ClassTable, progress: Callable[[Iterable[int]], Iterable[int]] = iter
     ) -> tuple[float | None, int]:
-        """Mean IoU (0..1) of the labels against the ground truth of the same stamp, and how many images that were."""
+        """Return mean IoU (0..1) of labels against the ground truth of the same stamp, and the number of images."""
         matrix, count = ConfusionMatrix(len(classes)), 0
         for stamp_ns in progress(self.spool.stamps_ns("labels_truth")):
             labels = self.spool.pixels("labels", stamp_ns, 1)
@@ -159,7 +159,7 @@ class Recording:
 
 
 def percentiles(milliseconds: np.ndarray) -> dict[str, float | None]:
-    """p50, p95 and the largest."""
+    """Return p50, p95 and the largest."""
     if not len(milliseconds):
         return dict.fromkeys(("p50", "p95", "max"))
     marks = np.percentile(milliseconds, (50, 95, 100))
@@ -167,5 +167,5 @@ def percentiles(milliseconds: np.ndarray) -> dict[str, float | None]:
 
 
 def rounded(value: float | None, digits: int) -> float | None:
-    """`round` that lets None pass, and makes None of nan."""
+    """Round; None stays None, and nan becomes None."""
     return None if value is None or np.isnan(value) else round(value, digits)

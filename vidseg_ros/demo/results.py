@@ -1,4 +1,4 @@
-"""What is left of a run of the demo: its numbers, a video and a page of pictures."""
+"""Results of a run of the demo: its numbers, a video and a page of pictures."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ COUNTS = (
 
 @dataclass(frozen=True)
 class Run:
-    """What is known at the end of a run.
+    """Everything that is known at the end of a run.
 
     Attributes:
         recording: what came.
@@ -69,13 +69,13 @@ class Run:
     failure: str | None
 
     def problems(self) -> list[str]:
-        """Everything that must not be, one line each; a run that was interrupted before any labels came has none."""
+        """List all problems, one line each; a run that was interrupted before any labels came has none."""
         found = [self.failure.splitlines()[0]] if self.failure else []
         return found if self.interrupted and not len(self.recording.labels) else found + self.recording.problems()
 
 
 def evaluate(run: Run, truth_classes: ClassTable) -> dict:
-    """mIoU in percent against the camera's ground truth; None where there is none, or other classes."""
+    """Return mIoU in percent against the camera's ground truth; None where there is none, or other classes."""
     if run.classes is None or run.classes.names != truth_classes.names:
         return {"miou": None, "labels_evaluated": 0}
     progress = partial(tqdm, desc="mIoU", unit="frame", leave=False, disable=None)
@@ -84,7 +84,7 @@ def evaluate(run: Run, truth_classes: ClassTable) -> dict:
 
 
 def figures(run: Run, truth_classes: ClassTable) -> dict:
-    """What a run showed, JSON-safe: rates in Hz, latency in milliseconds, mIoU in percent."""
+    """Return what a run showed, JSON-safe: rates in Hz, latency in milliseconds, mIoU in percent."""
     processed = int(run.diagnostics.get("Frames processed", 0))
     return {
         **run.recording.statistics(),
@@ -100,7 +100,7 @@ def figures(run: Run, truth_classes: ClassTable) -> dict:
 
 
 def summarise(run: Run, options: argparse.Namespace, weights: Path) -> dict:
-    """What is in the summary: the figures, and what they were made with."""
+    """Return the summary: the figures, and what they were made with."""
     return {
         **figures(run, load_classes(options.classes)),
         "source": options.source,
@@ -111,7 +111,7 @@ def summarise(run: Run, options: argparse.Namespace, weights: Path) -> dict:
 
 
 def describe(figures: Mapping[str, Any]) -> str:
-    """A run in a few words."""
+    """Describe a run in a few words."""
     frames, latency = figures["frames"], figures["latency_ms"]
     parts = [f"{frames['labelled']} of {frames['sent']} frames labelled"]
     if figures["output_hz"] is not None:
@@ -128,7 +128,7 @@ def describe(figures: Mapping[str, Any]) -> str:
 
 
 def versions() -> dict[str, str | None]:
-    """Of what took part; None for what cannot be told."""
+    """Return versions of what took part; None for what cannot be told."""
     found = {name: next(filter(None, map(_version, packages)), None) for name, packages in PACKAGES.items()}
     own = {"vidseg": __version__, "python": platform.python_version(), "ros_distro": os.environ.get("ROS_DISTRO")}
     return own | found
@@ -142,7 +142,7 @@ def _version(package: str) -> str | None:
 
 
 def write_pictures(run: Run, folder: Path) -> None:
-    """The video and the contact sheet, if there are overlays."""
+    """Write the video and the contact sheet, if there are overlays."""
     recording = run.recording
     stamps_ns = recording.spool.stamps_ns("overlay")
     if not stamps_ns or run.classes is None:

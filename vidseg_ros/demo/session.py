@@ -32,7 +32,7 @@ TURN_S = 0.1
 
 
 def ros_environment(chosen_domain: int | None, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Variables for all processes: a domain of their own, on this machine only, with room for large images."""
+    """Return variables for all processes: a domain of their own, on this machine only, with room for large images."""
     if chosen_domain is None:
         chosen_domain = 1 + os.getpid() % HIGHEST_DOMAIN
         if environ.get("ROS_DOMAIN_ID") == str(chosen_domain):
@@ -67,12 +67,12 @@ class Display:
             self._stream.flush()
 
     def print(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self._stream.write(f"\r\x1b[K{text}\n{self._line}" if self._is_terminal else f"{text}\n")
         self._stream.flush()
 
     def echo(self, text: str) -> None:
-        """What a process has printed, as it is, so that a progress bar moves; nowhere but in a terminal."""
+        """Print what a process has printed, as it is, so that a progress bar moves; nowhere but in a terminal."""
         if self._is_terminal:
             self._stream.write(text)
             self._stream.flush()
@@ -129,7 +129,7 @@ class Session:
         self._recording = Recording(folder, min(MOST_BYTES, shutil.disk_usage(folder).free // 2))
 
     def run(self) -> Run:
-        """All processes have ended afterwards, whatever happens. Ctrl-C ends the run with what has come so far."""
+        """Run until the end, and leave no process behind. Ctrl-C ends the run with what has come so far."""
         failure = None
         with Listener(NAMESPACE, self._recording) as listener, self._signals:
             try:

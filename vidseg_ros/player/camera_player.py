@@ -122,7 +122,7 @@ class CameraPlayer(Node):
         return publishers
 
     def _wait_until(self, due_ns: int) -> bool:
-        """Whether the time (steady clock) has come; False when stopped before."""
+        """Wait for that time (steady clock). Returns False when stopped before."""
         while not self._is_stopped():
             left_s = (due_ns - time.monotonic_ns()) / 1e9
             if left_s <= 0:
@@ -168,7 +168,7 @@ class CameraPlayer(Node):
 
 @lru_cache(maxsize=8)
 def camera_info(height: int, width: int, view_angle: float) -> CameraInfo:
-    """A pinhole camera without distortion that looks through the middle of its image; every call returns the same one.
+    """Describe a pinhole camera without distortion, centred on its image; every call returns the same message.
 
     Args:
         view_angle: from the left to the right edge of the image, in degrees.
@@ -239,7 +239,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def positive(text: str) -> float:
-    """For argparse: a finite number above 0."""
+    """Parse a finite number above 0, for argparse."""
     value = float(text)
     if not (math.isfinite(value) and value > 0):
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
@@ -247,14 +247,14 @@ def positive(text: str) -> float:
 
 
 def jpeg_quality(text: str) -> int:
-    """For argparse: 1 to 100."""
+    """Parse a quality of JPEG, 1 to 100, for argparse."""
     if not 1 <= int(text) <= 100:
         raise argparse.ArgumentTypeError(f"expected 1 to 100, got {text}")
     return int(text)
 
 
 def view_angle(text: str) -> float:
-    """For argparse: degrees that a pinhole camera can see."""
+    """Parse degrees that a pinhole camera can see, for argparse."""
     if not 1 <= float(text) <= 175:
         raise argparse.ArgumentTypeError(f"expected 1 to 175 degrees, got {text}")
     return float(text)

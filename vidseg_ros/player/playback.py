@@ -1,4 +1,4 @@
-"""What a camera player shows, and when: frames ready to be sent, in memory as far as they fit."""
+"""Film and schedule of a camera player: frames ready to be sent, in memory as far as they fit."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class Shot:
 
 
 def develop(frame: Frame, jpeg_quality: int | None = None) -> Shot:
-    """The frame as a shot: as it is, or as a JPEG of that quality (1..100)."""
+    """Make the frame a shot: as it is, or as a JPEG of that quality (1..100)."""
     picture = np.ascontiguousarray(frame.image) if jpeg_quality is None else encode_jpeg(frame.image, jpeg_quality)
     labels = None if frame.labels is None else np.ascontiguousarray(frame.labels)
     return Shot(picture, frame.size, frame.stamp_ns, labels)
 
 
 def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
-    """H x W x 3 uint8 RGB as a JPEG file.
+    """Encode H x W x 3 uint8 RGB as a JPEG file.
 
     Raises:
         SourceError: the picture is larger than a JPEG may be.
@@ -97,16 +97,16 @@ class Film:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all of it is in memory."""
+        """Tell if all of it is in memory."""
         return self._rest is None
 
     @property
     def num_held(self) -> int:
-        """How many shots are in memory."""
+        """Count the shots in memory."""
         return len(self._beginning)
 
     def shots(self, loop: bool = False) -> Iterator[Shot]:
-        """Once from the beginning to the end, or again and again.
+        """Yield the shots once from the beginning to the end, or again and again.
 
         Raises:
             SourceError, DatasetError: a frame that was not read beforehand, or its labels, cannot be read.
@@ -130,7 +130,7 @@ class Film:
 
 
 def read_ahead(shots: Iterable[Shot], num_shots: int = READ_AHEAD) -> Iterator[Shot]:
-    """The same shots; a thread reads the next ones meanwhile. It starts now.
+    """Yield the same shots; a thread, which starts now, reads the next ones meanwhile.
 
     Raises:
         What reading them raises, in its turn.
@@ -158,7 +158,7 @@ def read_ahead(shots: Iterable[Shot], num_shots: int = READ_AHEAD) -> Iterator[S
 
 
 def schedule(shots: Iterable[Shot], rate_hz: float, by_stamps: bool) -> Iterator[tuple[int, Shot]]:
-    """Each shot with the time when it is due, in nanoseconds since the first: absolute, so that no error adds up.
+    """Yield each shot with the time when it is due, in ns since the first: absolute, so that no error adds up.
 
     Args:
         rate_hz: nominal frame rate.
