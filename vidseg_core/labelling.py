@@ -18,8 +18,10 @@ from vidseg_core.classes import ClassTable
 from vidseg_core.data.source import Source
 from vidseg_core.data.writers import VideoWriter, output_folder, write_image, write_json, write_labels
 from vidseg_core.engine.engine import Engine
+from vidseg_core.engine.warm_up import warm_up
 from vidseg_core.errors import ConfigError
 from vidseg_core.evaluation.metrics.confusion import ConfusionMatrix
+from vidseg_core.evaluation.metrics.distribution import distribution
 from vidseg_core.frame import Frame, Segmentation
 from vidseg_core.overlay import overlay
 
@@ -78,7 +80,7 @@ def run(
     """
     record = Record(engine.classes, source)
     stream = engine.stream()
-    _warm_up(engine, source)
+    warm_up(engine.stream(), source)
     for earlier in (SUMMARY, VIDEO):
         (folder / earlier).unlink(missing_ok=True)
     begin = time.perf_counter()
@@ -232,16 +234,9 @@ class Interruption:
         self.requested = True
 
 
-def _warm_up(engine: Engine, source: Source) -> None:
-    """One key frame and one other: what is compiled or allocated only once is not part of the times."""
-    frame, stream = next(iter(source)), engine.stream()
-    for _ in range(2):
-        stream.step(frame)
-
-
 def _statistics(times: list[float]) -> dict:
-    median, p95 = np.percentile(times, (50, 95))
-    return {"median": round(float(median), 3), "p95": round(float(p95), 3), "count": len(times)}
+    found = distribution(times, (50, 95))
+    return {"median": found["p50"], "p95": found["p95"], "count": len(times)}
 
 
 def _rate(count: int, seconds: float) -> float | None:

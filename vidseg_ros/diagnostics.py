@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from vidseg_core.evaluation.metrics.distribution import distribution
+
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 SILENCE_S = 2.0
 WORST_AGE_S = 10.0
@@ -334,8 +336,6 @@ def _percentile_keys(what: str) -> tuple[str, str, str]:
 
 
 def _percentiles(what: str, durations_ns: Sequence[int]) -> dict[str, str]:
-    keys = _percentile_keys(what)
-    if not durations_ns:
-        return dict.fromkeys(keys, "unknown")
-    marks = np.percentile(np.asarray(durations_ns) / 1e6, (50, 95, 100))
-    return {key: f"{mark:.2f}" for key, mark in zip(keys, marks, strict=True)}
+    marks = distribution(np.asarray(durations_ns) / 1e6, (50, 95, 100), None).values()
+    named = zip(_percentile_keys(what), marks, strict=True)
+    return {key: "unknown" if mark is None else f"{mark:.2f}" for key, mark in named}

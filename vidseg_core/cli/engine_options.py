@@ -66,13 +66,13 @@ def add_engine_arguments(parser: argparse.ArgumentParser, several: bool = False)
 
 
 def method_choices(args: argparse.Namespace):
-    """The `Choices` that the options of `add_engine_arguments(several=True)` say, and the rest as an `EngineConfig`.
+    """Return the `MethodChoices` of the options of `add_engine_arguments(several=True)` and all else as `EngineConfig`.
 
     Raises:
         ConfigError: as `engine_config`.
     """
     from vidseg_core.errors import ConfigError
-    from vidseg_core.evaluation.distance.methods import Choices
+    from vidseg_core.evaluation.distance.methods import MethodChoices
 
     default = EngineConfig()
 
@@ -82,7 +82,7 @@ def method_choices(args: argparse.Namespace):
     def switches(words, otherwise) -> tuple:
         return each([word == "on" for word in words or ()], otherwise)
 
-    choices = Choices(
+    choices = MethodChoices(
         intervals=tuple(sorted(each(args.interval, default.interval))),
         scales=each(args.input_scale, None),
         flows=each(args.flow, default.flow),

@@ -83,9 +83,9 @@ def main(args: argparse.Namespace) -> int:
     """Returns 0; 2 if something could not be replayed or ended early."""
     from vidseg_core.cli.engine_options import engine_config
     from vidseg_core.engine.build import build_engine
-    from vidseg_core.evaluation.replay.live import Timings
+    from vidseg_core.evaluation.replay.live import WorkerTimes
     from vidseg_core.evaluation.replay.modes import config_of
-    from vidseg_core.evaluation.replay.replay import Choices
+    from vidseg_core.evaluation.replay.replay import ReplayChoices
 
     if args.frames is not None and args.frames < 1:
         raise ConfigError(f"--frames: expected 1 or more, got {args.frames}")
@@ -95,9 +95,9 @@ def main(args: argparse.Namespace) -> int:
         raise ConfigError("--bag-out: expected images of their own size, --size changes it")
     if args.realtime and args.timings:
         raise ConfigError("--realtime: expected no --timings, which only a simulated clock can obey")
-    timings = Timings.parse(args.timings) if args.timings else None
+    timings = WorkerTimes.parse(args.timings) if args.timings else None
     config = engine_config(args, key_frames=args.key_frames)
-    choices = Choices(
+    choices = ReplayChoices(
         live=not (args.no_live or args.compare),
         timings=timings,
         realtime=args.realtime,

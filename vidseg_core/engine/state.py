@@ -14,7 +14,7 @@ from vidseg_core.engine.key_frames.jobs import Job
 from vidseg_core.kernels.warp import compose
 
 
-class Timings(dict):
+class StageTimes(dict):
     """Milliseconds per stage of one frame.
 
     A GPU computes beside the processor: there a stage's time is that of asking for its work, and what next moves data
@@ -42,7 +42,7 @@ class Segmented:
     scores: Tensor
     logits: Tensor
     picture: Tensor | None
-    timings: Timings
+    timings: StageTimes
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from vidseg_core.engine.protocol import capabilities
 from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.schedule import PROPAGATED, Decision, schedule_of
 from vidseg_core.engine.segmenter import Segmenter
-from vidseg_core.engine.state import Memory, Past, Segmented, State, Timings, Waiting
+from vidseg_core.engine.state import Memory, Past, Segmented, StageTimes, State, Waiting
 from vidseg_core.errors import ConfigError
 from vidseg_core.frame import Frame, Segmentation
 from vidseg_core.kernels.decode import decode
@@ -129,7 +129,7 @@ class Stream:
         self._check_ego_mask(frame)
         if reason := self._outdated_by(frame):
             self.reset(reason)
-        timings = Timings()
+        timings = StageTimes()
         view = self._view(frame)
         with timings.stage("prepare"):
             flow_input = self._networks.flow.prepare(view)
@@ -213,7 +213,7 @@ class Stream:
             return int(self._phase * (self._schedule.longest + 1))
         return 0 if decision.is_key else self._state.since_key + 1
 
-    def _changed(self, frame: Frame, key: Memory | Waiting, timings: Timings) -> float:
+    def _changed(self, frame: Frame, key: Memory | Waiting, timings: StageTimes) -> float:
         """How much the picture has changed since the last key frame; only where the schedule wants to know."""
         if key.small is None or key.age == 0:
             return 0.0
@@ -222,7 +222,7 @@ class Stream:
 
     def _segment(self, past: Past | None, frame: Frame) -> Segmented:
         """A key frame's scores. Reads nothing of the stream that changes: another thread may run it."""
-        timings, shown, apart = Timings(), None, None
+        timings, shown, apart = StageTimes(), None, None
         view, segmenter = self._view(frame), self._networks.segmenter
         if self._config.fusion or self._networks.updater is not None:
             with timings.stage("compare"):
@@ -240,7 +240,7 @@ class Stream:
                 scores = fuse(scores, past.logits, apart)
         return Segmented(scores, resize(scores, view.grid), shown, timings)
 
-    def _move(self, flow_input: object, timings: Timings) -> tuple[Past, Waiting | None]:
+    def _move(self, flow_input: object, timings: StageTimes) -> tuple[Past, Waiting | None]:
         """The past at this frame, and the key frame under way as seen from it.
 
         The key frame's own logits are moved by all the flow since: one interpolation instead of one for each frame
@@ -256,7 +256,7 @@ class Stream:
                 logits = warp(logits, memory.way, self._config.warp_align_corners, self._padding)
             return Past(logits, memory), None if state.waiting is None else state.waiting.after(flow)
 
-    def _repair(self, past: Past, frame: Frame, view: View, timings: Timings) -> tuple[Tensor, Memory]:
+    def _repair(self, past: Past, frame: Frame, view: View, timings: StageTimes) -> tuple[Tensor, Memory]:
         """Logits of this frame, 1 x C x h x w, and what to remember."""
         logits, memory = past
         if self._networks.refine is not None:

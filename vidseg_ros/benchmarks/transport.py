@@ -31,8 +31,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from vidseg_core.evaluation.metrics.distribution import distribution
 from vidseg_ros.transport import PROFILE_VARIABLES, profile_environment
 
 NAMESPACE = "/vidseg_bench"
@@ -236,8 +235,7 @@ def summarise(sent: list[int], arrivals: list[tuple[int, int]], node_cpu_s: floa
 def percentiles(latencies_ms: list[float]) -> dict[str, float] | None:
     if not latencies_ms:
         return None
-    values = (*np.percentile(latencies_ms, (50, 95)), max(latencies_ms))
-    return {name: round(float(value), 2) for name, value in zip(("p50", "p95", "max"), values, strict=True)}
+    return distribution(latencies_ms, (50, 95, 100), 2)
 
 
 def table(results: dict[str, Result]) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from vidseg_core.classes import ClassTable
 from vidseg_core.evaluation.metrics.confusion import ConfusionMatrix
+from vidseg_core.evaluation.metrics.distribution import distribution
 from vidseg_ros.messages.image_wire import parse_image
 
 MOST_BYTES = 8_000_000_000
@@ -160,10 +161,7 @@ class Recording:
 
 def percentiles(milliseconds: np.ndarray) -> dict[str, float | None]:
     """Return p50, p95 and the largest."""
-    if not len(milliseconds):
-        return dict.fromkeys(("p50", "p95", "max"))
-    marks = np.percentile(milliseconds, (50, 95, 100))
-    return {name: rounded(float(mark), 2) for name, mark in zip(("p50", "p95", "max"), marks, strict=True)}
+    return distribution(milliseconds, (50, 95, 100), 2)
 
 
 def rounded(value: float | None, digits: int) -> float | None:

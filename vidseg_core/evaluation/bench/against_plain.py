@@ -31,7 +31,7 @@ from vidseg_core.engine.flow import DIS, NetworkFlow
 from vidseg_core.engine.geometry import grid_size, network_size
 from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.segmenter import NetworkSegmenter
-from vidseg_core.engine.state import Timings
+from vidseg_core.engine.state import StageTimes
 from vidseg_core.engine.stream import Stream
 from vidseg_core.errors import ConfigError
 from vidseg_core.frame import Frame
@@ -98,9 +98,9 @@ class PlainPipeline:
         self._logits: Tensor | None = None
 
     @torch.inference_mode()
-    def step(self, image: np.ndarray, is_key: bool) -> tuple[np.ndarray, Timings]:
+    def step(self, image: np.ndarray, is_key: bool) -> tuple[np.ndarray, StageTimes]:
         """Labels (H x W, uint8) of the next image, and milliseconds per stage; the overlay is drawn, too."""
-        timings = Timings()
+        timings = StageTimes()
         size, grid = self._case.size, grid_size(self._case.size, self._case.grid_stride)
         if is_key:
             with timings.stage("segment"):
@@ -216,7 +216,7 @@ def _timed(which: int, is_key: bool, frame: Frame, plain: PlainPipeline, stream:
         labels, timings = plain.step(frame.image, is_key)
     else:
         result = stream.step(frame)
-        labels, timings = result.labels, Timings(result.timings)
+        labels, timings = result.labels, StageTimes(result.timings)
         with timings.stage("overlay"):
             overlay(frame.image, labels, lut, OPACITY)
     timings["frame"] = (time.perf_counter() - begin) * 1e3

@@ -11,6 +11,7 @@ import numpy as np
 from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.stream import Stream
+from vidseg_core.evaluation.metrics.distribution import distribution
 from vidseg_core.frame import Frame, Segmentation
 from vidseg_core.street import Street, StreetConfig
 
@@ -52,8 +53,8 @@ def bench_async(
         def one_round() -> dict:
             sync_ms, _ = _times(sync.stream(), frames, num_frames // 3, rate_hz, progress)
             async_ms, results = _times(beside.stream(), frames, num_frames, rate_hz, progress)
-            median, p99 = np.percentile(async_ms, (50, 99))
-            sync_median, sync_p99 = np.percentile(sync_ms, (50, 99))
+            median, p99 = distribution(async_ms, (50, 99), None).values()
+            sync_median, sync_p99 = distribution(sync_ms, (50, 99), None).values()
             return {
                 "async_p99_over_median": float(p99 / median),
                 "async_key_ratio": sum(result.is_key for result in results) / len(results),

@@ -68,7 +68,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Clip:
+class ScoredSpan:
     """Consecutive frames of a sequence to run, and what to count on them.
 
     Attributes:
@@ -105,14 +105,14 @@ def scored_frames(video: VideoSet, distance: int) -> list[tuple[int, int]]:
     return found
 
 
-def clips(video: VideoSet, scored: list[tuple[int, int]], distance: int, whole: bool = False) -> list[Clip]:
+def clips(video: VideoSet, scored: list[tuple[int, int]], distance: int, whole: bool = False) -> list[ScoredSpan]:
     """What to run so that each of `scored` gets every distance 0..`distance`.
 
     Args:
         scored: ascending, see `scored_frames`.
         whole: run sequences from their beginning, not only the frames needed.
     """
-    found: list[Clip] = []
+    found: list[ScoredSpan] = []
     for s, sequence in enumerate(video.sequences):
         positions = [t for number, t in scored if number == s]
         while positions:
@@ -124,7 +124,7 @@ def clips(video: VideoSet, scored: list[tuple[int, int]], distance: int, whole: 
             )
             inside, positions = positions[:end], positions[end:]
             compared = frozenset(t for t in inside if t - first > distance)
-            found.append(Clip(sequence, first, inside[-1] + 1, frozenset(inside), compared))
+            found.append(ScoredSpan(sequence, first, inside[-1] + 1, frozenset(inside), compared))
     return found
 
 
@@ -218,11 +218,11 @@ class Pass:
                 self.score.closing[distance].count(expected, self.labels[0])
 
 
-Observer = Callable[[Clip, int, Frame, list[Pass]], None]
+Observer = Callable[[ScoredSpan, int, Frame, list[Pass]], None]
 
 
 def run_passes(
-    work: list[Clip], passes: list[Pass], observe: Observer | None = None,
+    work: list[ScoredSpan], passes: list[Pass], observe: Observer | None = None,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> None:  # fmt: skip
     """Run all passes over all clips, side by side, and count.
@@ -330,7 +330,7 @@ def label(
         DatasetError: a file cannot be read.
     """
     own = video.sequences[distributed.rank() :: distributed.world_size()]
-    work = [Clip(sequence, 0, len(sequence), frozenset(), frozenset(range(1, len(sequence)))) for sequence in own]
+    work = [ScoredSpan(sequence, 0, len(sequence), frozenset(), frozenset(range(1, len(sequence)))) for sequence in own]
     engines = shared_engines([method.engine for method in methods])
     passes = [
         Pass(method, shared, i, (i,), phases=(0,))

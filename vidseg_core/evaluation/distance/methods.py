@@ -20,7 +20,7 @@ from vidseg_core.networks.guided_refine import GuidedRefine
 
 
 @dataclass(frozen=True)
-class Choices:
+class MethodChoices:
     """What to combine. Where there is no refinement, `refine_weights` and `edge` make no difference.
 
     Attributes:
@@ -47,7 +47,7 @@ class Choices:
     update_scales: tuple[float | None, ...] = (None,)
 
 
-def build_methods(base: EngineConfig, choices: Choices, truth: ClassTable | None = None) -> list[Method]:
+def build_methods(base: EngineConfig, choices: MethodChoices, truth: ClassTable | None = None) -> list[Method]:
     """One method for each combination.
 
     Args:

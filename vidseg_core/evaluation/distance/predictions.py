@@ -9,7 +9,7 @@ import numpy as np
 
 from vidseg_core.classes import ClassTable
 from vidseg_core.data.writers import write_image, write_labels
-from vidseg_core.evaluation.distance.evaluate import Clip
+from vidseg_core.evaluation.distance.evaluate import ScoredSpan
 from vidseg_core.evaluation.figures.tiles import tile
 from vidseg_core.frame import Frame
 from vidseg_core.overlay import colorize, overlay
@@ -19,7 +19,7 @@ STRIP_OPACITY = 0.6
 
 
 class Predictions:
-    """What one method gives at one interval on its running schedule (see `Clip.first_key`).
+    """What one method gives at one interval on its running schedule (see `ScoredSpan.first_key`).
 
     Args:
         folder: gets `labels/NAME.png` (class ids), `color/NAME.png` and `seq/NAME.png`, NAME of the strip's key frame.
@@ -37,7 +37,7 @@ class Predictions:
         for name in ("labels", "color") * images + ("seq",) * strips:
             (folder / name).mkdir(parents=True, exist_ok=True)
 
-    def add(self, clip: Clip, position: int, frame: Frame, by_distance: dict[int, np.ndarray]) -> None:
+    def add(self, clip: ScoredSpan, position: int, frame: Frame, by_distance: dict[int, np.ndarray]) -> None:
         """One frame and its labels by their distance from the key frame, as far as they are known."""
         offset = position - max(clip.first, clip.first_key(self._period - 1))
         labels = by_distance.get(offset % self._period)

@@ -27,24 +27,24 @@ PHASES = (0.0, 0.5)
 
 
 @dataclass(frozen=True)
-class Clip:
+class LabelledClip:
     """Frames of one video in order, all of them labelled."""
 
     name: str
     frames: tuple[Frame, ...]
 
 
-def street_clips(seeds: Iterable[int], num_frames: int, size: tuple[int, int], rate_hz: float) -> list[Clip]:
+def street_clips(seeds: Iterable[int], num_frames: int, size: tuple[int, int], rate_hz: float) -> list[LabelledClip]:
     """The first frames of synthetic streets; `size` is (W, H)."""
     clips = []
     for seed in seeds:
         street = Street(StreetConfig(seed, *size, rate_hz, num_frames))
         frames = tuple(replace(street.render(i), stream=f"street {seed}") for i in range(num_frames))
-        clips.append(Clip(f"street {seed}", frames))
+        clips.append(LabelledClip(f"street {seed}", frames))
     return clips
 
 
-def labelled_clip(dataset: LabelledSet) -> Clip:
+def labelled_clip(dataset: LabelledSet) -> LabelledClip:
     """The frames of a data set that is one video, all labelled.
 
     Raises:
@@ -58,10 +58,10 @@ def labelled_clip(dataset: LabelledSet) -> Clip:
               dataset.read_labels(i))
         for i, sample in enumerate(dataset.samples)
     )  # fmt: skip
-    return Clip(dataset.name, tuple(frames))
+    return LabelledClip(dataset.name, tuple(frames))
 
 
-def run_schedule(clips: Sequence[Clip], engine: Engine) -> dict:
+def run_schedule(clips: Sequence[LabelledClip], engine: Engine) -> dict:
     """Run the schedule of an engine over the clips, from several phases; key frames are waited for.
 
     Returns:
@@ -88,7 +88,7 @@ def run_schedule(clips: Sequence[Clip], engine: Engine) -> dict:
 
 
 def compare(
-    groups: dict[str, Sequence[Clip]], engine: Engine, progress: Callable[[Iterable], Iterable] = iter,
+    groups: dict[str, Sequence[LabelledClip]], engine: Engine, progress: Callable[[Iterable], Iterable] = iter,
     intervals: Sequence[int] = INTERVALS, thresholds: Sequence[float] = THRESHOLDS,
 ) -> list[dict]:  # fmt: skip
     """A row for each schedule and group of clips; JSON-safe."""

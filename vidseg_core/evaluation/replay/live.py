@@ -22,6 +22,7 @@ import numpy as np
 from vidseg_core.classes import VOID
 from vidseg_core.errors import ConfigError
 from vidseg_core.evaluation.metrics.confusion import ConfusionMatrix
+from vidseg_core.evaluation.metrics.distribution import distribution
 from vidseg_core.frame import Frame, Segmentation
 
 ENDED_S = 0.1
@@ -35,14 +36,14 @@ class Arrival(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Timings:
+class WorkerTimes:
     """How long the worker takes: for a frame whose segmentation it waits for, and for any other, in milliseconds."""
 
     key_ms: float
     step_ms: float
 
     @classmethod
-    def parse(cls, text: str) -> Timings:
+    def parse(cls, text: str) -> WorkerTimes:
         """`key_ms=80,step_ms=10`.
 
         Raises:
@@ -301,14 +302,6 @@ def _score(log: Log, frames: list[Arrival], outputs: list[Output]) -> None:
     while waiting:
         log.published(waiting.popleft())
     log.board.finish()
-
-
-def distribution(values: list[float]) -> dict:
-    """Median, 95th and 99th percentile, maximum; None without values."""
-    if not values:
-        return dict.fromkeys(("p50", "p95", "p99", "max"))
-    found = np.percentile(values, (50, 95, 99, 100)).tolist()
-    return {name: round(value, 3) for name, value in zip(("p50", "p95", "p99", "max"), found, strict=True)}
 
 
 def median(values: list[float]) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -17,8 +17,8 @@ from vidseg_core.engine.key_frames.background import Background, BackgroundJob
 from vidseg_core.engine.key_frames.jobs import Result
 from vidseg_core.engine.key_frames.turns import Turns
 from vidseg_core.engine.remember import RememberedSegmenter
-from vidseg_core.engine.stream import Stream
-from vidseg_core.evaluation.replay.live import Log, Step, Timings, arrivals, play
+from vidseg_core.engine.warm_up import warm_up
+from vidseg_core.evaluation.replay.live import Log, Step, WorkerTimes, arrivals, play
 from vidseg_core.frame import Frame, Segmentation
 
 MODES = ("per_frame", "sync", "async")
@@ -59,7 +59,7 @@ def measured(engine: Engine) -> Step:
     return step
 
 
-def given(engine: Engine, timings: Timings) -> Step:
+def given(engine: Engine, timings: WorkerTimes) -> Step:
     """A step that takes as long as is said, as do key frames beside it."""
     clock = _Clock(round(timings.key_ms * 1e6), at_once=engine.config.key_frames == "sync")
     step_ns = round(timings.step_ms * 1e6)
@@ -110,7 +110,7 @@ class _TimedJob:
         """The simulated job keeps occupying the worker; its result is dropped."""
 
 
-def play_for_real(engine: Engine, frames: list[Frame], period_ns: int, speed: float = 1.0) -> tuple[Log, Timings]:
+def play_for_real(engine: Engine, frames: list[Frame], period_ns: int, speed: float = 1.0) -> tuple[Log, WorkerTimes]:
     """Real threads at real pace: what happened, and how long things took (medians).
 
     With key frames beside the stream, `key_ms` is what they take there, and `step_ms` what a frame takes meanwhile.
@@ -141,7 +141,7 @@ def play_for_real(engine: Engine, frames: list[Frame], period_ns: int, speed: fl
             return segmentation
 
         log = play(step, list(arrivals(frames, period_ns, speed)), len(engine.classes), round(period_ns / speed))
-    return log, Timings(float(np.median(key_ms)), float(np.median(beside_ms or alone_ms or waiting_ms)))
+    return log, WorkerTimes(float(np.median(key_ms)), float(np.median(beside_ms or alone_ms or waiting_ms)))
 
 
 class _TimedBackground(Background):
@@ -164,12 +164,3 @@ class _TimedBackground(Background):
 def remembering(engine: Engine) -> Engine:
     """Return the engine such that no frame (by its name) is segmented twice; takes about the memory of the frames."""
     return engine.variant(segmenter=RememberedSegmenter(engine.networks.segmenter, recognise=lambda frame: frame.name))
-
-
-def warm_up(stream: Stream, frames: Iterable[Frame]) -> None:
-    """One key frame and one other: what is compiled or allocated only once is not part of the times."""
-    frame = next(iter(frames), None)
-    if frame is not None:
-        for _ in range(2):
-            stream.step(frame)
-        stream.reset()

@@ -20,12 +20,14 @@ from vidseg_core.data.sequences import Sequence, VideoSet
 from vidseg_core.data.source import Source
 from vidseg_core.data.stamped import compressed, seconds
 from vidseg_core.engine.engine import Engine
+from vidseg_core.engine.warm_up import warm_up
 from vidseg_core.errors import DatasetError, SourceError, VidsegError
 from vidseg_core.evaluation.distance.evaluate import Method, Score, accumulated, evaluate
 from vidseg_core.evaluation.metrics.confusion import ConfusionMatrix
 from vidseg_core.evaluation.metrics.consistency import Consistency, Matcher
-from vidseg_core.evaluation.replay.live import Log, Timings, arrivals, distribution, percent, simulate
-from vidseg_core.evaluation.replay.modes import MODES, given, in_mode, measured, play_for_real, remembering, warm_up
+from vidseg_core.evaluation.metrics.distribution import distribution
+from vidseg_core.evaluation.replay.live import Log, WorkerTimes, arrivals, percent, simulate
+from vidseg_core.evaluation.replay.modes import MODES, given, in_mode, measured, play_for_real, remembering
 from vidseg_core.frame import Frame, Segmentation
 
 REFERENCES = ("ground truth", "per-frame segmenter")
@@ -129,7 +131,7 @@ class Footage:
 
 
 @dataclass(frozen=True)
-class Sample:
+class ShownFrame:
     """A frame to look at.
 
     Attributes:
@@ -161,7 +163,7 @@ class Offline:
     has_truth: list[bool] = field(default_factory=list)
     breaks: list[int] = field(default_factory=list)
     consistency: Consistency = field(default_factory=Consistency)
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[ShownFrame] = field(default_factory=list)
     reasons: Counter = field(default_factory=Counter)
     resets: list[dict] = field(default_factory=list)
     times: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -236,7 +238,7 @@ def offline(
         if previous is not None and segmentation.reset is None:
             correspondence = match(frame.image, previous.frame.image)
             result.consistency.update(previous.segmentation.labels, segmentation.labels, correspondence)
-        previous = Sample(frame, segmentation)
+        previous = ShownFrame(frame, segmentation)
         if index in wanted:
             result.samples.append(previous)
         if observe is not None:
@@ -285,10 +287,10 @@ def live(
     footage: Footage,
     period_ns: int,
     *,
-    timings: Timings | None = None,
+    timings: WorkerTimes | None = None,
     realtime: bool = False,
     progress: Progress = no_progress,
-) -> tuple[Log, Timings | None]:
+) -> tuple[Log, WorkerTimes | None]:
     """As it would have been on the vehicle.
 
     Args:
@@ -319,7 +321,7 @@ def compare(
     footage: Footage,
     period_ns: int,
     *,
-    timings: Timings | None = None,
+    timings: WorkerTimes | None = None,
     speeds: tuple[float, ...] = (1.0, 2.0),
     progress: Progress = no_progress,
 ) -> list[dict]:
@@ -355,7 +357,7 @@ def compare(
     return [rows[speed, mode] for speed in speeds for mode in MODES]
 
 
-def _row(engine: Engine, mode: str, period_ns: int, timings: Timings, log: Log, real: Log | None) -> dict:
+def _row(engine: Engine, mode: str, period_ns: int, timings: WorkerTimes, log: Log, real: Log | None) -> dict:
     summary, engine_is = log.summary(), engine.describe()
     return summary | {
         "mode": mode,
@@ -395,12 +397,12 @@ class Replay:
     every: Offline
     score: Score | None = None
     log: Log | None = None
-    timings: Timings | None = None
+    timings: WorkerTimes | None = None
     realtime: bool = False
     rows: list[dict] = field(default_factory=list)
 
     @property
-    def samples(self) -> list[Sample]:
+    def samples(self) -> list[ShownFrame]:
         return self.every.samples
 
     def summary(self) -> dict:
@@ -431,7 +433,7 @@ class Replay:
 
 
 @dataclass(frozen=True)
-class Choices:
+class ReplayChoices:
     """What to find out about a recording.
 
     Attributes:
@@ -445,7 +447,7 @@ class Choices:
     live: bool = True
     by_distance: bool = True
     key_delay: int = 0
-    timings: Timings | None = None
+    timings: WorkerTimes | None = None
     realtime: bool = False
     engine_of: Callable[[str], Engine] | None = None
 
@@ -454,7 +456,7 @@ def replay(
     engine: Engine,
     footage: Footage,
     recording: str,
-    choices: Choices,
+    choices: ReplayChoices,
     observe: Observer | None = None,
     progress: Progress = no_progress,
 ) -> Replay:

@@ -14,7 +14,7 @@ import numpy as np
 from vidseg_core.classes import ClassTable
 from vidseg_core.errors import ConfigError
 from vidseg_core.evaluation.replay.live import Log
-from vidseg_core.evaluation.replay.replay import REFERENCES, Replay, Sample
+from vidseg_core.evaluation.replay.replay import REFERENCES, Replay, ShownFrame
 from vidseg_core.overlay import overlay
 
 SAMPLE_WIDTH = 480
@@ -141,7 +141,7 @@ def _modes(rows: list[dict]) -> str:
     return f"<h3>Modes</h3><table><tr>{head}</tr>{body}</table>"
 
 
-def _samples(samples: Iterable[Sample], reference: str, classes: ClassTable) -> str:
+def _samples(samples: Iterable[ShownFrame], reference: str, classes: ClassTable) -> str:
     parts = []
     for sample in samples:
         frame, result = sample.frame, sample.segmentation

@@ -8,7 +8,7 @@ from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.segmenter import TruthSegmenter
 from vidseg_core.errors import DatasetError
 from vidseg_core.evaluation.distance.schedules import (
-    Clip,
+    LabelledClip,
     compare,
     draw,
     gains,
@@ -30,7 +30,7 @@ def standing_then_cut():
         labels = np.kron(coarse, np.ones((16, 16), dtype=np.uint8))
         image = np.repeat((labels * 20)[..., None], 3, axis=2)
         frames.append(Frame(image, i * 33_333_333, "cut", str(i), labels))
-    return Clip("cut", tuple(frames))
+    return LabelledClip("cut", tuple(frames))
 
 
 class Counting(TruthSegmenter):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from vidseg_core.errors import ConfigError
-from vidseg_core.evaluation.replay.live import Arrival, Scoreboard, Timings, arrivals, play, simulate
+from vidseg_core.evaluation.replay.live import Arrival, Scoreboard, WorkerTimes, arrivals, play, simulate
 from vidseg_core.frame import Frame, Segmentation
 
 MS = 10**6
@@ -148,8 +148,8 @@ def test_what_the_worker_raises_is_raised():
 
 
 def test_timings_from_text():
-    assert Timings.parse("key_ms=80,step_ms=10.5") == Timings(80.0, 10.5)
-    assert Timings.parse("step_ms=1, key_ms=2") == Timings(2.0, 1.0)
+    assert WorkerTimes.parse("key_ms=80,step_ms=10.5") == WorkerTimes(80.0, 10.5)
+    assert WorkerTimes.parse("step_ms=1, key_ms=2") == WorkerTimes(2.0, 1.0)
     for text in ("key_ms=80", "key_ms=80,step_ms=0", "key_ms=a,step_ms=1", "a=1,b=2", "key_ms=1,key_ms=1", "", "80,10"):
         with pytest.raises(ConfigError, match="timings: expected key_ms=A,step_ms=B"):
-            Timings.parse(text)
+            WorkerTimes.parse(text)

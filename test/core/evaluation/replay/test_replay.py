@@ -15,12 +15,12 @@ from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.segmenter import TruthSegmenter
 from vidseg_core.errors import DatasetError
 from vidseg_core.evaluation.distance.evaluate import Method, evaluate
-from vidseg_core.evaluation.replay.live import Timings
+from vidseg_core.evaluation.replay.live import WorkerTimes
 from vidseg_core.evaluation.replay.modes import config_of, in_mode
 from vidseg_core.evaluation.replay.replay import (
     REFERENCES,
-    Choices,
     Footage,
+    ReplayChoices,
     by_distance,
     compare,
     live,
@@ -81,8 +81,8 @@ def test_frames_and_labels_are_resized_together(clip):
 
 
 def test_who_is_fast_enough_drops_nothing_and_is_one_frame_behind(clip):
-    log, timings = live(engine(interval=0), footage(clip), PERIOD_NS, timings=Timings(50, 10))
-    assert timings == Timings(50, 10)
+    log, timings = live(engine(interval=0), footage(clip), PERIOD_NS, timings=WorkerTimes(50, 10))
+    assert timings == WorkerTimes(50, 10)
     summary = log.summary()
     assert (summary["outputs"], summary["dropped"], summary["labelled_before_first_output"]) == (12, 0, 1)
     assert summary["latency_ms"] == {"p50": 50, "p95": 50, "p99": 50, "max": 50}
@@ -92,7 +92,7 @@ def test_who_is_fast_enough_drops_nothing_and_is_one_frame_behind(clip):
 
 
 def test_the_figures_of_a_simulation_are_the_same_every_time(clip):
-    logs = [live(engine(), footage(clip), PERIOD_NS, timings=Timings(150, 10))[0] for _ in range(2)]
+    logs = [live(engine(), footage(clip), PERIOD_NS, timings=WorkerTimes(150, 10))[0] for _ in range(2)]
     assert logs[0].summary() == logs[1].summary()
     # While a key frame takes its 150 ms, three frames come, two of which give way to the third.
     summary = logs[0].summary()
@@ -117,7 +117,7 @@ def test_real_threads(clip):
 def test_without_truth_the_per_frame_segmenter_is_the_reference(clip, untrained):
     one = build_engine(EngineConfig(weights=untrained, runtime="eager", interval=3, input_scale=0.5, num_threads=1))
     shown = footage(clip, labels=None, max_frames=4)
-    result = replay(one, shown, "clip", Choices(live=False))
+    result = replay(one, shown, "clip", ReplayChoices(live=False))
     summary = result.summary()
     assert summary["reference"] == REFERENCES[1] and summary["offline"]["labelled_frames"] == 4
     assert 0 < summary["offline"]["pixel_accuracy"] < 100
@@ -146,7 +146,7 @@ def test_the_per_frame_mode_is_the_segmenter_alone():
 
 
 def test_modes_are_compared_on_the_same_frames(clip):
-    rows = compare(lambda mode: in_mode(engine(), mode), footage(clip), PERIOD_NS, timings=Timings(100, 5))
+    rows = compare(lambda mode: in_mode(engine(), mode), footage(clip), PERIOD_NS, timings=WorkerTimes(100, 5))
     found = [(row["mode"], round(row["rate_hz"])) for row in rows]
     assert found == [(mode, rate_hz) for rate_hz in (15, 30) for mode in ("per_frame", "sync", "async")]
     for row in rows:
@@ -160,7 +160,7 @@ def test_modes_are_compared_on_the_same_frames(clip):
 def test_asynchronous_key_frames_on_a_simulated_clock(clip):
     """Only the first key frame is waited for; the others come when their time is over, several frames later."""
     with engine(interval=2, key_frames="async") as one:
-        log, _ = live(one, footage(clip), PERIOD_NS, timings=Timings(150, 10))
+        log, _ = live(one, footage(clip), PERIOD_NS, timings=WorkerTimes(150, 10))
     results = [output.segmentation for output in log.outputs]
     latency_ms = [(output.done_ns - output.arrived_ns) / 1e6 for output in log.outputs]
     # 0 takes 150 ms; 1 gives way to 2, which waits from 133 ms on; then everything comes at once.
@@ -203,10 +203,10 @@ def test_distances_are_scored_as_evaluate_does(clip, shared_data, tmp_path):
     assert len(score.matrices) == 3
     for matrix, other in zip(score.matrices, expected.matrices, strict=True):
         np.testing.assert_array_equal(matrix.counts, other.counts)
-    summary = replay(one, footage(clip), "clip", Choices(live=False)).summary()
+    summary = replay(one, footage(clip), "clip", ReplayChoices(live=False)).summary()
     assert summary["avg_miou"] == pytest.approx(100 * expected.total(2).mean_iou(), abs=0.001)
     assert summary["min_miou"] == pytest.approx(100 * expected.matrices[2].mean_iou(), abs=0.001)
-    assert replay(one, footage(clip, max_frames=2), "clip", Choices(live=False)).score is None
+    assert replay(one, footage(clip, max_frames=2), "clip", ReplayChoices(live=False)).score is None
 
 
 def record(path, stamps_ns, sizes=None, truth=None):
@@ -225,7 +225,7 @@ def record(path, stamps_ns, sizes=None, truth=None):
 def test_gaps_and_jumps_of_time_are_told(tmp_path):
     offsets_s = (0.0, 0.1, 0.2, 3.2, 3.3, 0.05, 0.15)
     path = record(tmp_path / "bag", [START_NS + round(t * 1e9) for t in offsets_s])
-    result = replay(engine(), footage(path), "bag", Choices(timings=Timings(20, 5)))
+    result = replay(engine(), footage(path), "bag", ReplayChoices(timings=WorkerTimes(20, 5)))
     resets = result.summary()["offline"]["resets"]
     assert resets == [
         {"frame": "000003", "reason": "no frame for 3.000 s"},
@@ -240,7 +240,7 @@ def test_gaps_and_jumps_of_time_are_told(tmp_path):
 def test_truth_of_another_size_keeps_what_was_before_it(tmp_path):
     truth = [np.zeros((72, 96), np.uint8)] * 3 + [np.zeros((36, 48), np.uint8)] * 2
     path = record(tmp_path / "bag", [START_NS + i * PERIOD_NS for i in range(5)], truth=truth)
-    result = replay(engine(), footage(path), "bag", Choices(timings=Timings(20, 5)))
+    result = replay(engine(), footage(path), "bag", ReplayChoices(timings=WorkerTimes(20, 5)))
     assert "/camera/labels_truth: expected labels as large as the image at" in result.error
     assert "(96 x 72), got 48 x 36" in result.error
     assert result.summary()["offline"]["frames"] == result.summary()["live"]["frames"] == 3
@@ -250,4 +250,4 @@ def test_truth_of_another_time(clip, tmp_path, untrained):
     cv2.imwrite(str(tmp_path / "1600000000.0.png"), np.zeros((120, 160), np.uint8))
     one = build_engine(EngineConfig(weights=untrained, runtime="eager", num_threads=1))
     with pytest.raises(DatasetError, match=r"clip: /camera/image_raw: expected ground truth for some of the 2 frames"):
-        replay(one, footage(clip, labels=tmp_path, max_frames=2), "clip", Choices(live=False))
+        replay(one, footage(clip, labels=tmp_path, max_frames=2), "clip", ReplayChoices(live=False))
