@@ -134,6 +134,16 @@ def test_circles_are_found():
     assert circles({"a": {"b"}, "b": {"c"}, "c": set()}) == {}
 
 
+def test_the_engine_looks_at_the_type_of_device_only_where_it_is_chosen():
+    looking = set()
+    for path in (CORE / "engine").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            of_device = isinstance(node, ast.Attribute) and node.attr == "type" and "device" in ast.unparse(node.value)
+            if of_device or (isinstance(node, ast.Attribute) and node.attr == "is_cuda"):
+                looking.add(path.name)
+    assert looking == {"build.py"}
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=shown)
 def test_no_source_of_the_core_names_ros(path):
     tops = {name.split(".")[0] for name in imported(path)}

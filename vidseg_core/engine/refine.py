@@ -1,6 +1,6 @@
 """Guided refinement on the engine's tensors: convolutions by the runtime, edges and the sum of candidates by kernels.
 
-It computes what `GuidedRefine.forward` does; on the CPU the eleven candidates are not built but read where they are.
+The result is that of `GuidedRefine.forward`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from vidseg_core.kernels.refine import channels_last, guided_sum, label_edges
+from vidseg_core.kernels.refine import guided_sum, label_edges
 from vidseg_core.networks.guided_refine import GuidedRefine, Refined
 
 
@@ -27,13 +27,10 @@ class Refinement:
         self.execute = weigh if executor is None else executor(weigh, "refinement")
 
     def __call__(self, warped: Tensor, image: Tensor) -> Refined:
-        """See `GuidedRefine.forward`; batches of one."""
-        if warped.device.type != "cpu":
-            return self.network(warped, image)
-        values = channels_last(warped)
-        edge = label_edges(values) if self.network.edge else None
+        """Refine as `GuidedRefine.forward` does; batches of one."""
+        edge = label_edges(warped) if self.network.edge else None
         guide, intra = self.execute(image) if edge is None else self.execute(image, edge)
-        logits = guided_sum(channels_last(guide), values, channels_last(intra))
+        logits = guided_sum(guide, warped, intra)
         return Refined(logits, guide, edge)
 
 

@@ -1,4 +1,4 @@
-"""Logits on a coarse grid to labels at full size: what bilinear upsampling and argmax give, without upsampling.
+"""Turn logits on a coarse grid into labels at full size, as bilinear upsampling and argmax do, without upsampling.
 
 An interpolated logit is a convex combination of its four corners. So where all four have the same argmax, every pixel
 between them has it too; and where they differ, a class that some other class exceeds at all four corners cannot win.
@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from vidseg_core.kernels.cpu.decode import argmax_rows, decode_rows
+from vidseg_core.kernels.dispatch import Operation
 from vidseg_core.kernels.resample import positions, resize
 from vidseg_core.threads import over_rows
 
 
 def decode(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
-    """Labels at full size.
+    """Decode logits into labels at full size.
 
     Args:
         logits: 1 x C x h x w, C in 1..255, finite. Fastest in float32 and channels last on the CPU.
@@ -32,8 +33,19 @@ def decode(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
     """
     if logits.ndim != 4 or logits.shape[0] != 1 or not 1 <= logits.shape[1] <= 255:
         raise ValueError(f"expected logits of 1 x C x h x w with C in 1..255, got {tuple(logits.shape)}")
-    if logits.device.type != "cpu":
-        return resize(logits.float(), size).argmax(1)[0].to(torch.uint8).cpu().numpy()
+    return DECODE.on(logits.device.type)(logits, size)
+
+
+def decode_reference(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
+    """Compute `decode` in plain torch; arguments are not checked."""
+    return resize(logits.float(), size).argmax(1)[0].to(torch.uint8).cpu().numpy()
+
+
+DECODE = Operation("decode", decode_reference)
+
+
+@DECODE.register("cpu")
+def _decode_on_cpu(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
     values = logits.float().permute(0, 2, 3, 1).contiguous()[0].numpy()  # h x w x C
     height, width, _ = values.shape
     top = np.empty((height, width), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Backward warping: where the previous frame's values are now.
+"""Backward warping: move the previous frame's values to where they are now.
 
 Convention: `flow[:, 0]` is u (along x) and `flow[:, 1]` is v (along y), in pixels of the grid, from the current frame
 to the previous one; `warped(x, y) = previous(x + u, y + v)`, bilinear. The sampling grid is `2 (x + u) / (w - 1) - 1`
@@ -14,11 +14,12 @@ from torch.nn import functional as F
 
 from vidseg_core.kernels import PADDINGS
 from vidseg_core.kernels.cpu.warp import compose_rows, warp_rows
+from vidseg_core.kernels.dispatch import Operation
 from vidseg_core.threads import over_rows
 
 
 def warp(values: Tensor, flow: Tensor, align_corners: bool = True, padding: str = "zeros") -> Tensor:
-    """The previous frame's values at their new places.
+    """Move the previous frame's values to their new places.
 
     Args:
         values: B x C x h x w, of the previous frame.
@@ -37,10 +38,15 @@ def warp(values: Tensor, flow: Tensor, align_corners: bool = True, padding: str 
         raise ValueError(f"padding: expected one of {PADDINGS}, got {padding!r}")
     if values.ndim != 4 or flow.shape != (values.shape[0], 2, *values.shape[2:]):
         raise ValueError(f"expected B x C x h x w and B x 2 x h x w, got {tuple(values.shape)} and {tuple(flow.shape)}")
-    h, w = values.shape[2:]
     wants_gradient = torch.is_grad_enabled() and (values.requires_grad or flow.requires_grad)
-    if values.device.type == "cpu" and values.shape[0] == 1 and not wants_gradient:
-        return _warp_on_cpu(values, flow, align_corners, padding == "border")
+    if values.shape[0] != 1 or wants_gradient:
+        return warp_reference(values, flow, align_corners, padding)
+    return WARP.on(values.device.type)(values, flow, align_corners, padding)
+
+
+def warp_reference(values: Tensor, flow: Tensor, align_corners: bool = True, padding: str = "zeros") -> Tensor:
+    """Compute `warp` in plain torch, differentiable, for any batch; arguments are not checked."""
+    h, w = values.shape[2:]
     x = torch.arange(w, device=flow.device, dtype=flow.dtype)
     y = torch.arange(h, device=flow.device, dtype=flow.dtype)[:, None]
     grid = torch.stack((2 * (x + flow[:, 0]) / (w - 1) - 1, 2 * (y + flow[:, 1]) / (h - 1) - 1), -1)
@@ -48,7 +54,9 @@ def warp(values: Tensor, flow: Tensor, align_corners: bool = True, padding: str 
 
 
 def compose(motion: Tensor, flow: Tensor) -> Tensor:
-    """Where `motion` leads from the previous frame, from the current one, which `flow` leads from to the previous one.
+    """Chain two flows: current->previous (`flow`) and previous->key (`motion`) give current->key.
+
+    `composed(x) = flow(x) + motion(x + flow(x))`, bilinear.
 
     Args:
         motion, flow: B x 2 x h x w, in pixels of the grid; outside the image motion is that of its border.
@@ -56,15 +64,30 @@ def compose(motion: Tensor, flow: Tensor) -> Tensor:
     Returns:
         B x 2 x h x w, newly allocated.
     """
-    if flow.device.type != "cpu" or flow.shape[0] != 1:
-        return flow + warp(motion, flow, padding="border")
+    if flow.shape[0] != 1:
+        return compose_reference(motion, flow)
+    return COMPOSE.on(flow.device.type)(motion, flow)
+
+
+def compose_reference(motion: Tensor, flow: Tensor) -> Tensor:
+    """Compute `compose` in plain torch, for any batch."""
+    return flow + warp_reference(motion, flow, padding="border")
+
+
+WARP = Operation("warp", warp_reference)
+COMPOSE = Operation("compose", compose_reference)
+
+
+@COMPOSE.register("cpu")
+def _compose_on_cpu(motion: Tensor, flow: Tensor) -> Tensor:
     first, then = (x.float().contiguous()[0].numpy() for x in (flow, motion))
     out = np.empty_like(first)
     over_rows(compose_rows, first.shape[1], first, then, out)
     return torch.from_numpy(out)[None].to(motion.dtype)
 
 
-def _warp_on_cpu(values: Tensor, flow: Tensor, align_corners: bool, border: bool) -> Tensor:
+@WARP.register("cpu")
+def _warp_on_cpu(values: Tensor, flow: Tensor, align_corners: bool, padding: str) -> Tensor:
     source = values.detach().float().permute(0, 2, 3, 1).contiguous()[0].numpy()
     way = flow.detach().float().contiguous()[0].numpy()
     h, w = source.shape[:2]
@@ -72,5 +95,7 @@ def _warp_on_cpu(values: Tensor, flow: Tensor, align_corners: bool, border: bool
     stretch = (1.0, 1.0) if align_corners else (h / (h - 1), w / (w - 1))
     out = np.empty_like(source)
     shift = np.float32(0.0 if align_corners else -0.5)
-    over_rows(warp_rows, h, source, way, np.float32(stretch[0]), np.float32(stretch[1]), shift, border, out)
+    over_rows(
+        warp_rows, h, source, way, np.float32(stretch[0]), np.float32(stretch[1]), shift, padding == "border", out
+    )
     return torch.from_numpy(out)[None].permute(0, 3, 1, 2).to(values.dtype)

@@ -34,7 +34,7 @@ def test_edges_are_the_laplacian_s():
     logits = np.eye(4, dtype=np.float32)[labels]
     expected = guided_refine.label_edges(torch.from_numpy(logits).permute(2, 0, 1)[None])
     assert expected[0, 0, 1, 1] == 0
-    assert torch.equal(refine.label_edges(logits), expected)
+    assert torch.equal(refine.label_edges(torch.from_numpy(logits).permute(2, 0, 1)[None]), expected)
 
 
 def test_edges_do_not_depend_on_how_a_convolution_rounds(monkeypatch):

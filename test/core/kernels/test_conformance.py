@@ -1,0 +1,125 @@
+"""Every registered implementation of every operation computes what the reference in plain torch does."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from vidseg_core.kernels import PADDINGS, decode, difference, refine, warp
+from vidseg_core.kernels.dispatch import OPERATIONS, Operation
+
+SIZES = [(8, 8), (23, 37), (45, 60), (2, 3)]
+THIN = [(1, 1), (1, 9), (9, 1)]
+
+
+def implementations(operation):
+    return [pytest.param(kind, f, id=kind) for kind, f in operation.implementations.items()]
+
+
+def covers(operation):
+    return pytest.mark.parametrize(("kind", "implementation"), implementations(operation))
+
+
+@pytest.fixture(autouse=True)
+def device_is_there(request):
+    kind = request.node.callspec.params.get("kind") if hasattr(request.node, "callspec") else None
+    if kind == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+
+
+def random(*shape, seed=0, scale=1.0):
+    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def called(implementation, kind, *arguments):
+    result = implementation(*(x.to(kind) if isinstance(x, torch.Tensor) else x for x in arguments))
+    return result.cpu() if isinstance(result, torch.Tensor) else result
+
+
+@covers(warp.WARP)
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("channels", [1, 2, 11, 19])
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_warp(kind, implementation, size, channels, padding, align_corners):
+    values, flow = random(1, channels, *size), random(1, 2, *size, seed=1, scale=3.0)
+    # The reference's sampling grid is rounded once more; an error of a pixel's 1e-5 moves values by as much.
+    expected = warp.WARP.reference(values.double(), flow.double(), align_corners, padding).float()
+    got = called(implementation, kind, values, flow, align_corners, padding)
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
+
+
+@covers(warp.COMPOSE)
+@pytest.mark.parametrize("size", SIZES)
+def test_compose(kind, implementation, size):
+    motion, flow = (random(1, 2, *size, seed=seed, scale=3.0) for seed in (0, 1))
+    expected = warp.COMPOSE.reference(motion.double(), flow.double()).float()
+    torch.testing.assert_close(called(implementation, kind, motion, flow), expected, atol=1e-4, rtol=0)
+
+
+@covers(decode.DECODE)
+@pytest.mark.parametrize("grid", SIZES + THIN)
+@pytest.mark.parametrize("size", [(64, 71), (5, 3), (1, 1)])
+@pytest.mark.parametrize("classes", [1, 11, 255])
+def test_decode(kind, implementation, grid, size, classes):
+    logits = random(1, classes, *grid)
+    labels = called(implementation, kind, logits, size)
+    assert labels.shape == size and labels.dtype == np.uint8
+    differ = labels != decode.DECODE.reference(logits, size)
+    full = F.interpolate(logits, size, mode="bilinear", align_corners=True)[0]
+    ours = full.gather(0, torch.from_numpy(labels.astype(np.int64))[None])[0]
+    assert torch.equal(ours[differ], full.amax(0)[differ]), "labels differ only where classes tie"
+
+
+@covers(difference.DIFFERENCE)
+@pytest.mark.parametrize("size", SIZES)
+def test_difference(kind, implementation, size):
+    rng = np.random.default_rng(0)
+    current, past = (torch.from_numpy(rng.integers(0, 256, (1, 3, *size), dtype=np.uint8)) for _ in range(2))
+    motion = random(1, 2, *size, scale=2.0)
+    motion[0, 0, 0, 0], motion[0, 1, 1, 1], motion[0, 0, 1, 0] = torch.nan, torch.inf, -torch.inf
+    got = called(implementation, kind, current, past, motion)
+    expected = difference.DIFFERENCE.reference(current, past, motion)
+    assert got.dtype == torch.float32 and got[0, 0, 0, 0] == got[0, 0, 1, 1] == got[0, 0, 1, 0] == torch.inf
+    torch.testing.assert_close(got, expected, atol=1e-2, rtol=0)
+
+
+@covers(refine.LABEL_EDGES)
+@pytest.mark.parametrize("size", SIZES + THIN)
+@pytest.mark.parametrize("classes", [1, 7, 255])
+def test_label_edges(kind, implementation, size, classes):
+    logits = random(1, classes, *size)
+    assert torch.equal(called(implementation, kind, logits), refine.LABEL_EDGES.reference(logits))
+
+
+@covers(refine.GUIDED_SUM)
+@pytest.mark.parametrize("size", SIZES + THIN)
+@pytest.mark.parametrize("classes", [1, 19])
+def test_guided_sum(kind, implementation, size, classes):
+    guide, warped, intra = random(1, 11, *size).softmax(1), random(1, classes, *size, seed=1), random(1, classes, *size)
+    expected = refine.GUIDED_SUM.reference(guide, warped, intra)
+    torch.testing.assert_close(called(implementation, kind, guide, warped, intra), expected, atol=1e-5, rtol=0)
+
+
+def test_every_operation_is_compared():
+    assert {f"test_{name}" for name in OPERATIONS} <= set(globals())
+
+
+def test_a_registered_implementation_is_taken_and_compared(monkeypatch):
+    monkeypatch.setattr(warp.WARP, "implementations", dict(warp.WARP.implementations))
+    values, flow = (torch.empty(1, channels, 4, 5, device="meta") for channels in (3, 2))
+    assert warp.WARP.on("meta") is warp.WARP.reference
+
+    @warp.WARP.register("meta")
+    def dummy(*arguments):
+        return arguments
+
+    assert warp.warp(values, flow) == (values, flow, True, "zeros")
+    assert [case.id for case in implementations(warp.WARP)] == ["cpu", "meta"]
+
+
+def test_names_and_device_types_are_taken_once():
+    with pytest.raises(ValueError, match="expected a new name, got 'warp' again"):
+        Operation("warp", warp.warp_reference)
+    with pytest.raises(ValueError, match="warp: expected one implementation for 'cpu'"):
+        warp.WARP.register("cpu")

@@ -1,0 +1,59 @@
+"""Choose an operation's implementation by the type of device that its tensors are on.
+
+Each operation has a reference in plain torch. A device type without an implementation of its own takes the reference;
+that is by design, so an engine runs wherever torch does. Register an implementation to replace it:
+
+    @WARP.register("cuda")
+    def _warp_on_cuda(values, flow, align_corners, padding): ...
+
+The conformance tests compare every registered implementation with the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Implementation = Callable[..., Any]
+
+OPERATIONS: dict[str, Operation] = {}
+"""Every operation by its name."""
+
+
+class Operation:
+    """Hold the implementations of one operation.
+
+    Args:
+        name: unique among operations.
+        reference: its plain torch implementation, correct on every device.
+
+    Raises:
+        ValueError: there is an operation of that name.
+    """
+
+    def __init__(self, name: str, reference: Implementation):
+        if name in OPERATIONS:
+            raise ValueError(f"operation: expected a new name, got {name!r} again")
+        self.name = name
+        self.reference = reference
+        self.implementations: dict[str, Implementation] = {}
+        OPERATIONS[name] = self
+
+    def register(self, device_type: str) -> Callable[[Implementation], Implementation]:
+        """Decorate the implementation for a device type, such as "cpu" or "cuda".
+
+        Raises:
+            ValueError: the device type has an implementation.
+        """
+        if device_type in self.implementations:
+            raise ValueError(f"{self.name}: expected one implementation for {device_type!r}, got another")
+
+        def keep(implementation: Implementation) -> Implementation:
+            self.implementations[device_type] = implementation
+            return implementation
+
+        return keep
+
+    def on(self, device_type: str) -> Implementation:
+        """Return the implementation for a device type, or the reference where it has none."""
+        return self.implementations.get(device_type, self.reference)
