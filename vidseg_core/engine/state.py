@@ -66,7 +66,7 @@ class Memory:
     age: int = 0
 
     def after(self, flow: Tensor | None) -> Memory:
-        """As seen from the next frame, which `flow` leads from to the last one."""
+        """Return this as seen from the next frame; `flow` leads from the next frame to the last one."""
         motion = chained(self.motion, flow)
         way = motion if self.way is self.motion else chained(self.way, flow)
         return replace(self, way=way, motion=motion, age=self.age + 1)
@@ -90,7 +90,7 @@ class Waiting:
     age: int = 0
 
     def after(self, flow: Tensor | None) -> Waiting:
-        """As seen from the next frame, which `flow` leads from to the last one."""
+        """Return this as seen from the next frame; `flow` leads from the next frame to the last one."""
         return replace(self, motion=chained(self.motion, flow), age=self.age + 1)
 
 
@@ -118,7 +118,7 @@ class State:
 
 
 def chained(motion: Tensor | None, flow: Tensor | None) -> Tensor | None:
-    """Where `motion` leads from the last frame, from the next one, which `flow` leads from to the last one."""
+    """Chain two flows: next -> last (`flow`) and last -> key (`motion`) give next -> key. None stands for no motion."""
     if flow is None or motion is None:
         return motion if flow is None else flow
     return compose(motion, flow)

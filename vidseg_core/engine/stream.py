@@ -116,7 +116,7 @@ class Stream:
 
     @torch.inference_mode()
     def step(self, frame: Frame) -> Segmentation:
-        """Labels of the next frame.
+        """Label the next frame.
 
         Raises:
             ConfigError: the ego mask has another size than the frame.
@@ -183,7 +183,7 @@ class Stream:
         return waiting
 
     def _outdated_by(self, frame: Frame) -> str | None:
-        """Why the past says nothing about this frame; None if it does."""
+        """Return the reason for which the past says nothing about this frame; None if it does say something."""
         if self._state is None:
             return None
         if frame.size != self._state.size:
@@ -197,7 +197,7 @@ class Stream:
         return None
 
     def _decide(self) -> Decision:
-        """Whether to begin a key frame: not while one is under way."""
+        """Decide if a key frame begins; none does while one is under way."""
         if self._state is not None and self._state.waiting is not None:
             return Decision(False)
         state = self._state
@@ -214,7 +214,7 @@ class Stream:
         return 0 if decision.is_key else self._state.since_key + 1
 
     def _changed(self, frame: Frame, key: Memory | Waiting, timings: StageTimes) -> float:
-        """How much the picture has changed since the last key frame; only where the schedule wants to know."""
+        """Measure the change of the picture since the last key frame; 0 if the schedule does not look."""
         if key.small is None or key.age == 0:
             return 0.0
         with timings.stage("change"):

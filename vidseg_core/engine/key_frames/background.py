@@ -68,7 +68,7 @@ class Background:
         return BackgroundJob(result, self._turns)
 
     def busy_s(self) -> float:
-        """How long it has been at its key frame."""
+        """Return for how many seconds the thread has been at its key frame; 0 if it is idle."""
         since_s = self._busy_since_s
         return 0.0 if since_s is None else time.monotonic() - since_s
 
@@ -119,7 +119,7 @@ class BackgroundJob(Generic[Result]):
             return self._result.result()
 
     def discard(self) -> None:
-        """Not begun yet: it never will be. Else it is let finish, and what it raises is logged."""
+        """Cancel the job if it has not started; otherwise let it finish and log any exception."""
         if not self._result.cancel():
             self._result.add_done_callback(_log_failure)
 

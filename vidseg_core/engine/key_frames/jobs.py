@@ -25,7 +25,7 @@ class Job(Protocol[Result]):
         """The result. Raises what the work has raised."""
 
     def discard(self) -> None:
-        """Nobody wants the result any more."""
+        """Drop the result: nobody wants it any more."""
 
 
 class KeyFrames(Protocol):

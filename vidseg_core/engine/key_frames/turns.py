@@ -73,7 +73,7 @@ class Turns:
             self._changed.notify_all()
 
     def look(self) -> float:
-        """Decide anew. How long this segmentation has stood still, in seconds."""
+        """Decide anew; return for how many seconds this segmentation has stood still."""
         with self._changed:
             self._decide()
             return self._stood_s(time.monotonic())
