@@ -8,8 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vidseg_core.kernels.cpu.resample import sample_rows
+from vidseg_core.kernels.dispatch import Operation
 from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
 from vidseg_core.threads import over_rows
+
+Colour = tuple[float, float, float]
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -33,10 +36,10 @@ def network_input(
     *,
     bgr: bool = False,
     normalised: bool = True,
-    mean: tuple[float, float, float] = MEAN_RGB,
-    std: tuple[float, float, float] = STD_RGB,
+    mean: Colour = MEAN_RGB,
+    std: Colour = STD_RGB,
 ) -> Tensor:
-    """The image as a network wants it, resized and normalised in one pass.
+    """Prepare an image as a network wants it, resized and normalised in one pass.
 
     Args:
         image: H x W x 3, uint8, RGB.
@@ -48,10 +51,25 @@ def network_input(
     Returns:
         1 x 3 x h x w, float32, in memory as h x w x 3 (channels last), on the CPU.
     """
-    y0, fy = positions(image.shape[0], size[0])
-    x0, fx = positions(image.shape[1], size[1])
     if not normalised:
         mean, std = (0.0,) * 3, (1.0,) * 3
+    return NETWORK_INPUT.on("cpu")(image, size, bgr, mean, std)  # images come in the host's memory
+
+
+def network_input_reference(image: np.ndarray, size: tuple[int, int], bgr: bool, mean: Colour, std: Colour) -> Tensor:
+    """Compute `network_input` in plain torch."""
+    x = resize(torch.from_numpy(image).permute(2, 0, 1)[None].float(), size)
+    x = (x - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    return (x.flip(1) if bgr else x).contiguous(memory_format=torch.channels_last)
+
+
+NETWORK_INPUT = Operation("network_input", network_input_reference)
+
+
+@NETWORK_INPUT.register("cpu")
+def _network_input_on_cpu(image: np.ndarray, size: tuple[int, int], bgr: bool, mean: Colour, std: Colour) -> Tensor:
+    y0, fy = positions(image.shape[0], size[0])
+    x0, fx = positions(image.shape[1], size[1])
     gain = (1.0 / np.array(std)).astype(np.float32)
     offset = (-np.array(mean) / np.array(std)).astype(np.float32)
     out = np.empty((*size, 3), dtype=np.float32)

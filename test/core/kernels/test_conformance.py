@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vidseg_core.kernels import PADDINGS, decode, difference, refine, warp
+from vidseg_core.kernels import PADDINGS, decode, difference, refine, resample, warp
 from vidseg_core.kernels.dispatch import OPERATIONS, Operation
 
 SIZES = [(8, 8), (23, 37), (45, 60), (2, 3)]
@@ -99,6 +99,18 @@ def test_guided_sum(kind, implementation, size, classes):
     guide, warped, intra = random(1, 11, *size).softmax(1), random(1, classes, *size, seed=1), random(1, classes, *size)
     expected = refine.GUIDED_SUM.reference(guide, warped, intra)
     torch.testing.assert_close(called(implementation, kind, guide, warped, intra), expected, atol=1e-5, rtol=0)
+
+
+@covers(resample.NETWORK_INPUT)
+@pytest.mark.parametrize("image", SIZES + THIN)
+@pytest.mark.parametrize("size", SIZES + THIN)
+@pytest.mark.parametrize("bgr", [False, True])
+def test_network_input(kind, implementation, image, size, bgr):
+    image = np.random.default_rng(0).integers(0, 256, (*image, 3), dtype=np.uint8)
+    mean, std = (120.0, 110.0, 100.0), (50.0, 60.0, 70.0)
+    expected = resample.NETWORK_INPUT.reference(image, size, bgr, mean, std)
+    got = called(implementation, kind, image, size, bgr, mean, std)
+    torch.testing.assert_close(got, expected, atol=1e-3, rtol=0)
 
 
 def test_every_operation_is_compared():
