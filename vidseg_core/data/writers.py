@@ -147,7 +147,7 @@ def _check_rgb(image: np.ndarray) -> None:
 
 
 def _write_png(path: Path, array: np.ndarray) -> None:
-    done, data = cv2.imencode(".png", array, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    done, data = cv2.imencode(".png", array)  # a level, even 1, would cost run-length coding, the fastest
     if not done:
         raise OSError(f"{path}: the PNG encoder failed")
     _replace(path, data)

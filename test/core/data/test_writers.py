@@ -149,3 +149,10 @@ def test_an_output_folder_is_made_and_tried(tmp_path):
     for bad in (tmp_path / "file", tmp_path / "file" / "sub"):
         with pytest.raises(ConfigError, match=r"file.*: expected a folder that can be written: (Not|File)"):
             output_folder(bad)
+
+
+def test_images_are_written_in_the_encoders_fastest_form(tmp_path):
+    image = np.zeros((64, 96, 3), np.uint8)
+    image[20:40, 30:60] = 1, 2, 3
+    write_image(tmp_path / "image.png", image)
+    assert (tmp_path / "image.png").read_bytes() == cv2.imencode(".png", image[..., ::-1])[1].tobytes()
