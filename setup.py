@@ -19,13 +19,14 @@ def shared_files():
 
 setup(
     name=PACKAGE,
-    version="0.1.0",
+    version="0.2.0",
     description="Video semantic segmentation at camera rate: a network on key frames, optical flow between them",
     author="vidseg maintainers",
     maintainer="vidseg maintainers",
     maintainer_email="maintainers@vidseg.dev",
     license="Apache-2.0",
     packages=find_packages(include=["vidseg_core", "vidseg_core.*", "vidseg_ros", "vidseg_ros.*"]),
+    package_data={"vidseg_core": ["py.typed", "*.pyi"], "vidseg_ros": ["py.typed"]},
     data_files=list(shared_files()),
     zip_safe=False,
     python_requires=">=3.10",
