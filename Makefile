@@ -12,7 +12,7 @@ PYTHON ?= $(firstword $(foreach name,python3 $(addprefix python,3.12 3.11 3.13 3
 	$(if $(filter $(SUPPORTED),$(shell $(name) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)),$(name))))
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv .venv-ros demo test test-gpu test-ros-constraints soak lint clean
+.PHONY: help .venv .venv-ros demo test test-all test-gpu test-ros-constraints soak lint clean
 
 help:
 	@echo 'make .venv   install everything into .venv (2 GB, about 7 with PyTorch for CUDA; Python $(firstword $(SUPPORTED)) to $(lastword $(SUPPORTED)))'
@@ -23,10 +23,11 @@ help:
 	@echo '               DURATION=20               seconds; what is shorter is repeated'
 	@echo '               WEIGHTS=...               another network, by its name or its file'
 	@echo 'make test    run the tests'
+	@echo 'make test-all   run them, and what takes longer: a distribution'"'"'s versions, long drives, overload'
 	@echo 'make test-gpu   run those that need a GPU; without one they are skipped'
 	@echo 'make test-ros-constraints   run them with the versions that a ROS distribution has, in .venv-ros'
 	@echo 'make soak    10,000 frames through the engine, 10 minutes of overload for the node: bounded latency, flat memory'
-	@echo 'make lint    check the style'
+	@echo 'make lint    check style, formatting and types'
 	@echo 'make clean   remove what builds and runs have written; the environments stay'
 
 # The stamp is written last: an environment without it is not finished, and the next `make` goes on with it.
@@ -62,6 +63,8 @@ demo: .venv
 test: .venv
 	.venv/bin/python -m pytest
 
+test-all: test test-ros-constraints soak
+
 test-gpu: .venv
 	.venv/bin/python -m pytest -m gpu
 
@@ -74,6 +77,8 @@ soak: .venv
 
 lint: .venv
 	.venv/bin/python -m ruff check .
+	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m mypy
 
 clean:
 	rm -rf build install log logs $(OUT) .pytest_cache .ruff_cache *.egg-info

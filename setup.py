@@ -55,7 +55,7 @@ setup(
             "ros-geometry-msgs",
         ],
         "train": ["tensorboard"],
-        "dev": ["pytest", "ruff", "scikit-learn", "colcon-common-extensions", "setuptools<80"],
+        "dev": ["pytest", "ruff", "mypy", "scikit-learn", "colcon-common-extensions", "setuptools<80"],
         # `colcon test` looks for this name to decide that pytest runs the tests.
         "test": ["pytest"],
     },

@@ -19,7 +19,7 @@ from vidseg_core.engine.key_frames.turns import Turns
 from vidseg_core.engine.protocol import capabilities
 from vidseg_core.engine.stream import Networks, Stream
 from vidseg_core.errors import ConfigError
-from vidseg_core.models.files import checksum
+from vidseg_core.models.checksum import checksum
 
 
 class Engine:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from vidseg_core import __version__
 from vidseg_core.errors import CheckpointError
-from vidseg_core.models.files import BLOCK_BYTES
+from vidseg_core.models.checksum import BLOCK_BYTES
 from vidseg_core.models.registry import WeightRecord
 
 TIMEOUT_S = 30

@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from vidseg_core.errors import CheckpointError
-from vidseg_core.models.files import checksum
+from vidseg_core.models.checksum import checksum
 from vidseg_core.resources import resource
 
 LAYOUTS = ("vidseg", "public", "torchvision")

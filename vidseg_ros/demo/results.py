@@ -18,7 +18,7 @@ from tqdm import tqdm
 from vidseg_core import __version__
 from vidseg_core.classes import ClassTable, load_classes
 from vidseg_core.data.writers import VideoWriter, write_image
-from vidseg_core.models.files import checksum
+from vidseg_core.models.checksum import checksum
 from vidseg_core.overlay import colorize
 from vidseg_ros.demo.contact_sheet import contact_sheet
 from vidseg_ros.demo.recording import Recording, rounded

@@ -14,7 +14,8 @@ from vidseg_core.engine.flow import DIS, NetworkFlow, NoFlow
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.frame import Frame
 from vidseg_core.models import files as model_files
-from vidseg_core.models.files import checksum, save_weights
+from vidseg_core.models.checksum import checksum
+from vidseg_core.models.files import save_weights
 from vidseg_core.networks.flow_light import FlowLight
 from vidseg_core.networks.flownet_s import UpstreamFlowNetS
 from vidseg_core.networks.guided_refine import GuidedRefine

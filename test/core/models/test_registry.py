@@ -9,8 +9,8 @@ import pytest
 from vidseg_core.classes import load_classes
 from vidseg_core.errors import CheckpointError
 from vidseg_core.models import architectures, registry
+from vidseg_core.models.checksum import checksum
 from vidseg_core.models.download import download
-from vidseg_core.models.files import checksum
 from vidseg_core.models.registry import WeightRecord, find_weights, load_registry
 
 CONTENT = bytes(range(256)) * 9000  # more than two blocks

@@ -16,7 +16,7 @@ import pytest
 
 from vidseg_core.classes import load_classes
 from vidseg_core.data.open import open_source
-from vidseg_core.models.files import checksum
+from vidseg_core.models.checksum import checksum
 
 pytest.importorskip("rclpy", reason="needs ROS (extra `ros`)")
 
