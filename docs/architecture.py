@@ -25,8 +25,9 @@ BOXES = {  # name: (x, y, colour, file)
 }
 ARROWS = (
     ("camera message", "mailbox"), ("mailbox", "frame"), ("frame", "schedule"), ("schedule", "segmenter"),
-    ("schedule", "flow"), ("segmenter", "fuse"), ("flow", "warp"), ("warp", "fuse"), ("warp", "decode"), ("warp", "refine, update"),
-    ("fuse", "decode"), ("refine, update", "decode"), ("decode", "labels"), ("labels", "label message"),
+    ("schedule", "flow"), ("segmenter", "fuse"), ("flow", "warp"), ("warp", "fuse"), ("warp", "decode"),
+    ("warp", "refine, update"), ("fuse", "decode"), ("refine, update", "decode"), ("decode", "labels"),
+    ("labels", "label message"),
 )  # fmt: skip
 WIDTH, HEIGHT = 2.0, 0.9
 
