@@ -99,7 +99,7 @@ class ClassTable:
         return labels.astype(np.uint8)
 
     def to_dict(self) -> dict:
-        """What `from_dict` takes; JSON-safe."""
+        """Give the table as a JSON-safe dictionary, as `from_dict` takes it."""
         return {
             "name": self.name,
             "classes": [

@@ -38,7 +38,7 @@ def rank() -> int:
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """Count the processes of the session."""
     if not _has_joined():
         return 1
     from torch import distributed
@@ -47,12 +47,12 @@ def world_size() -> int:
 
 
 def processes_here() -> int:
-    """How many of them run on this machine."""
+    """Count the session's processes on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def is_writer() -> bool:
-    """Whether this process is the one that prints and writes files."""
+    """Tell whether this process is the one that prints and writes files."""
     return rank() == 0
 
 

@@ -1,4 +1,4 @@
-"""What goes into a stream and what comes out of it."""
+"""Input and output of a stream: frames and their segmentations."""
 
 from __future__ import annotations
 

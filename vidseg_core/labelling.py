@@ -141,7 +141,7 @@ class Results:
 
 
 class Record:
-    """What happened in a run, and how long it took."""
+    """Events of a run, and the time it took."""
 
     def __init__(self, classes: ClassTable, source: Source):
         self._classes = classes

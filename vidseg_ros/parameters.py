@@ -327,7 +327,7 @@ SET_ELSEWHERE = ("ego_mask", "confidence")
 
 @dataclass(frozen=True)
 class CameraSettings:
-    """What one camera was asked for.
+    """Settings of one camera.
 
     Attributes:
         name: prefix of its topics; empty for the only camera.
@@ -392,14 +392,14 @@ def values_of(node: Node, changes: Iterable[Parameter] = ()) -> dict[str, Any]:
 
 
 def declaration_of(name: str) -> Declaration | None:
-    """What the table says about a parameter, also about a camera's own; None if it is not one of these."""
+    """Find what the table says about a parameter, also about a camera's own; None if it is not one of these."""
     camera, _, base = name.rpartition(".")
     one = DECLARATIONS.get(base)
     return one if one is not None and (not camera or one.per_camera) else None
 
 
 def check(values: Mapping[str, Any], changed: Iterable[str], configured: bool) -> None:
-    """Whether parameters may get the values that `changed` names.
+    """Check that parameters may get the values that `changed` names.
 
     Raises:
         ConfigError: a value is not allowed, contradicts another one, or cannot change now.
@@ -433,7 +433,7 @@ def camera_names(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def engine_config(values: Mapping[str, Any]) -> EngineConfig:
-    """What the engine is built from.
+    """Make the configuration that the engine is built from.
 
     Raises:
         ConfigError: see `EngineConfig`.

@@ -102,7 +102,7 @@ def method_choices(args: argparse.Namespace):
 
 
 def engine_config(args: argparse.Namespace, **fixed) -> EngineConfig:
-    """What the options of `add_engine_arguments` say; `fixed` values take the place of given ones.
+    """Make the configuration that the options say; `fixed` values take the place of given ones.
 
     Raises:
         ConfigError: a value is out of range, or two contradict each other.

@@ -188,7 +188,7 @@ def progress(what: str):
 
 
 def description(args: argparse.Namespace, methods: list) -> dict:
-    """What stands at the head of every results.json."""
+    """Describe the run, for the head of every results.json."""
     from vidseg_core import __version__, distributed
 
     return {
@@ -227,7 +227,7 @@ def open_video(args: argparse.Namespace, distance: int):
 
 
 class Folders:
-    """Where results go; made at once, so that what cannot be written is known before anything is computed.
+    """Folders for results, made at once, so that what cannot be written is known before anything is computed.
 
     Args:
         args: of the command.

@@ -255,7 +255,7 @@ class Session:
 
 
 def labels_of(bag: Path, topic: str, wanted: str | None) -> str | None:
-    """Where the ground truth of a topic's images is; None where there is none."""
+    """Find the ground truth of a topic's images; None for none."""
     from vidseg_core.data.bag import TRUTH_TOPIC, image_topics
 
     if wanted == "none":
@@ -265,7 +265,7 @@ def labels_of(bag: Path, topic: str, wanted: str | None) -> str | None:
 
 
 def provenance(engine) -> dict:
-    """Where figures come from, JSON-safe."""
+    """Describe the origin of the figures, JSON-safe."""
     import platform
     from datetime import datetime, timezone
     from importlib.metadata import version

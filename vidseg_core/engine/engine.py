@@ -62,7 +62,7 @@ class Engine:
 
     @property
     def config(self) -> EngineConfig:
-        """What it was built from."""
+        """The configuration that it was built from."""
         return self._config
 
     @property

@@ -27,7 +27,7 @@ LEAST_PROBABILITY = 1e-6
 
 
 def picture(view: View) -> Tensor:
-    """What later frames compare with: 1 x 3 x h x w, uint8, smoothed; owns its memory."""
+    """Make the picture that later frames compare with: 1 x 3 x h x w, uint8, smoothed; owns its memory."""
     small = cv2.resize(view.image, view.grid[::-1], interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (0, 0), SMOOTHING)
     return torch.from_numpy(small).permute(2, 0, 1)[None].to(view.device)

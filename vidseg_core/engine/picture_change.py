@@ -1,4 +1,4 @@
-"""How much the picture has changed since a key frame, beyond what flow explains: what cannot be carried along.
+"""Change of the picture since a key frame beyond what flow explains: what cannot be carried along.
 
 Compared are small grey pictures, so that it costs little and noise averages out.
 """

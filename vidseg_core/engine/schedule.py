@@ -86,7 +86,7 @@ class Adaptive:
 
 
 def schedule_of(config: EngineConfig) -> FixedInterval | Adaptive:
-    """What a configuration asks for."""
+    """Make the schedule that a configuration asks for."""
     if config.schedule == "fixed":
         return FixedInterval(config.interval)
     return Adaptive(config.min_interval, config.max_interval, config.change_threshold)

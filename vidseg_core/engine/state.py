@@ -30,7 +30,7 @@ class StageTimes(dict):
 
 @dataclass(frozen=True)
 class Segmented:
-    """What the segmenter, and the past with it, say about a key frame.
+    """A key frame's scores, from the segmenter and the past.
 
     Attributes:
         scores: 1 x C x any size, as fine as the segmenter gives them.
@@ -47,7 +47,7 @@ class Segmented:
 
 @dataclass(frozen=True)
 class Memory:
-    """What a stream goes by, as seen from the last frame.
+    """The evidence that a stream carries along, as seen from the last frame.
 
     Attributes:
         logits: 1 x C x h x w on the grid, of the key frame; of the last frame if refinement feeds back.
@@ -73,7 +73,7 @@ class Memory:
 
 
 class Past(NamedTuple):
-    """What the past says about the current frame: logits, 1 x C x h x w, and the memory that they come from."""
+    """The past moved to the current frame: logits, 1 x C x h x w, and the memory that they come from."""
 
     logits: Tensor
     memory: Memory

@@ -32,7 +32,7 @@ from vidseg_core.networks.guided_refine import Refined
 
 @dataclass(frozen=True)
 class Networks:
-    """What all streams of an engine share; none of it has state.
+    """Networks and operations that all streams of an engine share; none of them has state.
 
     Attributes:
         updater: what looks at every propagated frame at low resolution; None for nothing.

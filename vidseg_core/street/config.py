@@ -1,4 +1,4 @@
-"""What a synthetic street is made from: seed, image size, frame rate, number of frames."""
+"""Settings of a synthetic street: seed, image size, frame rate, number of frames."""
 
 from __future__ import annotations
 

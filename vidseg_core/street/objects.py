@@ -1,4 +1,4 @@
-"""What stands and moves in the street, as meshes in body coordinates: x forward, y left, z up, origin on the ground."""
+"""Things in the street, as meshes in body coordinates: x forward, y left, z up, origin on the ground."""
 
 from __future__ import annotations
 

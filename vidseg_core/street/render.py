@@ -188,7 +188,7 @@ def ground_pass(ground, view, inverse_depth, ids):
 
 @njit(inline="always", **JIT)
 def masked(noise, mask, corners, meta, parameters, a, b, c):
-    """Whether a surface has a hole at local coordinates (a, b, c)."""
+    """Tell whether a surface has a hole at local coordinates (a, b, c)."""
     if mask == DISK:
         radius = 0.5 * (corners[1, 0] - corners[0, 0])
         x, y = a - 0.5 * (corners[0, 0] + corners[2, 0]), b - 0.5 * (corners[0, 1] + corners[2, 1])
@@ -313,7 +313,7 @@ def clipped_outline(frame, corners, view, outline):
 
 @njit(**JIT)
 def row_span(outline, count, y):
-    """Where row y crosses a convex outline."""
+    """Find the span in which row y crosses a convex outline."""
     low, high = 1e30, -1e30
     for k in range(count):
         j = k + 1 if k + 1 < count else 0
@@ -712,7 +712,7 @@ def seen_color(noise, surfaces, ground, light, view, i, rx, ry, inverse, shadow)
 
 @njit(inline="always", **JIT)
 def point_before(i, a, b, c, before, turn, shift):
-    """Where the seen point was in the previous camera's coordinates."""
+    """Find the seen point in the previous camera's coordinates."""
     if i >= 0:
         f = before[i]
         return (

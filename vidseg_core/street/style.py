@@ -1,4 +1,4 @@
-"""What one seed decides: the road, its light, its traffic, the camera and how it drives."""
+"""Everything that one seed decides: the road, its light, its traffic, the camera and how it drives."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ class Style:
         return self.start + self.speed * (t + part / rate * (math.sin(rate * t + phase) - math.sin(phase)))
 
     def ego_time(self, x: float) -> float:
-        """When the camera passes x (by bisection: it never stops)."""
+        """Find the time at which the camera passes x (by bisection: it never stops)."""
         part, rate, _ = self.speed_wave
         middle, reach = (x - self.start) / self.speed, 2 * part / rate + 1.0
         low, high = middle - reach, middle + reach

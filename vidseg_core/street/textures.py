@@ -1,4 +1,4 @@
-"""What surfaces look like: colour as a function of the place on the surface, filtered to the size of a pixel there.
+"""Textures of surfaces: colour as a function of the place on the surface, filtered to the size of a pixel there.
 
 All functions are compiled; colours are red, green, blue in 0..1 before light and exposure. `noise` is a 256 x 256 table
 of uniform random numbers that all textures share. `density`: pixels per unit of length. A detail smaller than a pixel
@@ -70,7 +70,7 @@ def visible(size, density):
 
 @njit(inline="always", **JIT)
 def band(x, low, high, density):
-    """How much of the pixel around x lies in low..high."""
+    """Compute the share of the pixel around x that lies in low..high."""
     return clamp((x - low) * density + 0.5, 0.0, 1.0) - clamp((x - high) * density + 0.5, 0.0, 1.0)
 
 

@@ -28,7 +28,7 @@ class Chunk(NamedTuple):
 
 
 class Bodies(NamedTuple):
-    """What is in the street at one time; `before`: `surfaces.frame` one frame earlier; shadows: see `cast_shadows`."""
+    """Bodies in the street at one time; `before`: `surfaces.frame` one frame earlier; shadows: see `cast_shadows`."""
 
     surfaces: Primitives
     before: np.ndarray
@@ -492,7 +492,7 @@ class World:
     # ------------------------------------------------------------------------------------------ who moves
 
     def at(self, t: float, t_before: float) -> Bodies:
-        """What is within view of the camera at time `t` (seconds), and where it was at `t_before`."""
+        """Collect everything within view of the camera at time `t` (seconds), with its place at `t_before`."""
         x = self.style.ego_x(t)
         chunks = [self.chunk(k) for k in self.chunks_near(x)]
         parts = [chunk.surfaces for chunk in chunks]

@@ -46,7 +46,7 @@ class ClipBatch:
 
 @dataclass(frozen=True)
 class ClipSource:
-    """What every batch is made with.
+    """Settings that every batch is made with.
 
     Attributes:
         maker: cuts or makes the clips.

@@ -131,7 +131,7 @@ def split_blocks(dataset: LabelledSet, fraction: float) -> tuple[LabelledSet, La
 
 
 def sequence_of(name: str) -> str:
-    """What the names of a sequence's frames have in common."""
+    """Find what the names of a sequence's frames have in common."""
     return name.split("_")[0] if "_" in name else re.sub(r"\d+\D*$", "", name)
 
 

@@ -1,4 +1,4 @@
-"""How the learning rate rises and falls, and how often a progress bar is drawn."""
+"""The course of the learning rate, and the pace of progress bars."""
 
 from __future__ import annotations
 

@@ -396,7 +396,7 @@ def check_parts(batch: int) -> None:
 
 
 def device_name(device: torch.device) -> str:
-    """What to write into records: the graphics card's name, or how many threads of which processor."""
+    """Name the device for records: the graphics card, or the number of threads of which processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.get_num_threads()} threads"

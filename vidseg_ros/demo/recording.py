@@ -148,7 +148,7 @@ class Recording:
         return (matrix.mean_iou() if matrix.num_pixels else None), count
 
     def shown(self) -> Iterator[np.ndarray]:
-        """What a screen would have shown, H x W x 3 uint8 RGB: from the first overlay to the last that was kept, for
+        """Give the pictures shown, H x W x 3 uint8 RGB: from the first overlay to the last that was kept, for
         each frame of the camera its overlay, or the one before where it was dropped."""
         kept = self.spool.stamps_ns("overlay")
         picture = None

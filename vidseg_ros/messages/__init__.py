@@ -1,1 +1,1 @@
-"""What is on the wire: serialized messages, and the pictures in them."""
+"""Serialized messages as they are on the wire, and the pictures in them."""

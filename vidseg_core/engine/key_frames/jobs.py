@@ -1,4 +1,4 @@
-"""How long key frames take: the stream waits, or the results come some frames later, or when a thread has them."""
+"""Ways to compute key frames: the stream waits, or results come some frames later, or when a thread has them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Job(Protocol[Result]):
 
 
 class KeyFrames(Protocol):
-    """How long key frames take.
+    """A way to compute key frames.
 
     Attributes:
         at_once: whether the stream waits for them; it does in any case where it has nothing to carry on.

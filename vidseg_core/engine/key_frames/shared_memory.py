@@ -25,7 +25,7 @@ class Shared:
         weakref.finalize(self, os.close, file)
 
     def arrays(self, *layout: tuple[tuple[int, ...], type]) -> list[np.ndarray]:
-        """What is there, one behind the other, seen as arrays of these shapes and types.
+        """View the memory as arrays of these shapes and types, one behind the other.
 
         They stay what they are only until the next call.
         """

@@ -1,4 +1,4 @@
-"""What the engine gains over the pipeline written down plainly: both in one process, frame by frame in turn.
+"""Time the engine against the pipeline written plainly: both in one process, frame by frame in turn.
 
 The plain pipeline is the published method in eager float32 PyTorch: `interpolate` for every resize, FlowLight,
 `grid_sample`, guided refinement, upsampling of all logits and argmax, and a NumPy overlay. It has the same networks,

@@ -1,4 +1,4 @@
-"""Whether asynchronous key frames keep the promise of even frame times, with frames that arrive at a camera's rate."""
+"""Time frames with asynchronous key frames that arrive at a camera's rate: are they even?"""
 
 from __future__ import annotations
 

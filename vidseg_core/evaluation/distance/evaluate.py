@@ -1,4 +1,4 @@
-"""How much accuracy is lost between key frames (protocol of SwNet-seq's evaluation), for many methods in one pass.
+"""Measure the accuracy lost between key frames (protocol of SwNet-seq's evaluation), for many methods in one pass.
 
 Every labelled frame that has enough predecessors is scored at each distance 0..i from its key frame. i + 1 streams run
 over the same frames: stream p begins at frame p, so that its key frames are those with t = p modulo i + 1, and together
@@ -106,7 +106,7 @@ def scored_frames(video: VideoSet, distance: int) -> list[tuple[int, int]]:
 
 
 def clips(video: VideoSet, scored: list[tuple[int, int]], distance: int, whole: bool = False) -> list[ScoredSpan]:
-    """What to run so that each of `scored` gets every distance 0..`distance`.
+    """Choose the spans to run so that each of `scored` gets every distance 0..`distance`.
 
     Args:
         scored: ascending, see `scored_frames`.
@@ -129,12 +129,12 @@ def clips(video: VideoSet, scored: list[tuple[int, int]], distance: int, whole: 
 
 
 def frames_before(distance: int, key_delay: int | None) -> int:
-    """How many frames a scored frame needs before it; see `evaluate`."""
+    """Count the frames that a scored frame needs before it; see `evaluate`."""
     return distance if key_delay is None else 2 * distance + 1
 
 
 class Score:
-    """What was counted about one method.
+    """Counts of one method.
 
     Attributes:
         matrices: a confusion matrix for each distance.
@@ -256,7 +256,7 @@ def run_passes(
 
 
 def key_frames_depend_on_past(config: EngineConfig) -> bool:
-    """Whether labels of a key frame are more than the network's on that frame."""
+    """Tell whether labels of a key frame are more than the network's on that frame."""
     return config.fusion
 
 

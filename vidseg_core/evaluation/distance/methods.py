@@ -21,7 +21,7 @@ from vidseg_core.networks.guided_refine import GuidedRefine
 
 @dataclass(frozen=True)
 class MethodChoices:
-    """What to combine. Where there is no refinement, `refine_weights` and `edge` make no difference.
+    """Choices to combine into methods. Where there is no refinement, `refine_weights` and `edge` make no difference.
 
     Attributes:
         intervals: frames between two key frames.

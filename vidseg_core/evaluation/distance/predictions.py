@@ -19,7 +19,7 @@ STRIP_OPACITY = 0.6
 
 
 class Predictions:
-    """What one method gives at one interval on its running schedule (see `ScoredSpan.first_key`).
+    """Labels that one method gives at one interval on its running schedule (see `ScoredSpan.first_key`).
 
     Args:
         folder: gets `labels/NAME.png` (class ids), `color/NAME.png` and `seq/NAME.png`, NAME of the strip's key frame.

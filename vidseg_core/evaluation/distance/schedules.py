@@ -1,4 +1,4 @@
-"""What a schedule makes of the key frames it spends: mIoU against their share, for fixed intervals and adaptive ones.
+"""Compare schedules by mIoU against their share of key frames, for fixed intervals and adaptive ones.
 
 The whole clips are run through a stream, as a camera would be. Each frame is segmented once for all schedules.
 """

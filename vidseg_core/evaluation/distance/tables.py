@@ -19,7 +19,7 @@ _COLUMNS = {
 def row(
     method: Method, interval: int, score: Score, fps: float | None, scored: bool = True, key_delay: int = 0
 ) -> dict:
-    """What is known about one method at one interval; JSON-safe.
+    """Collect the figures of one method at one interval; JSON-safe.
 
     Args:
         fps: frames per second of the whole loop; None if it was not measured.
@@ -53,7 +53,7 @@ def percent(share: float) -> float | None:
 
 
 def name(row: dict, rows: Sequence[dict]) -> str:
-    """What sets a row's method apart from the others'; its flow if nothing does."""
+    """Name a row's method by what sets it apart from the others'; by its flow if nothing does."""
     parts = []
     for trait in TRAITS:
         matter = [other for other in rows if _matters(trait, other)]

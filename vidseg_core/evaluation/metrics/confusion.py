@@ -1,4 +1,4 @@
-"""How well labels agree with the truth: confusion matrix, IoU, pixel accuracy."""
+"""Agreement of labels with the truth: confusion matrix, IoU, pixel accuracy."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ DEFINITION = (
 
 @dataclass(frozen=True)
 class Correspondence:
-    """Where the pixels of a frame were in the frame before.
+    """Places of a frame's pixels in the frame before.
 
     Attributes:
         x, y: H x W, float32: column and row of the nearest pixel in the previous frame, whole numbers; perhaps outside.

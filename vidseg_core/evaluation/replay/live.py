@@ -1,4 +1,4 @@
-"""What would have come out of the node on the vehicle, where frames do not wait for the engine.
+"""Labels as the node would have given them on the vehicle, where frames do not wait for the engine.
 
 Frames arrive at their stamps. The node has a mailbox of one slot, in which a new frame takes the place of one that
 still waits, and one worker. A frame of ground truth is scored against the newest labels that were there at its stamp
@@ -37,7 +37,7 @@ class Arrival(NamedTuple):
 
 @dataclass(frozen=True)
 class WorkerTimes:
-    """How long the worker takes: for a frame whose segmentation it waits for, and for any other, in milliseconds."""
+    """Times that the worker takes: for a frame whose segmentation it waits for, and for any other, in milliseconds."""
 
     key_ms: float
     step_ms: float
@@ -61,7 +61,7 @@ class WorkerTimes:
 
 
 class Output(NamedTuple):
-    """What came out for one frame. Times in nanoseconds after the first frame's arrival."""
+    """The result for one frame. Times in nanoseconds after the first frame's arrival."""
 
     arrived_ns: int
     begun_ns: int
@@ -122,7 +122,7 @@ class Scoreboard:
 
 
 class Log:
-    """What happened.
+    """Events of a replay as live.
 
     Attributes:
         board: the scores.
@@ -176,7 +176,7 @@ class Log:
 
 
 def arrivals(frames: Iterable[Frame], period_ns: int, speed: float = 1.0) -> Iterator[Arrival]:
-    """When frames arrive: by their stamps; where these do not advance, as after a jump back, one period later.
+    """Give frames their arrival times: stamps; where these do not advance, as after a jump back, one period later.
 
     Args:
         period_ns: between two frames, as recorded.

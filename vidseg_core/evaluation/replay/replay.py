@@ -68,7 +68,7 @@ class Footage:
 
     @property
     def has_truth(self) -> bool:
-        """Whether the recording comes with ground truth."""
+        """Tell whether the recording comes with ground truth."""
         return self._source.classes is not None
 
     @property
@@ -170,7 +170,7 @@ class Offline:
 
     @property
     def labelled(self) -> int:
-        """How many frames there was something to compare with."""
+        """Number of frames with something to compare with."""
         return sum(self.has_truth)
 
     @property
@@ -375,7 +375,7 @@ def _row(engine: Engine, mode: str, period_ns: int, timings: WorkerTimes, log: L
 
 @dataclass
 class Replay:
-    """What one topic of one recording gave.
+    """Results of one topic of one recording.
 
     Attributes:
         recording: its path, as given.
@@ -434,7 +434,7 @@ class Replay:
 
 @dataclass(frozen=True)
 class ReplayChoices:
-    """What to find out about a recording.
+    """Choices of what to find out about a recording.
 
     Attributes:
         live: whether to play it as it would have been live.

@@ -1,4 +1,4 @@
-"""What a replay found out, as one HTML file that needs nothing beside it: pictures are inside, as data URIs."""
+"""Write a replay's results as one HTML file that needs nothing beside it: pictures are inside, as data URIs."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ _UNKNOWN = np.float32(-1.0)
 
 
 def pyramid(grey: np.ndarray) -> list[np.ndarray]:
-    """What `dense_flow` needs of a picture.
+    """Make the pyramid that `dense_flow` needs of a picture.
 
     Args:
         grey: H x W, uint8, each side 8 or more.
@@ -79,7 +79,7 @@ def pyramid(grey: np.ndarray) -> list[np.ndarray]:
 
 
 def dense_flow(current: list[np.ndarray], previous: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """Where the current picture's pixels are in the previous one.
+    """Find the current picture's pixels in the previous one.
 
     Args:
         current, previous: see `pyramid`.
