@@ -1,4 +1,4 @@
-"""Every parameter of the node: declared, described, checked and documented from the one table below.
+"""Every parameter of the node: declared, checked and documented from `NodeSettings` and `EngineConfig`.
 
 `python -m vidseg_ros.parameters` prints the table for the documentation, `... yaml` a parameter file with the defaults.
 """
@@ -9,7 +9,7 @@ import math
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
@@ -18,21 +18,14 @@ from rclpy.exceptions import ParameterNotDeclaredException, ParameterUninitializ
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from vidseg_core.engine.config import (
-    DIS_PRESETS,
-    FLOWS,
-    GRID_STRIDES,
-    KEY_FRAMES,
-    PADDINGS,
-    RUNTIMES,
-    SCHEDULES,
-    EngineConfig,
-)
+from vidseg_core.engine.config import EngineConfig
 from vidseg_core.errors import ConfigError
+from vidseg_core.options import Option, option, options_of
 
 OUTPUTS = ("labels", "overlay", "labels_color", "confidence")
 NODE_NAME = "vidseg"
-MOST_SECONDS = 86400.0
+# ROS has no value for "not given"; an option's own empty value stands for it.
+EMPTY = {str: "", int: 0, float: 0.0}
 
 
 @dataclass(frozen=True)
@@ -58,13 +51,30 @@ class Declaration:
     while_active: bool = False
     per_camera: bool = False
 
+    @classmethod
+    def of(cls, one: Option) -> Declaration:
+        """Declare an one. Where it may be None, the empty string or 0 stands for that and is allowed, too.
+
+        Raises:
+            KeyError: it may be None and is of a type without an empty value.
+        """
+        default, description, choices = one.default, one.help, one.choices
+        low, high = one.span or (None, None)
+        if one.optional:
+            empty = EMPTY[one.type]
+            default = empty if default is None else default
+            description = f"{description.removesuffix('.')} ({'0' if empty == 0 else 'empty'}: {one.unset})."
+            choices = (empty, *choices) if choices else ()
+            low = empty if low is not None else None
+        return cls(one.name, default, description, low, high, choices, one.live, one.per_camera)
+
     @property
     def type(self) -> Parameter.Type:
         return Parameter.Type.from_parameter_value(self.default)
 
     @property
     def range(self) -> str:
-        """The values allowed, in words; empty where anything is."""
+        """Say the values allowed in words; empty where all are."""
         if self.choices:
             return ", ".join(str(choice) or "''" for choice in self.choices)
         return "" if self.low is None else f"{self.low:g} to {self.high:g}"
@@ -86,7 +96,8 @@ class Declaration:
         return descriptor
 
     def check(self, value: Any) -> None:
-        """
+        """Check range and choice of a value.
+
         Raises:
             ConfigError: the value is out of range or not one of the choices.
         """
@@ -96,244 +107,95 @@ class Declaration:
             raise ConfigError(f"{self.name}: expected {self.range}, got {value!r}")
 
 
-ENGINE = EngineConfig()
+def _publish(output: str, default: bool = True) -> Any:
+    return option(default, f"Publish `{output}` while somebody subscribes to it.", live=True, per_camera=True)
 
-NODE_DECLARATIONS = (
-    Declaration(
-        "autostart",
+
+@dataclass(frozen=True)
+class NodeSettings:
+    """The node's own parameters; those of the engine are the fields of `EngineConfig`."""
+
+    autostart: bool = option(
         True,
         "Configure and activate at the start, and end with status 1 where that fails; else a lifecycle manager does.",
-    ),
-    Declaration(
-        "cameras",
+    )
+    cameras: list[str] = option(
         [""],
         "Names of the cameras, each with topics `<camera>/image_raw`, `<camera>/labels`, ...; none: one camera with "
         "`image_raw`, `labels`, ...",
-    ),
-    Declaration(
-        "image_transport",
+    )
+    image_transport: str = option(
         "raw",
         "raw, or compressed: subscribe to the (remapped) name of image_raw with `/compressed` behind it.",
         choices=("raw", "compressed"),
         per_camera=True,
-    ),
-    Declaration(
-        "sync",
+    )
+    sync: str = option(
         "none",
         "none: each camera for itself; approximate: frames of all cameras with stamps close to each other are processed"
         " as a set, others not at all (needs message_filters).",
         choices=("none", "approximate"),
-    ),
-    Declaration(
-        "sync_slop_s",
-        0.02,
-        "Stamps in a set are less than this apart.",
-        low=0.0001,
-        high=10.0,
-    ),
-    Declaration(
-        "engine",
+    )
+    sync_slop_s: float = option(0.02, "Stamps in a set are less than this apart.", low=0.0001, high=10.0)
+    engine: str = option(
         "network",
         "network, or pass_through: constant labels at no cost, to measure what ROS adds.",
         choices=("network", "pass_through"),
-    ),
-    *(
-        Declaration(
-            f"publish_{output}",
-            output != "confidence",
-            f"Publish `{output}` while somebody subscribes to it.",
-            while_active=True,
-            per_camera=True,
-        )
-        for output in OUTPUTS
-    ),
-    Declaration(
-        "labels_encoding",
+    )
+    publish_labels: bool = _publish("labels")
+    publish_overlay: bool = _publish("overlay")
+    publish_labels_color: bool = _publish("labels_color")
+    publish_confidence: bool = _publish("confidence", False)
+    labels_encoding: str = option(
         "mono8",
         "Encoding of `labels`; 8UC1 for subscribers that take mono8 for a picture.",
         choices=("mono8", "8UC1"),
-        while_active=True,
+        live=True,
         per_camera=True,
-    ),
-    Declaration(
-        "overlay_opacity",
-        0.5,
-        "How much the colours cover the image in `overlay`.",
-        low=0.0,
-        high=1.0,
-        while_active=True,
-        per_camera=True,
-    ),
-    Declaration(
-        "wanted_rate_hz",
+    )
+    overlay_opacity: float = option(
+        0.5, "How much the colours cover the image in `overlay`.", low=0.0, high=1.0, live=True, per_camera=True
+    )
+    wanted_rate_hz: float = option(
         0.0,
         "Diagnostics warn when fewer labels per second come out; 0 wants as many as the camera sends.",
         low=0.0,
         high=1000.0,
-        while_active=True,
+        live=True,
         per_camera=True,
-    ),
-    Declaration(
-        "watchdog_s",
-        30.0,
-        "End the process with status 1 when one frame takes longer than this.",
-        low=0.5,
-        high=MOST_SECONDS,
-        while_active=True,
-    ),
-)
+    )
+    watchdog_s: float = option(
+        30.0, "End the process with status 1 when one frame takes longer than this.", low=0.5, high=86400.0, live=True
+    )
 
-ENGINE_DECLARATIONS = (
-    Declaration(
-        "weights", ENGINE.weights, "Segmentation network: a name in `weights/registry.yaml`, or the path of a file."
-    ),
-    Declaration("refine_weights", "", "Guided refinement, a name or a path; empty for none."),
-    Declaration(
-        "flow_weights", "", "Flow network for `flow` other than dis and none; empty takes the one in `refine_weights`."
-    ),
-    Declaration(
-        "classes", "", "Class table, a name in `config/classes/` or a path; empty takes the one in the weights."
-    ),
-    Declaration(
-        "interval",
-        ENGINE.interval,
-        "Number of propagated frames between two key frames; 0 makes every frame a key frame.",
-        low=0,
-        high=1000,
-        while_active=True,
-        per_camera=True,
-    ),
-    Declaration(
-        "schedule",
-        ENGINE.schedule,
-        "fixed has a key frame every `interval` + 1 frames; adaptive has one when the picture has changed, but neither "
-        "before `min_interval` nor after `max_interval` propagated frames.",
-        choices=SCHEDULES,
-    ),
-    Declaration(
-        "min_interval",
-        ENGINE.min_interval,
-        "For schedule adaptive: fewest propagated frames between two key frames.",
-        low=0,
-        high=1000,
-    ),
-    Declaration(
-        "max_interval",
-        ENGINE.max_interval,
-        "For schedule adaptive: most propagated frames between two key frames.",
-        low=0,
-        high=1000,
-    ),
-    Declaration(
-        "change_threshold",
-        ENGINE.change_threshold,
-        "For schedule adaptive: share of the picture that flow from the last key frame does not explain before there "
-        "is a new one.",
-        low=0.0,
-        high=1.0,
-    ),
-    Declaration(
-        "key_frames",
-        ENGINE.key_frames,
-        "sync waits for a key frame's segmentation; async computes it beside the stream: no frame takes longer than "
-        "the others, and a key frame's labels come some frames later.",
-        choices=KEY_FRAMES,
-    ),
-    Declaration(
-        "input_scale",
-        0.0,
-        "Size of the network's input in units of the image's, 0.25 to 2; 0 takes what the weights were trained for.",
-        low=0.0,
-        high=2.0,
-    ),
-    Declaration(
-        "grid_stride",
-        0,
-        "Image pixels per pixel of the carried logits; 0 takes what refinement was trained for, without it 2 for "
-        "images of at most 320,000 pixels and 4 for larger.",
-        choices=(0, *GRID_STRIDES),
-    ),
-    Declaration("flow", ENGINE.flow, "How motion is found; dis needs no weights, none copies labels.", choices=FLOWS),
-    Declaration(
-        "flow_scale",
-        0.0,
-        "Size of the image dis works on, 0.05 to 1; 0 chooses by the image's size.",
-        low=0.0,
-        high=1.0,
-    ),
-    Declaration(
-        "dis_preset",
-        ENGINE.dis_preset,
-        "For dis: fine is the most accurate and about as fast as ultrafast; the others are OpenCV's.",
-        choices=DIS_PRESETS,
-    ),
-    Declaration(
-        "update_weights",
-        "",
-        "Network that looks at propagated frames at low resolution, a name or a path: less is lost far from key "
-        "frames, and each frame takes longer. Empty for none.",
-    ),
-    Declaration(
-        "update_scale",
-        0.0,
-        "Size of its input in units of the image's, 0.25 to 2; 0 takes what the weights were trained for.",
-        low=0.0,
-        high=2.0,
-    ),
-    Declaration("fusion", ENGINE.fusion, "Blend the carried past into key frames, where the picture agrees with it."),
-    Declaration("refine", ENGINE.refine, "Repair propagated logits; needs `refine_weights`."),
-    Declaration(
-        "warp_align_corners",
-        ENGINE.warp_align_corners,
-        "false reproduces the published SwNet-seq, which samples half a pixel beside its flow.",
-    ),
-    Declaration(
-        "warp_padding",
-        "",
-        "What moves in from outside the image; empty takes zeros where refinement feeds back, and border otherwise.",
-        choices=("", *PADDINGS),
-    ),
-    Declaration(
-        "ego_mask",
-        "",
-        "PNG of the image's size, not 0 where the vehicle sees itself: labels are void there. Empty for none.",
-        per_camera=True,
-    ),
-    Declaration(
-        "max_gap_s",
-        ENGINE.max_gap_s,
-        "After a longer pause between two frames the stream starts afresh.",
-        low=0.001,
-        high=MOST_SECONDS,
-    ),
-    Declaration("device", ENGINE.device, "auto (CUDA where there is one), cpu, cuda or cuda:N."),
-    Declaration(
-        "runtime",
-        ENGINE.runtime,
-        "What executes networks: eager (PyTorch), openvino (on the CPU), openvino_int8 (in 8 bit integers), or auto: "
-        "the fastest by a short trial.",
-        choices=RUNTIMES,
-    ),
-    Declaration(
-        "num_threads", ENGINE.num_threads, "Thread budget on the CPU; 0 takes every processor.", low=0, high=1024
-    ),
-)
 
-DECLARATIONS = {one.name: one for one in NODE_DECLARATIONS + ENGINE_DECLARATIONS}
+# Confidence is computed while somebody listens: `publish_confidence` decides, not a parameter of the engine's.
+NOT_PARAMETERS = ("confidence",)
+
+
+def declarations(*settings: type) -> dict[str, Declaration]:
+    """Declare every option of dataclasses of options, by name and in their order."""
+    found = {}
+    for one in settings:
+        found |= {name: Declaration.of(each) for name, each in options_of(one).items() if name not in NOT_PARAMETERS}
+    return found
+
+
+DECLARATIONS = declarations(NodeSettings, EngineConfig)
 PER_CAMERA = tuple(one for one in DECLARATIONS.values() if one.per_camera)
-# The mask belongs to a camera; confidence is computed while somebody listens.
-SET_ELSEWHERE = ("ego_mask", "confidence")
+# The mask belongs to a camera.
+SET_ELSEWHERE = ("ego_mask", *NOT_PARAMETERS)
 
 
 @dataclass(frozen=True)
 class CameraSettings:
-    """Settings of one camera.
+    """The parameters of one camera.
 
     Attributes:
         name: prefix of its topics; empty for the only camera.
         outputs: which of `OUTPUTS` are published when somebody subscribes.
         ego_mask: path, or None.
-        The others are as in the table.
+        The others are as in `NodeSettings`.
     """
 
     name: str
@@ -347,7 +209,7 @@ class CameraSettings:
 
 
 def declare(node: Node) -> None:
-    """Declare all of them on the node.
+    """Declare every parameter on the node.
 
     Raises:
         rclpy.exceptions.ParameterException: a value given at the start has the wrong type or is out of range.
@@ -357,7 +219,7 @@ def declare(node: Node) -> None:
 
 
 def declare_overrides(node: Node, camera: str) -> None:
-    """Declare what one camera may have of its own: of the type of the node's parameter, and unset until it is given."""
+    """Declare a camera's own parameters: of the types of the node's, and without a value until one is given."""
     for one in PER_CAMERA:
         name = f"{camera}.{one.name}"
         if not node.has_parameter(name):
@@ -368,14 +230,14 @@ def declare_overrides(node: Node, camera: str) -> None:
 
 
 def undeclared(node: Node) -> list[str]:
-    """Names that were given at the start and that the node does not have: misspelt, most likely."""
+    """List names that were given at the start and that the node does not have: misspelt, most likely."""
     # rclpy has no public way to ask for these.
     given = getattr(node, "_parameter_overrides", {})
     return sorted(name for name in given if not node.has_parameter(name))
 
 
 def values_of(node: Node, changes: Iterable[Parameter] = ()) -> dict[str, Any]:
-    """Name and value of all that are set, the cameras' own included, as they would be after `changes`."""
+    """Return name and value of all that are set, the cameras' own included, as they would be after `changes`."""
     names = [*DECLARATIONS, *(f"{camera}.{one.name}" for camera in _cameras_of(node) for one in PER_CAMERA)]
     values = {}
     for name in names:
@@ -392,7 +254,7 @@ def values_of(node: Node, changes: Iterable[Parameter] = ()) -> dict[str, Any]:
 
 
 def declaration_of(name: str) -> Declaration | None:
-    """Find what the table says about a parameter, also about a camera's own; None if it is not one of these."""
+    """Find the declaration of a parameter or of a camera's own; None if the node declares no such name."""
     camera, _, base = name.rpartition(".")
     one = DECLARATIONS.get(base)
     return one if one is not None and (not camera or one.per_camera) else None
@@ -418,7 +280,7 @@ def check(values: Mapping[str, Any], changed: Iterable[str], configured: bool) -
 
 
 def camera_names(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """The names of the cameras; one empty name for the only one.
+    """Return the names of the cameras; one empty name for the only one.
 
     Raises:
         ConfigError: a name is no part of a topic's name, or is given twice.
@@ -438,14 +300,14 @@ def engine_config(values: Mapping[str, Any]) -> EngineConfig:
     Raises:
         ConfigError: see `EngineConfig`.
     """
-    chosen = {field.name: values[field.name] for field in fields(EngineConfig) if field.name not in SET_ELSEWHERE}
-    # ROS has no value for "not given": the empty string and, where 0 makes no sense, 0 stand for it.
-    optional = {field.name for field in fields(EngineConfig) if field.default is None}
-    return EngineConfig(**{name: None if name in optional and not value else value for name, value in chosen.items()})
+    options = {name: one for name, one in options_of(EngineConfig).items() if name not in SET_ELSEWHERE}
+    return EngineConfig(
+        **{name: None if one.optional and not values[name] else values[name] for name, one in options.items()}
+    )
 
 
 def camera_settings(values: Mapping[str, Any], camera: str) -> CameraSettings:
-    """The node's values, and in their place the camera's own."""
+    """Return a camera's values: its own, and the node's where it has none."""
 
     def value(name: str) -> Any:
         return values.get(f"{camera}.{name}", values[name])
@@ -462,10 +324,10 @@ def camera_settings(values: Mapping[str, Any], camera: str) -> CameraSettings:
     )
 
 
-def markdown() -> str:
-    """The table for people."""
+def markdown(declared: Mapping[str, Declaration] = DECLARATIONS) -> str:
+    """Write the table for people."""
     lines = ["| parameter | default | values | while active | per camera | |", "|---|---|---|---|---|---|"]
-    for one in DECLARATIONS.values():
+    for one in declared.values():
         default = "[]" if one.default == [""] else f"`{_literal(one.default)}`"
         marks = ["yes" if mark else "" for mark in (one.while_active, one.per_camera)]
         cells = (f"`{one.name}`", default, one.range.replace("|", "\\|"), *marks, one.description)
@@ -473,8 +335,8 @@ def markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
-def parameter_file() -> str:
-    """A commented ROS parameter file with every default."""
+def parameter_file(declared: Mapping[str, Declaration] = DECLARATIONS) -> str:
+    """Write a commented ROS parameter file with every default."""
     lines = [
         "# Parameters of the node, at their defaults; `python -m vidseg_ros.parameters yaml` writes this file.",
         "# Those marked * can also be given per camera, for instance:",
@@ -486,7 +348,7 @@ def parameter_file() -> str:
         "/**:",
         "  ros__parameters:",
     ]
-    for one in DECLARATIONS.values():
+    for one in declared.values():
         star = " *" if one.per_camera else ""
         values = f" [{one.range}]" if one.range else ""
         lines += ["", f"    # {one.description}{values}{star}", f"    {one.name}: {_literal(one.default)}"]

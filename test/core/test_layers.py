@@ -21,7 +21,8 @@ LEVELS = (
     {"kernels"},
     {"networks", "data", "overlay"},
     {"street"},
-    {"frame", "classes", "errors", "resources", "threads", "distributed", "kernel_cache", "tether", "__init__"},
+    {"frame", "classes", "errors", "options", "resources", "threads", "distributed", "kernel_cache"}
+    | {"tether", "__init__"},
 )
 ROS_LEVELS = (
     {"node", "demo", "player", "benchmarks", "launching"},

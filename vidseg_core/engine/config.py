@@ -1,13 +1,14 @@
-"""Everything that can be chosen about the engine, documented once."""
+"""Everything that can be chosen about the engine: each option's default, range and help, declared once."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from vidseg_core.backends import RUNTIMES
 from vidseg_core.errors import ConfigError
 from vidseg_core.kernels import PADDINGS
+from vidseg_core.options import check, option, options_of
 
 FLOWS = ("dis", "light", "flownet_s", "flownet2_s", "none")
 DIS_PRESETS = ("fine", "ultrafast", "fast", "medium")
@@ -21,110 +22,181 @@ DEFAULT_WEIGHTS = "camvid-swiftnet-r18"
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """A choice of networks and of how they are used. Values are checked when it is made.
+    """A choice of networks and of how they are used.
 
-    Attributes:
-        weights: segmentation network: a name in `weights/registry.yaml` or the path of a file.
-        refine_weights: guided refinement (and its flow network, if the file has one); None for none.
-        flow_weights: flow network for `flow` light, flownet_s, flownet2_s; None takes the one in `refine_weights`.
-        classes: class table, a name in `config/classes/` or a path; None takes the one in the weights.
-        interval: number of propagated frames between two key frames, 0 or more; 0 makes every frame a key frame.
-        schedule: fixed has a key frame every `interval` + 1 frames; adaptive has one when the picture has changed.
-        min_interval: for adaptive, fewest propagated frames between two key frames, 0 or more.
-        max_interval: for adaptive, most of them, `min_interval` or more.
-        change_threshold: for adaptive, the share of the picture, 0 to 1, that has to be another than flow from the last
-            key frame says before there is a new one.
-        key_frames: sync waits for the segmentation of a key frame; async segments beside the stream, which carries the
-            past on meanwhile: no frame takes longer than the others, and a key frame's labels come some frames later.
-            A key frame is begun when none is under way, so that they are as frequent as the machine can sustain.
-        input_scale: size of the segmentation network's input in units of the image's, 0.25 to 2; None takes the scale
-            that the weights were trained for, or 1.
-        grid_stride: 8 (as published), 4 or 2: image pixels per pixel of the carried logits; None takes what the
-            refinement was trained for; without one 2 for images of at most 320,000 pixels and 4 for larger ones.
-        flow: how motion is found: dis (dense inverse search), light, flownet_s, flownet2_s, or none: labels are copied.
-        flow_scale: size of the image that `dis` works on, 0.05 to 1; None chooses by the image's size.
-        dis_preset: fine, our own and the most accurate; or OpenCV's ultrafast, fast or medium.
-        update_weights: segmentation network that looks at every propagated frame at low resolution and labels what the
-            past does not show, see `fusion.py`; None for none.
-        update_scale: size of its input in units of the image's, 0.25 to 2; None takes the scale that the weights were
-            trained for, or 0.5.
-        fusion: whether key frames blend what is carried from the past into the network's scores, see `fusion.py`.
-        refine: whether guided refinement repairs propagated logits; needs `refine_weights`.
-        warp_align_corners: False reproduces the published SwNet-seq, which samples half a pixel beside its flow.
-        warp_padding: what moves in from outside the image, zeros or border; None is zeros where refinement feeds back
-            (as published: it was trained to fill them) and border otherwise.
-        confidence: whether to compute `Segmentation.confidence`.
-        ego_mask: PNG of the image's size; where it is not 0, the vehicle sees itself and labels are void. Or None.
-        max_gap_s: a longer pause between two frames makes the stream start afresh; above 0.
-        device: auto (CUDA where there is one), cpu, cuda or cuda:N.
-        runtime: what executes networks: eager (PyTorch), openvino (on the CPU, in bfloat16 where that has it),
-            openvino_int8 (the same with convolutions in 8 bit integers, for weights that tell their activation ranges),
-            or auto: PyTorch or the fastest that is there, by a short trial on the first frame; integers only where the
-            processor has instructions for them.
-        num_threads: thread budget on the CPU, shared by all libraries; 0 takes every processor.
+    `options_of(EngineConfig)` describes every field; command line flags, ROS parameters, the parameter file and the
+    reference are made from it. Paths may be given as `pathlib.Path` and become strings.
+
+    Raises:
+        ConfigError: a value is not allowed, or contradicts another one.
     """
 
-    weights: str = DEFAULT_WEIGHTS
-    refine_weights: str | None = None
-    flow_weights: str | None = None
-    classes: str | None = None
-    interval: int = 4
-    schedule: str = "fixed"
-    min_interval: int = 1
-    max_interval: int = 12
-    change_threshold: float = 0.2
-    key_frames: str = "sync"
-    input_scale: float | None = None
-    grid_stride: int | None = None
-    flow: str = "dis"
-    flow_scale: float | None = None
-    dis_preset: str = "fine"
-    update_weights: str | None = None
-    update_scale: float | None = None
-    fusion: bool = True
-    refine: bool = False
-    warp_align_corners: bool = True
-    warp_padding: str | None = None
-    confidence: bool = False
-    ego_mask: str | None = None
-    max_gap_s: float = 1.0
-    device: str = "auto"
-    runtime: str = "auto"
-    num_threads: int = 0
+    weights: str = option(
+        DEFAULT_WEIGHTS,
+        "Segmentation network: a name in `weights/registry.yaml`, or the path of a file.",
+        metavar="NAME|PATH",
+    )
+    refine_weights: str | None = option(
+        None,
+        "Guided refinement, perhaps with a flow network: a name or a path.",
+        unset="none",
+        metavar="NAME|PATH",
+    )
+    flow_weights: str | None = option(
+        None,
+        "Flow network for `flow` light, flownet_s and flownet2_s: a name or a path.",
+        unset="the one in `refine_weights`",
+        metavar="NAME|PATH",
+    )
+    classes: str | None = option(
+        None,
+        "Class table: a name in `config/classes/`, or a path.",
+        unset="the one in the weights",
+        metavar="NAME|PATH",
+    )
+    interval: int = option(
+        4,
+        "Number of propagated frames between two key frames; 0 makes every frame a key frame.",
+        low=0,
+        span=(0, 1000),
+        live=True,
+        per_camera=True,
+    )
+    schedule: str = option(
+        "fixed",
+        "fixed has a key frame every `interval` + 1 frames; adaptive has one when the picture has changed, but neither "
+        "before `min_interval` nor after `max_interval` propagated frames.",
+        choices=SCHEDULES,
+    )
+    min_interval: int = option(
+        1, "For `schedule` adaptive: fewest propagated frames between two key frames.", low=0, span=(0, 1000)
+    )
+    max_interval: int = option(
+        12,
+        "For `schedule` adaptive: most propagated frames between two key frames, `min_interval` or more.",
+        low=0,
+        span=(0, 1000),
+    )
+    change_threshold: float = option(
+        0.2,
+        "For `schedule` adaptive: share of the picture that flow from the last key frame does not explain before there "
+        "is a new one.",
+        low=0.0,
+        high=1.0,
+    )
+    key_frames: str = option(
+        "sync",
+        "sync waits for a key frame's segmentation; async computes it beside the stream: no frame takes longer than "
+        "the others, a key frame's labels come some frames later, and the next key frame begins when none is under "
+        "way.",
+        choices=KEY_FRAMES,
+    )
+    input_scale: float | None = option(
+        None,
+        "Size of the segmentation network's input in units of the image's, 0.25 to 2.",
+        low=0.25,
+        high=2.0,
+        unset="what the weights were trained for, or 1",
+        metavar="S",
+        spellings=("--scale",),
+    )
+    grid_stride: int | None = option(
+        None,
+        "Image pixels per pixel of the carried logits; 8 is the published one.",
+        choices=GRID_STRIDES,
+        unset="what refinement was trained for; without it 2 for images of at most 320,000 pixels and 4 for larger",
+    )
+    flow: str = option(
+        "dis",
+        "How motion is found: dis (dense inverse search) needs no weights, light, flownet_s and flownet2_s are "
+        "networks, none copies labels.",
+        choices=FLOWS,
+    )
+    flow_scale: float | None = option(
+        None,
+        "Size of the image that `flow` dis works on, in units of the image's, 0.05 to 1.",
+        low=0.05,
+        high=1.0,
+        unset="chosen by the image's size",
+        metavar="S",
+    )
+    dis_preset: str = option(
+        "fine",
+        "For `flow` dis: fine is the most accurate and about as fast as ultrafast; the others are OpenCV's.",
+        choices=DIS_PRESETS,
+    )
+    update_weights: str | None = option(
+        None,
+        "Segmentation network that looks at propagated frames at low resolution, a name or a path: less is lost far "
+        "from key frames, and each frame takes longer.",
+        unset="none",
+        metavar="NAME|PATH",
+    )
+    update_scale: float | None = option(
+        None,
+        "Size of the input of `update_weights` in units of the image's, 0.25 to 2.",
+        low=0.25,
+        high=2.0,
+        unset="what they were trained for, or 0.5",
+        metavar="S",
+    )
+    fusion: bool = option(True, "Blend the carried past into key frames, where the picture agrees with it.")
+    refine: bool = option(False, "Repair propagated logits by guided refinement; needs `refine_weights`.")
+    warp_align_corners: bool = option(
+        True,
+        "Sample exactly where flow points; false samples half a pixel beside it, as the published SwNet-seq does.",
+    )
+    warp_padding: str | None = option(
+        None,
+        "Values that move in from outside the image.",
+        choices=PADDINGS,
+        unset="zeros where refinement feeds back, which was trained to fill them, and border otherwise",
+    )
+    confidence: bool = option(False, "Compute the top probability of every pixel, too.")
+    ego_mask: str | None = option(
+        None,
+        "PNG of the image's size, not 0 where the vehicle sees itself: labels are void there.",
+        unset="none",
+        per_camera=True,
+        metavar="PNG",
+    )
+    max_gap_s: float = option(
+        1.0,
+        "After a longer pause between two frames the stream starts afresh, in seconds.",
+        above=0,
+        unit="seconds",
+        span=(0.001, 86400.0),
+    )
+    device: str = option(
+        "auto",
+        "auto (CUDA where there is one), cpu, cuda or cuda:N.",
+        pattern=r"auto|cpu|cuda(:[0-9]+)?",
+        expected="auto, cpu, cuda or cuda:N",
+    )
+    runtime: str = option(
+        "auto",
+        "Executor of networks: eager (PyTorch), openvino (on the CPU, in bfloat16 where that has it), openvino_int8 "
+        "(convolutions in 8 bit integers, for weights that tell their activation ranges), or auto: the fastest by a "
+        "short trial on the first frame.",
+        choices=RUNTIMES,
+    )
+    num_threads: int = option(
+        0,
+        "Thread budget on the CPU; 0 takes what affinity, the container's CPU quota and OMP_NUM_THREADS allow.",
+        low=0,
+        span=(0, 1024),
+        spellings=("--threads",),
+    )
 
     def __post_init__(self):
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Path):
-                object.__setattr__(self, field.name, str(value))
-        self._check_type("interval", int)
-        self._check_type("num_threads", int)
-        for name in ("fusion", "refine", "warp_align_corners", "confidence"):
-            self._check_type(name, bool)
-        self._check(self.interval >= 0, "interval", "0 or more")
-        for name in ("min_interval", "max_interval"):
-            self._check_type(name, int)
-        self._check(self.min_interval >= 0, "min_interval", "0 or more")
-        ordered = self.max_interval >= self.min_interval
-        self._check(ordered, "max_interval", f"{self.min_interval} (min_interval) or more")
-        self._check_choice("schedule", SCHEDULES)
-        self._check_range("change_threshold", 0.0, 1.0)
-        self._check(self.num_threads >= 0, "num_threads", "0 (all processors) or more")
-        self._check_range("input_scale", 0.25, 2.0)
-        self._check_range("flow_scale", 0.05, 1.0)
-        self._check_range("update_scale", 0.25, 2.0)
-        self._check(self._is_number("max_gap_s") and self.max_gap_s > 0, "max_gap_s", "a number of seconds above 0")
-        self._check_choice("key_frames", KEY_FRAMES)
-        if self.grid_stride is not None:
-            self._check_choice("grid_stride", GRID_STRIDES)
-        self._check_choice("flow", FLOWS)
-        self._check_choice("dis_preset", DIS_PRESETS)
-        self._check_choice("runtime", RUNTIMES)
-        if self.warp_padding is not None:
-            self._check_choice("warp_padding", PADDINGS)
-        kind, _, number = str(self.device).partition(":")
-        known = self.device in ("auto", "cpu", "cuda") or (kind == "cuda" and number.isdigit())
-        self._check(known, "device", "auto, cpu, cuda or cuda:N")
+        for name in options_of(type(self)):
+            if isinstance(value := getattr(self, name), Path):
+                object.__setattr__(self, name, str(value))
+        check(self)
+        if self.max_interval < self.min_interval:
+            raise ConfigError(
+                f"max_interval: expected {self.min_interval} (min_interval) or more, got {self.max_interval}"
+            )
         if self.refine and self.refine_weights is None:
             raise ConfigError("refine: refinement needs refine_weights, none are given")
         if self.update_scale is not None and self.update_weights is None:
@@ -143,23 +215,3 @@ class EngineConfig:
     def to_dict(self) -> dict:
         """JSON-safe."""
         return asdict(self)
-
-    def _is_number(self, name: str) -> bool:
-        value = getattr(self, name)
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-    def _check(self, good: bool, name: str, expected: str) -> None:
-        if not good:
-            raise ConfigError(f"{name}: expected {expected}, got {getattr(self, name)!r}")
-
-    def _check_type(self, name: str, kind: type) -> None:
-        value = getattr(self, name)
-        self._check(type(value) is kind, name, f"a value of type {kind.__name__}")
-
-    def _check_range(self, name: str, low: float, high: float) -> None:
-        if getattr(self, name) is not None:
-            good = self._is_number(name) and low <= getattr(self, name) <= high
-            self._check(good, name, f"a number in {low:g}..{high:g}")
-
-    def _check_choice(self, name: str, choices: tuple) -> None:
-        self._check(getattr(self, name) in choices, name, f"one of {', '.join(map(str, choices))}")
