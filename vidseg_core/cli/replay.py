@@ -287,13 +287,13 @@ def describe(summary: dict) -> str:
     """One recording in one line."""
     every, live = summary["offline"], summary["live"]
     name = "mIoU" if summary["reference"] == "ground truth" else "mIoU against the per-frame segmenter"
-    parts = [f"{every['frames']} frames, {every['key_frames']} of them key frames; {name} {every['miou']:.1f} %"]
+    parts = [f"{every['frames']} frames, {every['key_frames']} of them key frames; {name} {_percent(every['miou'])}"]
     if summary["avg_miou"] is not None:
         parts.append(f"avg {summary['avg_miou']:.1f}, min {summary['min_miou']:.1f}")
     if live:
         parts.append(
             f"live: {live['dropped']} dropped, {live['rate_hz']:.1f} Hz, latency {live['latency_ms']['p50']:.0f} ms, "
-            f"streaming mIoU {live['streaming_miou']:.1f}, deadline {live['deadline_miou']:.1f}"
+            f"streaming mIoU {_cell(live['streaming_miou'])}, deadline {_cell(live['deadline_miou'])}"
         )
     return f"{summary['recording']}: {summary['topic']}: {'; '.join(parts)}"
 
@@ -302,11 +302,21 @@ def table(rows: list[dict]) -> str:
     """The comparison of modes."""
     lines = ["mode       rate Hz  streaming  deadline  latency ms  dropped  key ms  step ms"]
     for row in rows:
+        streaming, deadline = _cell(row["streaming_miou"], 10), _cell(row["deadline_miou"], 9)
         lines.append(
-            f"{row['mode']:<10} {row['rate_hz']:7.1f} {row['streaming_miou']:10.1f} {row['deadline_miou']:9.1f} "
+            f"{row['mode']:<10} {row['rate_hz']:7.1f} {streaming} {deadline} "
             f"{row['latency_ms']:11.1f} {row['dropped']:8d} {row['key_ms']:7.1f} {row['step_ms']:8.1f}"
         )
     return "\n".join(lines)
+
+
+def _percent(miou: float | None) -> str:
+    """A mIoU in one phrase; None, where the truth is void everywhere, is no number."""
+    return "unknown, no labelled pixel" if miou is None else f"{miou:.1f} %"
+
+
+def _cell(miou: float | None, width: int = 0) -> str:
+    return "-".rjust(width) if miou is None else f"{miou:{width}.1f}"
 
 
 def complain(message: str) -> None:

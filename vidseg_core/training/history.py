@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 def write_history(path: Path, history: list[dict], config: dict) -> None:
     """Write one entry per epoch, and the configuration, as JSON."""
     unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_text(json.dumps({"config": config, "epochs": history}, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps({"config": config, "epochs": history}, indent=1, allow_nan=False)
+    unfinished.write_text(text + "\n", encoding="utf-8")
     os.replace(unfinished, path)
 
 

@@ -11,7 +11,9 @@ import numpy as np
 
 from vidseg_core.classes import VOID, ClassTable
 from vidseg_core.data.labelled import LabelledSet
-from vidseg_core.errors import ClassTableError, ConfigError
+from vidseg_core.errors import ClassTableError, ConfigError, DatasetError
+
+_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -70,15 +72,36 @@ class Mix:
             n, float64: share of each class among the labelled pixels of a training image, sets weighted by their share.
 
         Raises:
-            DatasetError: something is missing, broken, or does not fit together.
+            DatasetError: something is missing, broken, or does not fit together; or every pixel of a set's training
+                images, or of its held-back images, is void.
         """
         frequency = np.zeros(len(self.classes))
         for part in self.parts:
             part.held_back.check(progress)
             part.train.check(progress)
             counts = class_counts(part.train)
-            frequency += part.share * counts / max(1, counts.sum())
+            if not counts.any():
+                raise DatasetError(
+                    f"{part.train.name}: expected labels, every pixel of the training images is void: "
+                    f"{_some(part.train)}"
+                )
+            if len(part.held_back) and not class_counts(part.held_back).any():
+                raise DatasetError(
+                    f"{part.held_back.name}: expected labels to choose the best epoch by, every pixel of the held-back "
+                    f"images is void: {_some(part.held_back)}; hold back another share of the images, or none"
+                )
+            frequency += part.share * counts / counts.sum()
         return frequency
+
+    def absent_classes(self, frequency: np.ndarray) -> str | None:
+        """Say which classes have no share in `frequency` (see `check`); None if every class occurs."""
+        absent = [name for name, share in zip(self.classes.names, frequency, strict=True) if not share]
+        if not absent:
+            return None
+        return (
+            f"not one training image has a labelled pixel of {len(absent)} of {len(self.classes)} classes, which "
+            f"cannot be learned: {', '.join(absent)} (ids {list(self.classes.void_ids)} of label files are void)"
+        )
 
 
 def make_mix(sets: Sequence[LabelledSet], shares: Sequence[float], hold_back: float) -> Mix:
@@ -141,6 +164,11 @@ def class_counts(dataset: LabelledSet) -> np.ndarray:
     for index in range(len(dataset)):
         counts += np.bincount(dataset.read_labels(index).ravel(), minlength=256)
     return counts[:VOID][: len(dataset.classes)]
+
+
+def _some(dataset: LabelledSet) -> str:
+    names = [str(sample.labels) for sample in dataset.samples[:_SHOWN]]
+    return ", ".join(names) + (", ..." if len(dataset) > _SHOWN else "")
 
 
 def _middle(members: Sequence[int], count: int) -> Sequence[int]:

@@ -222,7 +222,7 @@ def train_refine(
         init: weights to start from, see `initialise`.
         resume: go on from the last finished epoch in `output`.
         command: what was typed, for the record.
-        report: takes one line of text about each epoch.
+        report: takes one line of text about classes without a labelled pixel, and one about each epoch.
 
     Raises:
         VidsegError: the data, the configuration or a file is not what it must be, or the loss is no longer finite.
@@ -235,6 +235,8 @@ def train_refine(
     frequency = mix.check(
         lambda indices: tqdm(indices, "reading the images", leave=False, mininterval=progress_interval())
     )
+    if (absent := mix.absent_classes(frequency)) is not None and distributed.is_writer():
+        report(absent)
     mix.draws(config.seed, 0, config.batch)
     if not any(len(part.held_back) for part in mix.parts):
         raise ConfigError(f"hold_back: {config.hold_back} of the images is none; hold back more, or give more images")
@@ -383,12 +385,19 @@ class _Run:
                         matrix.update(decode(logits.contiguous(), labels.shape), labels)
             for matrix in matrices:
                 matrix.sum_over_processes()
+            if not matrices[0].num_pixels:  # views of clips may miss the few labelled pixels of large images
+                continue
             refined, plain = (matrix.mean_iou() for matrix in matrices)
             sets[f"{number}:{held.name}"] = {"miou": refined, "warped_miou": plain}
             score, plain_score, shares = (
                 score + part.share * refined,
                 plain_score + part.share * plain,
                 shares + part.share,
+            )
+        if not shares:
+            raise TrainingError(
+                f"epoch {self.epoch + 1}: expected labelled pixels in the held-back clips, every pixel seen is void; "
+                "hold back more images"
             )
         entry |= {"miou": score / shares, "warped_miou": plain_score / shares, "held_back": sets}
 

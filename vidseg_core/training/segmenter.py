@@ -139,7 +139,7 @@ def train_segmenter(
         time_budget_min: minutes after which no further epoch is begun; the schedule does not follow it.
         compiled: run the network through `torch.compile`.
         command: what was typed, for the record in the weights.
-        report: takes one line of text about each evaluated epoch.
+        report: takes one line of text about classes without a labelled pixel, and one about each evaluated epoch.
 
     Returns:
         Path of the weights.
@@ -156,6 +156,8 @@ def train_segmenter(
     frequency = mix.check(
         lambda indices: tqdm(indices, "reading the images", leave=False, mininterval=pause, disable=_quiet())
     )
+    if (absent := mix.absent_classes(frequency)) is not None:
+        _Run.report(report, absent)
     mix.draws(config.seed, 0, config.batch)  # a batch larger than an epoch is an error now, not later
     run = _Run(mix, config, output, torch.device(device), class_weights(frequency, config.weighting), compiled)
     if resume:

@@ -32,7 +32,8 @@ def record(path, namespace="/camera", truth=True):
             image = rng.integers(0, 256, (72, 96, 3), dtype=np.uint8)
             bag.write_image(f"{namespace}/image_raw", "rgb8", image, START_NS + i * 50_000_000)
             if truth:
-                bag.write_image(f"{namespace}/labels_truth", "mono8", image[..., 0] % 11, START_NS + i * 50_000_000)
+                labels = np.full((72, 96), 255, np.uint8) if truth == "void" else image[..., 0] % 11
+                bag.write_image(f"{namespace}/labels_truth", "mono8", labels, START_NS + i * 50_000_000)
     return path
 
 
@@ -152,3 +153,14 @@ def test_errors(tmp_path, call, capsys, options, message):
     assert message in capsys.readouterr().err
     assert call(tmp_path / "x*") == 2
     assert "x*: expected recordings, nothing has such a name" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [(), ("--compare",)])
+def test_truth_that_is_void_everywhere_is_no_figure(tmp_path, call, capsys, options):
+    void, good, out = record(tmp_path / "void", truth="void"), record(tmp_path / "good"), tmp_path / "out"
+    assert call(void, good, "--out", out, *options) == 0
+    said = capsys.readouterr().out
+    assert "mIoU unknown, no labelled pixel" in said
+    first, second = json.loads((out / "report.json").read_text())["recordings"]
+    assert first["offline"]["miou"] is None and second["offline"]["miou"] > 0
+    assert (out / "report.html").read_text().count("ground truth") >= 2

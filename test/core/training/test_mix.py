@@ -101,3 +101,34 @@ def test_check_gives_class_shares_and_names_what_is_broken(tmp_path):
     write_pair(tmp_path, "a_2", np.full((64, 64), 77, np.uint8))
     with pytest.raises(DatasetError, match=r"a_2\.png.*77"):
         make_mix([dataset], [1], 0.25).check()
+
+
+def labelled_by(root, ids):
+    """A data set of one image of 64 x 64 for each value of `ids`, which its labels have everywhere."""
+    for name in ("a", "aannot"):
+        (root / name).mkdir()
+    for k, value in enumerate(ids):
+        cv2.imwrite(str(root / "a" / f"f{k}.png"), np.zeros((64, 64, 3), np.uint8))
+        cv2.imwrite(str(root / "aannot" / f"f{k}.png"), np.full((64, 64), value, np.uint8))
+    return folder_pair(root, "a", load_classes("camvid"))
+
+
+def test_held_back_images_without_a_labelled_pixel_are_an_error(tmp_path):
+    dataset = labelled_by(tmp_path, [0, 1, 255, 3, 4])
+    with pytest.raises(DatasetError, match=r"a: .*every pixel of the held-back images is void: .*aannot.f2.png"):
+        make_mix([dataset], [1], 0.2).check()
+    np.testing.assert_allclose(make_mix([dataset], [1], 0).check()[:5], [0.25, 0.25, 0, 0.25, 0.25])
+
+
+def test_training_images_without_a_labelled_pixel_are_an_error(tmp_path):
+    dataset = labelled_by(tmp_path, [11, 11, 0, 255, 11])  # CamVid's files write void as 11
+    with pytest.raises(DatasetError, match=r"a: expected labels, every pixel of the training images is void: .*f0.png"):
+        make_mix([dataset], [1], 0.2).check()
+
+
+def test_classes_that_never_occur_are_named(tmp_path):
+    mix = make_mix([labelled_by(tmp_path, [0, 1, 2, 3, 4, 5, 6, 7, 8])], [1], 0)
+    said = mix.absent_classes(mix.check())
+    assert "not one training image has a labelled pixel of 2 of 11 classes" in said
+    assert said.endswith("pedestrian, bicyclist (ids [11, 255] of label files are void)")
+    assert mix.absent_classes(np.full(11, 1 / 11)) is None

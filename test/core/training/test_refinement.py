@@ -118,27 +118,27 @@ from vidseg_core import distributed
 from vidseg_core.classes import load_classes
 from vidseg_core.data.labelled import folder_pair
 from vidseg_core.networks.swiftnet import SwiftNet
-from vidseg_core.training import refine
+from vidseg_core.training import refinement
 from vidseg_core.training.augment import Augmentation
 from vidseg_core.training.mix import make_mix
 from pathlib import Path
 
 here = Path({str(tmp_path)!r})
-real = refine._Run.loop
+real = refinement._Run.loop
 def loop(run, *arguments):
     path = real(run, *arguments)
     state = {{"net": run.net.state_dict(), "average": run.average.net.state_dict(), "history": run.history}}
     torch.save(state, here / f"rank{{distributed.rank()}}.pt")
     return path
-refine._Run.loop = loop
+refinement._Run.loop = loop
 torch.set_num_threads(1)
 with distributed.session("cpu"):
     torch.manual_seed(0)
     mix = make_mix([folder_pair(here, "a", load_classes("camvid"))], [1.0], 0.25)
     view = Augmentation(crop=(64, 96), scale=(1.0, 1.2))
-    config = refine.RefineTraining(epochs=1, batch=4, warmup=0.5, steps=2, hold_back=0.25, grid_stride=4,
-                                   augmentation=view, flow="light", feedback=True)
-    refine.train_refine(mix, SwiftNet(11), config, here / "out", report=print)
+    config = refinement.RefineTraining(epochs=1, batch=4, warmup=0.5, steps=2, hold_back=0.25, grid_stride=4,
+                                       augmentation=view, flow="light", feedback=True)
+    refinement.train_refine(mix, SwiftNet(11), config, here / "out", report=print)
 """
     )
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]

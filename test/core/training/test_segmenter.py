@@ -74,7 +74,8 @@ def test_training_learns_and_writes_what_it_says(mix, tmp_path):
     path = train_segmenter(mix, config, tmp_path, command="vidseg train", report=lines.append)
     course = json.loads((tmp_path / "history.json").read_text())["epochs"]
     assert course[-1]["loss"] < 0.6 * course[0]["loss"]
-    assert [entry["epoch"] for entry in course if "miou" in entry] == [4, 8] and len(lines) == 2
+    assert [entry["epoch"] for entry in course if "miou" in entry] == [4, 8] and len(lines) == 3
+    assert "of 8 of 11 classes, which cannot be learned: building, pole, sidewalk" in lines[0]
     assert read_classes(path).names == load_classes("camvid").names
     metadata = read_metadata(path)
     assert (metadata["architecture"], metadata["input_scale"]) == ("swiftnet-r18", 1.5)
@@ -235,6 +236,7 @@ def test_termination_keeps_the_last_epoch_and_says_so(arguments, tmp_path, check
     process = subprocess.Popen(
         [*arguments, "--epochs", "500"], cwd=checkout, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    assert "cannot be learned: building" in process.stdout.readline()
     assert "epoch 1:" in process.stdout.readline()
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
@@ -268,17 +270,18 @@ def test_two_processes_train_one_network(arguments, tmp_path, checkout):
     script.write_text(
         """
 import sys
-from vidseg_core import cli, distributed
-from vidseg_core.training import train
+from vidseg_core import distributed
+from vidseg_core.cli import main as cli
+from vidseg_core.training import segmenter
 import torch
 
-real = train._Run.loop
+real = segmenter._Run.loop
 def loop(run, *arguments):
     path = real(run, *arguments)
     state = {"net": run.net.state_dict(), "average": run.average.net.state_dict(), "history": run.history}
     torch.save(state, f"{sys.argv[1]}/rank{distributed.rank()}.pt")
     return path
-train._Run.loop = loop
+segmenter._Run.loop = loop
 sys.exit(cli.main(sys.argv[2:]))
 """
     )
