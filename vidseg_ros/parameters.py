@@ -53,7 +53,7 @@ class Declaration:
 
     @classmethod
     def of(cls, one: Option) -> Declaration:
-        """Declare an one. Where it may be None, the empty string or 0 stands for that and is allowed, too.
+        """Declare an option. Where it may be None, the empty string or 0 stands for that and is allowed, too.
 
         Raises:
             KeyError: it may be None and is of a type without an empty value.

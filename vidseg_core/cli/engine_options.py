@@ -6,72 +6,86 @@ An option that is not given is left to `EngineConfig`, where each default is wri
 from __future__ import annotations
 
 import argparse
+import re
 
-from vidseg_core.engine.config import DIS_PRESETS, FLOWS, GRID_STRIDES, RUNTIMES, EngineConfig
+from vidseg_core.engine.config import EngineConfig
+from vidseg_core.errors import ConfigError
+from vidseg_core.options import Option, options_of
 
-_FIELDS = (
-    "weights refine_weights flow_weights classes interval input_scale grid_stride flow flow_scale dis_preset "
-    "update_weights update_scale fusion refine device runtime num_threads ego_mask"
-).split()
+# Options of which evaluations compare several values.
+_COMPARED = ("refine_weights", "interval", "input_scale", "flow", "update_weights", "update_scale", "fusion", "refine")
+_METAVARS = {int: "N", float: "X"}
 
 
-def add_engine_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
-    """Add the options; with `several`, those that evaluations compare take more than one value."""
-    default = EngineConfig()
-    number = {"nargs": "+"} if several else {}
+def add_engine_arguments(parser: argparse.ArgumentParser, several: bool = False, without: tuple[str, ...] = ()) -> None:
+    """Add a flag for every option of `EngineConfig`; `engine_config` reads them.
+
+    Args:
+        parser: of a command.
+        several: let those options take more than one value that evaluations compare.
+        without: options left out, since the command has a flag of that name with a meaning of its own.
+    """
     group = parser.add_argument_group("engine")
-    group.add_argument("--weights", metavar="NAME|PATH", help=f"segmentation network (default: {default.weights})")
-    group.add_argument(
-        "--refine-weights", metavar="NAME|PATH", help="guided refinement, perhaps with a flow network", **number
-    )
-    group.add_argument("--flow-weights", metavar="NAME|PATH", help="flow network (default: in --refine-weights)")
-    group.add_argument("--classes", metavar="NAME|PATH", help="class table (default: the one in the weights)")
-    group.add_argument(
-        "--interval", type=int, metavar="N", help=f"frames between two key frames (default: {default.interval})",
-        **number,
-    )  # fmt: skip
-    group.add_argument(
-        "--scale", type=float, dest="input_scale", metavar="S",
-        help="size of the network's input (default: as trained)", **number,
-    )  # fmt: skip
-    group.add_argument(
-        "--grid-stride", type=int, choices=GRID_STRIDES, help="of the carried logits (default: 2 or 4, by image size)"
-    )
-    group.add_argument("--flow", choices=FLOWS, help=f"how motion is found (default: {default.flow})", **number)
-    group.add_argument("--flow-scale", type=float, metavar="S", help="size of the image for --flow dis")
-    group.add_argument("--dis-preset", choices=DIS_PRESETS, help=f"for --flow dis (default: {default.dis_preset})")
-    group.add_argument(
-        "--update-weights", metavar="NAME|PATH",
-        help="network that looks at propagated frames at low resolution, so that less is lost far from key frames"
-        + ("; none for none" if several else ""), **number,
-    )  # fmt: skip
-    group.add_argument(
-        "--update-scale", type=float, metavar="S", help="size of its input (default: as trained)", **number
-    )
-    switch = {"choices": ("on", "off"), "nargs": "+"} if several else {"action": argparse.BooleanOptionalAction}
-    usual = "on" if default.fusion else "off"
-    group.add_argument("--fusion", help=f"blend the carried past into key frames (default: {usual})", **switch)
-    group.add_argument("--refine", help="repair propagated labels (default: with its weights)", **switch)
+    names = [name for name in options_of(EngineConfig) if name not in without]
+    for name in names:
+        one = options_of(EngineConfig)[name]
+        _add(group, one, several and name in _COMPARED)
+        if several and name == "refine":
+            group.add_argument(
+                "--edge", choices=("on", "off"), nargs="+",
+                help="let refinement see label edges; off gives a network made with them none "
+                "(default: as it was made)",
+            )  # fmt: skip
+    parser.set_defaults(engine_options=tuple(names))
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _add(group: argparse._ArgumentGroup, one: Option, several: bool) -> None:
+    about: dict = {"dest": one.name, "default": None}
     if several:
-        group.add_argument(
-            "--edge", choices=("on", "off"), nargs="+",
-            help="let refinement see label edges; off gives a network made with them none (default: as it was made)",
-        )  # fmt: skip
-    group.add_argument("--device", help=f"auto, cpu, cuda or cuda:N (default: {default.device})")
-    group.add_argument(
-        "--runtime", choices=RUNTIMES, help=f"what executes networks on the CPU (default: {default.runtime})"
+        about["nargs"] = "+"
+    if one.type is bool:
+        about |= {"choices": ("on", "off")} if several else {"action": argparse.BooleanOptionalAction}
+    else:
+        about["type"] = one.type
+        if one.choices:
+            about["choices"] = one.choices
+        elif metavar := one.metavar or _METAVARS.get(one.type):
+            about["metavar"] = metavar
+    group.add_argument(_flag(one.name), help=_help(one, several), **about)
+    for spelling in one.spellings:
+        group.add_argument(spelling, help=f"the same as {_flag(one.name)}", **about)
+
+
+def _help(one: Option, several: bool) -> str:
+    """Word an option's help as that of a flag: other options by their flags, and the default behind."""
+    text = one.help.removesuffix(".")
+    if text[1:2].islower():
+        text = text[0].lower() + text[1:]
+    if several and one.name == "update_weights":
+        text += "; none for none"
+    if one.name == "refine":
+        default = "on with `refine_weights`"
+    elif one.default is None:
+        default = one.unset
+    else:
+        default = ("on" if one.default else "off") if one.type is bool else str(one.default)
+    known = options_of(EngineConfig)
+    text = re.sub(
+        r"`(\w+)`", lambda found: _flag(found[1]) if found[1] in known else found[1], f"{text} (default: {default})"
     )
-    group.add_argument("--threads", type=int, dest="num_threads", metavar="N", help="on the CPU (default: all)")
-    group.add_argument("--ego-mask", metavar="PNG", help="where it is not 0 the vehicle sees itself: labels are void")
+    return text.replace("`", "").replace("%", "%%")
 
 
 def method_choices(args: argparse.Namespace):
     """Return the `MethodChoices` of the options of `add_engine_arguments(several=True)` and all else as `EngineConfig`.
 
     Raises:
-        ConfigError: as `engine_config`.
+        ConfigError: as `engine_config`; or key frames would not come where scores by distance need them.
     """
-    from vidseg_core.errors import ConfigError
     from vidseg_core.evaluation.distance.methods import MethodChoices
 
     default = EngineConfig()
@@ -98,7 +112,14 @@ def method_choices(args: argparse.Namespace):
     # What is chosen takes the place of these.
     fixed = {"interval": 0, "input_scale": None, "flow": "none", "fusion": False, "refine": False}
     fixed |= {"update_weights": None, "update_scale": None}
-    return engine_config(args, refine_weights=choices.refine_weights[0], **fixed), choices
+    base = engine_config(args, refine_weights=choices.refine_weights[0], **fixed)
+    for name, needed in (("schedule", "fixed"), ("key_frames", "sync")):
+        if getattr(base, name) != needed:
+            raise ConfigError(
+                f"{_flag(name)}: expected {needed}, since frames are told apart by their distance from the key frame, "
+                f"got {getattr(base, name)}"
+            )
+    return base, choices
 
 
 def engine_config(args: argparse.Namespace, **fixed) -> EngineConfig:
@@ -107,6 +128,6 @@ def engine_config(args: argparse.Namespace, **fixed) -> EngineConfig:
     Raises:
         ConfigError: a value is out of range, or two contradict each other.
     """
-    given = {name: getattr(args, name) for name in _FIELDS if getattr(args, name) is not None}
+    given = {name: getattr(args, name) for name in args.engine_options if getattr(args, name) is not None}
     given.setdefault("refine", args.refine_weights is not None)
     return EngineConfig(**given | fixed)

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-fps", action="store_true", help="do not measure frame rates")
     add_result_arguments(parser)
     parser.add_argument("--json", metavar="FILE", help="write results.json here, too")
-    add_engine_arguments(parser, several=True)
+    add_engine_arguments(parser, several=True, without=("key_frames",))
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, kinds: tuple[str, ...]) -> None:

@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="whether the stream waits for key frames, or segments them beside itself (default: sync)",
     )
     group.add_argument("--compare", action="store_true", help="compare modes, at the recording's rate and twice that")
-    add_engine_arguments(parser)
+    add_engine_arguments(parser, without=("key_frames",))
 
 
 def parse_size(text: str) -> tuple[int, int]:

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Returns 0, or 130 after Ctrl-C."""
+    """Run the command; return 0, or 130 after Ctrl-C."""
     from tqdm import tqdm
 
     from vidseg_core.cli.engine_options import engine_config
@@ -53,32 +53,32 @@ def main(args: argparse.Namespace) -> int:
         raise ConfigError(f"frames: expected 1 or more, got {args.frames}")
     config = engine_config(args)
     folder = prepare_output(args.out, args.overwrite)
-    engine = build_engine(config)
-    source = open_source(
-        args.source,
-        rate_hz=args.rate,
-        topic=args.topic,
-        skip_bad=args.skip_bad,
-        labels=args.labels,
-        classes=engine.classes,
-    )
-    total = min((n for n in (source.num_frames, args.frames) if n is not None), default=None)
-    summary = run(
-        engine,
-        source,
-        folder,
-        opacity=args.opacity,
-        video=not args.no_video,
-        png=not args.no_png,
-        max_frames=args.frames,
-        progress=partial(tqdm, total=total, unit="frame"),
-    )
+    with build_engine(config) as engine:
+        source = open_source(
+            args.source,
+            rate_hz=args.rate,
+            topic=args.topic,
+            skip_bad=args.skip_bad,
+            labels=args.labels,
+            classes=engine.classes,
+        )
+        total = min((n for n in (source.num_frames, args.frames) if n is not None), default=None)
+        summary = run(
+            engine,
+            source,
+            folder,
+            opacity=args.opacity,
+            video=not args.no_video,
+            png=not args.no_png,
+            max_frames=args.frames,
+            progress=partial(tqdm, total=total, unit="frame"),
+        )
     print(f"{folder}: {describe(summary)}")
     return 130 if summary["interrupted"] else 0
 
 
 def describe(summary: dict) -> str:
-    """A run in one line."""
+    """Describe a run in one line."""
     rates = summary["frames_per_second"]
     parts = [f"{summary['frames']} frames, {summary['key_frames']} of them key frames"]
     if summary["frames"]:

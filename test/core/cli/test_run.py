@@ -1,4 +1,3 @@
-import argparse
 import json
 import os
 import re
@@ -13,10 +12,7 @@ import torch
 
 from vidseg_core.classes import load_classes
 from vidseg_core.cli import main as cli
-from vidseg_core.cli.engine_options import add_engine_arguments, engine_config
 from vidseg_core.data.open import open_source
-from vidseg_core.engine.config import EngineConfig
-from vidseg_core.errors import ConfigError
 from vidseg_core.models.files import save_weights
 from vidseg_core.networks.swiftnet import SwiftNet
 
@@ -137,29 +133,11 @@ def test_ctrl_c_leaves_complete_files_and_status_130(drive, tmp_path, weights):
     assert len(list(open_source(out / "overlay.mp4"))) == summary["frames"]
 
 
-def parsed(*arguments):
-    parser = argparse.ArgumentParser()
-    add_engine_arguments(parser)
-    return engine_config(parser.parse_args(arguments))
-
-
-def test_options_that_are_not_given_are_left_to_the_configuration():
-    assert parsed() == EngineConfig()
-
-
-def test_every_engine_option_reaches_the_configuration():
-    arguments = (
-        "--weights a --refine-weights b --flow-weights c --classes camvid --interval 7 --scale 0.5 --grid-stride 8 "
-        "--flow light --flow-scale 0.25 --dis-preset medium --no-refine --device cpu --threads 2 --ego-mask m.png"
-    )
-    assert parsed(*arguments.split()) == EngineConfig(
-        weights="a", refine_weights="b", flow_weights="c", classes="camvid", interval=7, input_scale=0.5, grid_stride=8,
-        flow="light", flow_scale=0.25, dis_preset="medium", refine=False, device="cpu", num_threads=2, ego_mask="m.png",
-    )  # fmt: skip
-
-
-def test_refinement_is_on_if_there_are_weights_for_it():
-    assert parsed("--refine-weights", "b").refine is True
-    assert parsed("--refine-weights", "b", "--no-refine").refine is False
-    with pytest.raises(ConfigError, match="refinement needs refine_weights"):
-        parsed("--refine")
+def test_key_frames_beside_the_stream(drive, tmp_path, weights):
+    out = tmp_path / "out"
+    options = ["--key-frames", "async", "--interval", "1", "--max-gap-s", "5", "--no-video"]
+    assert cli.main(["run", str(drive), "--out", str(out), "--weights", weights, *options]) == 0
+    summary = written(out)
+    config = summary["engine"]["config"]
+    assert (config["key_frames"], config["max_gap_s"], summary["frames"]) == ("async", 5.0, 4)
+    assert len(list((out / "labels").iterdir())) == 4
