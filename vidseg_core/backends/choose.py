@@ -133,15 +133,14 @@ class Executor:
 
     def __call__(self, *inputs: Tensor) -> Outputs:
         """`network(*inputs)`, each B x C x h x w, float32."""
-        if self._chosen is None:
-            self._choose(inputs)
-        return self._compiled_by(self._chosen, inputs)(*inputs)
+        chosen = self._chosen or self._choose(inputs)
+        return self._compiled_by(chosen, inputs)(*inputs)
 
-    def _choose(self, inputs: tuple[Tensor, ...]) -> None:
+    def _choose(self, inputs: tuple[Tensor, ...]) -> Backend:
         candidates = [self._compiled_by(backend, inputs) for backend in self._backends]
         with self._lock:
             if self._chosen is not None:
-                return
+                return self._chosen
             best = candidates[-1]
             if len(candidates) == 1:
                 log.info("runtime of the %s: %s, as asked for", self._name, best.runtime)
@@ -156,6 +155,7 @@ class Executor:
             chosen = self._backends[candidates.index(best)]
             self._compiled = {key: one for key, one in self._compiled.items() if key[0] == chosen.name}
             self._chosen = chosen
+            return chosen
 
     def _compiled_by(self, backend: Backend, inputs: tuple[Tensor, ...]) -> Compiled:
         """The network as `backend` executes it for `inputs`, compiled when they are the first of their shapes."""

@@ -83,7 +83,11 @@ def _activation_limits(low: float, high: float) -> tuple[np.ndarray, np.ndarray]
     if low < 0:
         high = max(-low, high)
         low = -high * (LEVELS / 2) / (LEVELS / 2 - 1)
-    return tuple(np.full((1, 1, 1, 1), value, dtype=np.float32) for value in (min(low, 0.0), high or 1.0))
+    return _limit(min(low, 0.0)), _limit(high or 1.0)
+
+
+def _limit(value: float) -> np.ndarray:
+    return np.full((1, 1, 1, 1), value, dtype=np.float32)
 
 
 def _rounded(values: openvino.Output, low: np.ndarray, high: np.ndarray, levels: int) -> openvino.Output:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
@@ -16,12 +17,15 @@ from vidseg_core.engine.flow import DIS, FlowEstimator, NetworkFlow, NoFlow
 from vidseg_core.engine.key_frames.process import SegmenterProcess
 from vidseg_core.engine.key_frames.worker import Task
 from vidseg_core.engine.refine import Refinement
-from vidseg_core.engine.segmenter import Segmenter, load_segmenter, ready
+from vidseg_core.engine.segmenter import NetworkSegmenter, Segmenter, load_segmenter, ready
 from vidseg_core.engine.stream import Networks
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.models.architectures import FLOW, FLOW_LIGHT, REFINEMENT, SEGMENTER, SWNET_SEQ
 from vidseg_core.models.open import Model, open_model
 from vidseg_core.models.registry import find_weights
+from vidseg_core.networks.flow_light import FlowLight
+from vidseg_core.networks.flownet_s import FlowNet2S, UpstreamFlowNetS
+from vidseg_core.networks.guided_refine import GuidedRefine
 from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
 from vidseg_core.threads import available_threads, set_num_threads
 
@@ -47,37 +51,45 @@ def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, class
     num_threads = set_num_threads(_num_threads(config, beside))
     runtime = Runtime(config.runtime, device, num_threads)
     models = _Models()
+    loaded: NetworkSegmenter | None = None
     if segmenter is None:
         model = models.open(config.weights, SEGMENTER)
-        segmenter = load_segmenter(model, _input_scale(model, config.input_scale, 1.0), device, runtime)
+        segmenter = loaded = load_segmenter(model, _input_scale(model, config.input_scale, 1.0), device, runtime)
         classes = _classes(config, model, segmenter.num_classes)
-    refinement, feedback = None, True
+    elif classes is None:
+        raise ConfigError("classes: expected the class table of the given segmenter, got none")
+    refinement: Model | None = None
+    feedback = True
     if config.refine_weights is not None:
         refinement = models.open(config.refine_weights, REFINEMENT)
         refinement.check_classes(classes)
         _check_grid_input(refinement)
-        feedback = refinement.card.notes.get("feedback", True)  # public files do
+        feedback = bool(refinement.card.notes.get("feedback", True))  # public files do
         if config.refine and config.grid_stride is None:
-            config = replace(config, grid_stride=refinement.card.notes.get("grid_stride", PUBLISHED_STRIDE))
+            stride: Any = refinement.card.notes.get("grid_stride", PUBLISHED_STRIDE)
+            config = replace(config, grid_stride=stride)
     flow = _flow(config, refinement, models, device, runtime)
     refine = None
     if config.refine:
-        refine = Refinement(ready(refinement.networks[REFINEMENT], device), runtime.executor)
+        assert refinement is not None  # `EngineConfig` asks for its weights
+        network = cast(GuidedRefine, ready(refinement.networks[REFINEMENT], device))
+        refine = Refinement(network, runtime.executor)
     updater = None
     if config.update_weights is not None:
         model = models.open(config.update_weights, SEGMENTER, "updater")
         scale = _input_scale(model, config.update_scale, UPDATE_SCALE)
         updater = load_segmenter(model, scale, device, runtime, "update network")
         model.check_classes(classes)
-    if beside:  # late, as it has to be ended where anything fails
-        task = Task(models.files["segmenter"].absolute(), segmenter.input_scale, config.runtime, num_threads)
-        segmenter = SegmenterProcess(task, segmenter.num_classes)
+    process: SegmenterProcess | None = None
+    if beside and loaded is not None:  # late, as it has to be ended where anything fails
+        task = Task(models.files["segmenter"].absolute(), loaded.input_scale, config.runtime, num_threads)
+        segmenter = process = SegmenterProcess(task, loaded.num_classes)
     networks = Networks(segmenter, flow, refine, device, feedback, updater)
     try:
         return Engine(config, classes, networks, models.files, runtime, num_threads)
     except ConfigError:
-        if beside:
-            segmenter.close()
+        if process is not None:
+            process.close()
         raise
 
 
@@ -137,6 +149,7 @@ def _classes(config: EngineConfig, model: Model, num_classes: int) -> ClassTable
     if config.classes is None and stored is None:
         raise CheckpointError(f"{model.path}: does not tell its {num_classes} classes; name a class table (`classes`)")
     table = stored if config.classes is None else load_classes(config.classes)
+    assert table is not None
     model.check_classes(table)
     return table
 
@@ -166,9 +179,11 @@ def _flow(
                 f"{model.path}: expected weights of {' or '.join(expected)}, found {model.card.architecture}"
             )
         _check_grid_input(model)
+    elif refinement is None:
+        raise CheckpointError("flow: 'light' needs flow_weights, or refine_weights that bring a flow network")
     elif FLOW not in refinement.networks:
         raise CheckpointError(f"{refinement.path}: brings no flow network, and flow 'light' needs one (`flow_weights`)")
     else:
         model = refinement
-    network = ready(model.networks[FLOW], device)
+    network = cast("FlowLight | UpstreamFlowNetS | FlowNet2S", ready(model.networks[FLOW], device))
     return NetworkFlow(network, runtime.executor(network, "flow network"))

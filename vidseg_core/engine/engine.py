@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -102,7 +103,7 @@ class Engine:
         self.close()
 
     def variant(
-        self, config: EngineConfig | None = None, *, key_frames: KeyFrames | None = None, **networks: object
+        self, config: EngineConfig | None = None, *, key_frames: KeyFrames | None = None, **networks: Any
     ) -> Engine:
         """Make an engine that differs in some parts and shares all others; this one stays as it is.
 
@@ -149,7 +150,7 @@ class Engine:
         end_segmenter = None if self._shares_networks else capabilities(self._networks.segmenter).close
         if end_segmenter is not None:
             end_segmenter()
-            ended = ended or self._owned.close(CLOSE_S)
+            ended = ended or self._owned is None or self._owned.close(CLOSE_S)
         return ended
 
     def segmenting_s(self) -> float:

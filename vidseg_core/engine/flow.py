@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -21,17 +21,20 @@ from vidseg_core.networks.flownet_s import FlowNet2S, UpstreamFlowNetS
 DIS_PIXELS = 250_000
 
 
-class FlowEstimator(Protocol):
-    """Finds where things were.
+Prepared = TypeVar("Prepared")
+
+
+class FlowEstimator(Protocol[Prepared]):
+    """Find where things were.
 
     `prepare` makes of a frame what the estimator needs of it, owning its memory; the stream keeps that of the
     previous frame, so nothing is computed twice. `flow` returns 1 x 2 x h x w in pixels of the grid, from the
     current frame to the previous one, or None for "nothing moved".
     """
 
-    def prepare(self, view: View) -> object: ...
+    def prepare(self, view: View) -> Prepared: ...
 
-    def flow(self, current: object, previous: object) -> Tensor | None: ...
+    def flow(self, current: Prepared, previous: Prepared) -> Tensor | None: ...
 
 
 class NoFlow:
@@ -87,7 +90,8 @@ class _OwnSearch:
 
 class _OpenCVSearch:
     def __init__(self, preset: str):
-        self._dis = cv2.DISOpticalFlow_create(getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{preset.upper()}"))
+        create = cv2.DISOpticalFlow_create  # type: ignore[attr-defined]  # OpenCV's stubs leave it out
+        self._dis = create(getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{preset.upper()}"))
 
     def prepare(self, grey: np.ndarray) -> np.ndarray:
         return grey
@@ -111,7 +115,7 @@ class NetworkFlow:
     def __init__(
         self,
         network: FlowLight | UpstreamFlowNetS | FlowNet2S,
-        execute: Callable[[Tensor, Tensor], Tensor] | None = None,
+        execute: Callable[..., Any] | None = None,
     ):
         self.network: nn.Module = network
         self.execute = execute or network
@@ -122,4 +126,4 @@ class NetworkFlow:
         return view.grid_rgb if self._raw_rgb else view.grid_bgr
 
     def flow(self, current: Tensor, previous: Tensor) -> Tensor:
-        return resize(self.execute(current, previous), current.shape[2:]) / self._unit
+        return resize(self.execute(current, previous), (current.shape[2], current.shape[3])) / self._unit

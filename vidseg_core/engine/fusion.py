@@ -41,7 +41,7 @@ def fuse(scores: Tensor, carried: Tensor, apart: Tensor) -> Tensor:
         carried: 1 x C x h x w, logits of the past at their new places.
         apart: 1 x 1 x h x w, see `difference`; the share of the past is up to `WEIGHT`.
     """
-    size = tuple(scores.shape[2:])
+    size = (scores.shape[2], scores.shape[3])
     share = resize(WEIGHT * _likeness(apart, TOLERANCE), size)
     new, past = scores.float().softmax(1), resize(carried, size).softmax(1)
     return torch.lerp(new, past, share).clamp_min(LEAST_PROBABILITY).log()
@@ -55,7 +55,7 @@ def update(carried: Tensor, fresh: Tensor, apart: Tensor) -> Tensor:
         fresh: 1 x C x any size, logits of the current frame, seen at low resolution.
         apart: 1 x 1 x h x w, see `difference`.
     """
-    fresh = resize(fresh.float(), tuple(carried.shape[2:]))
+    fresh = resize(fresh.float(), (carried.shape[2], carried.shape[3]))
     return torch.lerp(fresh, carried, _likeness(apart, UPDATE_TOLERANCE))
 
 

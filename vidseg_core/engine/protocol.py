@@ -80,5 +80,9 @@ class Capabilities:
 
 def capabilities(segmenter: object) -> Capabilities:
     """Return what a segmenter can do besides segmenting."""
-    defaults = {"fused": None, "turns": None, "close": None, "is_truth": False}
-    return Capabilities(**{name: getattr(segmenter, name, default) for name, default in defaults.items()})
+    return Capabilities(
+        fused=getattr(segmenter, "fused", None),
+        turns=getattr(segmenter, "turns", None),
+        close=getattr(segmenter, "close", None),
+        is_truth=getattr(segmenter, "is_truth", False),
+    )

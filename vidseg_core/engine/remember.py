@@ -91,7 +91,7 @@ class RememberedFlow:
 
     def prepare(self, view: View) -> _Prepared:
         """Prepare an image; the same object for the same image."""
-        if view.image is not self._image:
+        if self._prepared is None or view.image is not self._image:
             self._image, self._prepared = view.image, _Prepared(self._flow.prepare(view))
             self._flows = {}
         return self._prepared

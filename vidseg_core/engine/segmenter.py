@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -57,13 +57,15 @@ def load_segmenter(
             "`vidseg weights calibrate` adds them"
         )
     network = ready(model.networks[SEGMENTER], device)
-    execute = runtime.executor(network, name, card.activation_ranges)
+    ranges = None if card.activation_ranges is None else dict(card.activation_ranges)
+    execute = runtime.executor(network, name, ranges)
     return NetworkSegmenter(network, input_scale, device, execute, card.input)
 
 
 def ready(network: nn.Module, device: torch.device) -> nn.Module:
     """Move a network to the device, in evaluation mode, without gradients, channels last; it is changed in place."""
-    return network.eval().requires_grad_(False).to(device=device, memory_format=torch.channels_last)
+    # PyTorch's stubs do not know `memory_format` of modules.
+    return network.eval().requires_grad_(False).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 class NetworkSegmenter:
@@ -82,12 +84,12 @@ class NetworkSegmenter:
         network: nn.Module,
         input_scale: float,
         device: torch.device,
-        execute: Callable[[Tensor], Tensor] | None = None,
+        execute: Callable[..., Any] | None = None,
         input: InputCard = SWIFTNET_INPUT,
     ):
         self.network = network
         self.execute = execute or network
-        self.num_classes: int = network.num_classes
+        self.num_classes = cast(int, network.num_classes)
         self.input_scale = input_scale
         self.input = input
         self._device = device

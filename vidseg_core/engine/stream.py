@@ -14,7 +14,7 @@ from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.flow import FlowEstimator
 from vidseg_core.engine.fusion import fuse, picture, update
 from vidseg_core.engine.geometry import View, grid_size
-from vidseg_core.engine.key_frames.jobs import AtOnce, KeyFrames
+from vidseg_core.engine.key_frames.jobs import AtOnce, Job, KeyFrames
 from vidseg_core.engine.picture_change import change, small_picture
 from vidseg_core.engine.protocol import capabilities
 from vidseg_core.engine.refine import Refinement
@@ -140,13 +140,17 @@ class Stream:
         past, waiting = None, None
         if self._state is not None and (self._config.fusion or not waits):
             past, waiting = self._move(flow_input, timings)
-        job = self._key_frames.begin(partial(self._segment, past), frame) if decision.is_key else None
+        job: Job[Segmented] | None = None
+        if decision.is_key:
+            job = self._key_frames.begin(partial(self._segment, past), frame)
         small = small_picture(frame.image) if decision.is_key and self._schedule.looks else None
-        if waits:
+        fresh: str | None
+        if waits and job is not None:
             key = job.wait()
             timings.update(key.timings)
             scores, memory, fresh = key.scores, Memory(key.logits, key.picture, small), decision.reason
         else:
+            assert past is not None  # a stream without a past waits
             scores, memory = self._repair(past, frame, view, timings)
             fresh = None if arrived is None else arrived.reason
             if job is not None:
@@ -227,15 +231,15 @@ class Stream:
         if self._config.fusion or self._networks.updater is not None:
             with timings.stage("compare"):
                 shown = picture(view)
-                if past is not None and self._config.fusion:
+                if past is not None and past.memory.picture is not None and self._config.fusion:
                     apart = difference(shown, past.memory.picture, past.memory.motion)
         with timings.stage("segment"):
             fused = capabilities(segmenter).fused
-            if apart is not None and fused is not None:
+            if past is not None and apart is not None and fused is not None:
                 scores, apart = fused(frame, past.logits, apart), None
             else:
                 scores = segmenter(frame).to(self._networks.device)  # 1 x C x any size
-        if apart is not None:
+        if past is not None and apart is not None:
             with timings.stage("fuse"):
                 scores = fuse(scores, past.logits, apart)
         return Segmented(scores, resize(scores, view.grid), shown, timings)
@@ -247,6 +251,7 @@ class Stream:
         keeps thin things sharp. Where refinement feeds back, the last frame's are moved by the flow from it.
         """
         state = self._state
+        assert state is not None
         with timings.stage("flow"):
             flow = self._networks.flow.flow(flow_input, state.flow_input)  # 1 x 2 x h x w
         with timings.stage("warp"):
@@ -268,6 +273,7 @@ class Stream:
         if self._networks.updater is not None:
             with timings.stage("update"):
                 fresh = self._networks.updater(frame).to(self._networks.device)  # 1 x C x any size
+                assert memory.picture is not None  # every key frame has one where there is an update network
                 logits = update(logits, fresh, difference(picture(view), memory.picture, memory.motion))
         return logits, memory
 

@@ -51,6 +51,16 @@ class Architecture:
         """Return whether a file with these tensors is one of this architecture, by its keys."""
         return any(all(key in tensors for key in mark) for mark in self.marks)
 
+    def networks(self, path: Path, tensors: Mapping[str, Tensor]) -> dict[str, nn.Module]:
+        """Load the networks of a file, by role, in evaluation mode.
+
+        Raises:
+            CheckpointError: the tensors do not fit, or the file is no more than a beginning for training.
+        """
+        if self.load is None:
+            raise CheckpointError(f"{path}: {self.name} is a beginning for training, not a network to run")
+        return self.load(path, tensors)
+
 
 def fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Copy `tensors` into `module`, all of them or none, and put it into evaluation mode.

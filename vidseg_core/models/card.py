@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from vidseg_core.classes import ClassTable
 from vidseg_core.errors import CheckpointError
@@ -172,7 +173,7 @@ def card_of(
         CheckpointError: see `ModelCard`; or `normalisation` is not of the form {"mean_rgb": [...], "std_rgb": [...]}.
         ClassTableError: `classes` is no class table.
     """
-    stored = dict(metadata)
+    stored: dict[str, Any] = dict(metadata)
     version = stored.pop("card_version", CARD_VERSION)
     _expect(version == CARD_VERSION, "card_version", f"{CARD_VERSION} (a later vidseg may have written it)", version)
     stored.pop("architecture", None)

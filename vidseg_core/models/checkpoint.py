@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 from torch import nn
 
@@ -44,7 +45,7 @@ def load_swiftnet(path: str | Path) -> SwiftNet:
     Raises:
         CheckpointError: missing, damaged, or of another architecture.
     """
-    return _load(path, SWIFTNET)[SEGMENTER]
+    return cast(SwiftNet, _load(path, SWIFTNET)[SEGMENTER])
 
 
 def load_swnet_seq(path: str | Path) -> tuple[FlowLight | None, GuidedRefine]:
@@ -56,7 +57,7 @@ def load_swnet_seq(path: str | Path) -> tuple[FlowLight | None, GuidedRefine]:
         CheckpointError: missing, damaged, or of another architecture.
     """
     networks = _load(path, SWNET_SEQ, REFINE)
-    return networks.get(FLOW), networks[REFINEMENT]
+    return cast("FlowLight | None", networks.get(FLOW)), cast(GuidedRefine, networks[REFINEMENT])
 
 
 def load_flownet(path: str | Path) -> UpstreamFlowNetS | FlowNet2S:
@@ -65,7 +66,7 @@ def load_flownet(path: str | Path) -> UpstreamFlowNetS | FlowNet2S:
     Raises:
         CheckpointError: missing, damaged, or of another architecture.
     """
-    return _load(path, FLOWNET_S, FLOWNET2_S)[FLOW]
+    return cast("UpstreamFlowNetS | FlowNet2S", _load(path, FLOWNET_S, FLOWNET2_S)[FLOW])
 
 
 def load_flow_light(path: str | Path) -> FlowLight:
@@ -74,13 +75,13 @@ def load_flow_light(path: str | Path) -> FlowLight:
     Raises:
         CheckpointError: missing, damaged, or of another architecture.
     """
-    return _load(path, FLOW_LIGHT, SWNET_SEQ)[FLOW]
+    return cast(FlowLight, _load(path, FLOW_LIGHT, SWNET_SEQ)[FLOW])
 
 
 def _load(path: str | Path, *names: str) -> dict[str, nn.Module]:
     path = Path(path)
     tensors = read_tensors(path)
-    return expect(path, tensors, *names).load(path, tensors)
+    return expect(path, tensors, *names).networks(path, tensors)
 
 
 def load_resnet18_encoder(path: str | Path, swiftnet: SwiftNet) -> None:
@@ -141,7 +142,7 @@ def convert(
     source = Path(source)
     file = read_file(source)
     architecture = expect(source, file.tensors, *names_with())
-    networks = architecture.load(source, file.tensors)
+    networks = architecture.networks(source, file.tensors)
     metadata = file.metadata | dict(known or {}) | {"architecture": architecture.name}
     if classes is not None:
         for net in networks.values():

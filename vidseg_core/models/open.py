@@ -66,7 +66,7 @@ def open_model(
     path = find_weights(name_or_path, records)
     file = read_file(path)
     architecture = expect(path, file.tensors, *names_with(role))
-    networks = architecture.load(path, file.tensors)
+    networks = architecture.networks(path, file.tensors)
     record = record_with(file.checksums, records)
     registered = None if record is None or record.classes is None else load_classes(record.classes)
     try:

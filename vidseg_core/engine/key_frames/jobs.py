@@ -10,18 +10,19 @@ from typing import Generic, Protocol, TypeVar
 from vidseg_core.frame import Frame
 
 Result = TypeVar("Result")
+Result_co = TypeVar("Result_co", covariant=True)
 
 
-class Job(Protocol[Result]):
+class Job(Protocol[Result_co]):
     """One key frame under way."""
 
-    def poll(self) -> Result | None:
+    def poll(self) -> Result_co | None:
         """The result if it is there. Called once for every frame after the key frame until it is.
 
         Raises what the work has raised.
         """
 
-    def wait(self) -> Result:
+    def wait(self) -> Result_co:
         """The result. Raises what the work has raised."""
 
     def discard(self) -> None:

@@ -84,8 +84,9 @@ class Turns:
     def _decide(self) -> None:
         now_s = time.monotonic()
         is_still = self._still_since_s is not None
-        stands = self._frames > 0 and self._waiting == 0 and self._begun_s is not None
-        stands = stands and self._stood_s(now_s) <= STILL_SHARE * (now_s - self._begun_s) + STILL_S
+        stands = False
+        if self._begun_s is not None and self._frames > 0 and self._waiting == 0:
+            stands = self._stood_s(now_s) <= STILL_SHARE * (now_s - self._begun_s) + STILL_S
         if stands and not is_still:
             self._still_since_s = now_s
             self._stop()

@@ -91,7 +91,7 @@ def serve(connection: int, given: int, scores: int) -> None:
         scores: file descriptor of the memory where scores are put, float32.
     """
     told = _Told()
-    channel, given, wanted = Connection(connection), Shared(given), Shared(scores)
+    channel, asked, wanted = Connection(connection), Shared(given), Shared(scores)
     try:
         task, segmenter, problem = channel.recv(), None, None
         _let_others_go_first(task.is_idle)
@@ -104,7 +104,7 @@ def serve(connection: int, given: int, scores: int) -> None:
             if segmenter is None:
                 channel.send(Answer(error=problem, messages=told.take()))
             else:
-                channel.send(_answer(segmenter, arrays_of(given, request), wanted, told))
+                channel.send(_answer(segmenter, arrays_of(asked, request), wanted, told))
     except (EOFError, ConnectionError):
         return
 
@@ -117,11 +117,11 @@ def _answer(segmenter: NetworkSegmenter, given: list[np.ndarray], wanted: Shared
             if past:
                 carried, apart = map(torch.from_numpy, past)
                 scores = fuse(scores, carried.permute(2, 0, 1)[None], apart[None, None])
-            scores = scores.permute(0, 2, 3, 1).numpy()
-        np.copyto(wanted.arrays((scores.shape, np.float32))[0], scores)
+            values = scores.permute(0, 2, 3, 1).numpy()
+        np.copyto(wanted.arrays((values.shape, np.float32))[0], values)
     except Exception:  # the owner raises it
         return Answer(error=traceback.format_exc(), messages=told.take())
-    return Answer(scores.shape, segmenter.execute.runtime, None, told.take())
+    return Answer(values.shape, getattr(segmenter.execute, "runtime", None), None, told.take())
 
 
 def _segmenter(task: Task) -> NetworkSegmenter:
