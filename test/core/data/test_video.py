@@ -1,3 +1,4 @@
+import struct
 from fractions import Fraction
 
 import av
@@ -145,3 +146,84 @@ def test_a_small_video_is_refused(tmp_path):
         writer.write(np.zeros((48, 128, 3), np.uint8))
     with pytest.raises(SourceError, match=r"frame 000000: expected at least 64 x 64 pixels, got 128 x 48"):
         open_source(tmp_path / "v.mp4")
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm", ".mp4", ".ts"])
+def test_a_file_that_begins_late_is_complete(tmp_path, suffix):
+    codec = "libvpx-vp9" if suffix == ".webm" else "libx264"
+    encode(
+        tmp_path / f"v{suffix}",
+        [5000 + 40 * i for i in range(30)],
+        codec,
+        **({"bf": "0"} if codec == "libx264" else {}),
+    )
+    stamps = [frame.stamp_ns for frame in open_source(tmp_path / f"v{suffix}")]
+    assert len(stamps) == 30 and set(np.diff(stamps)) == {40_000_000}
+    assert suffix in (".mp4", ".ts") or stamps[0] == 5 * 10**9
+
+
+def test_a_late_matroska_file_that_is_cut_short_is_an_error(tmp_path):
+    encode(tmp_path / "v.mkv", [5000 + 40 * i for i in range(NUM_FRAMES)])
+    data = (tmp_path / "v.mkv").read_bytes()
+    (tmp_path / "v.mkv").write_bytes(data[: len(data) // 2])
+    with pytest.raises(SourceError, match="v.mkv: ends early"):
+        list(open_source(tmp_path / "v.mkv"))
+
+
+def test_b_frames_in_avi_come_in_the_order_of_their_times(tmp_path):
+    with av.open(str(tmp_path / "v.avi"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"bf": "3", "b_strategy": "0"})
+        stream.width, stream.height, stream.pix_fmt = SIZE[1], SIZE[0], "yuv420p"
+        for i in range(NUM_FRAMES):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(i), format="rgb24")))
+        container.mux(stream.encode(None))
+    frames = list(open_source(tmp_path / "v.avi"))
+    assert [frame.stamp_ns for frame in frames] == [40_000_000 * i for i in range(NUM_FRAMES)]
+    left = [float(frame.image[:, 8:56].mean()) for frame in frames]
+    np.testing.assert_allclose(left, [4 * i for i in range(NUM_FRAMES)], atol=2)
+
+
+@pytest.mark.parametrize("rate", [15, 30, 50])
+def test_a_raw_stream_has_the_rate_that_it_says(tmp_path, rate):
+    with av.open(str(tmp_path / "v.h264"), "w") as container:
+        stream = container.add_stream("libx264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = SIZE[1], SIZE[0], "yuv420p"
+        for i in range(10):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(i), format="rgb24")))
+        container.mux(stream.encode(None))
+    source = open_source(tmp_path / "v.h264")
+    assert source.rate_hz == rate
+    assert [frame.stamp_ns for frame in source] == [round(10**9 * i / rate) for i in range(10)]
+
+
+ORIENTATIONS = {
+    "as stored": ((1, 0, 0, 1), lambda image: image),
+    "left and right mirrored": ((-1, 0, 0, 1), lambda image: image[:, ::-1]),
+    "top and bottom mirrored": ((1, 0, 0, -1), lambda image: image[::-1]),
+    "half a turn": ((-1, 0, 0, -1), lambda image: image[::-1, ::-1]),
+    "a quarter turn clockwise": ((0, 1, -1, 0), lambda image: np.rot90(image, -1)),
+    "a quarter turn back": ((0, -1, 1, 0), lambda image: np.rot90(image)),
+    "transposed": ((0, 1, 1, 0), lambda image: image.swapaxes(0, 1)),
+    "transposed at the other diagonal": ((0, -1, -1, 0), lambda image: np.rot90(image, 2).swapaxes(0, 1)),
+}
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_each_of_the_eight_orientations_is_applied(tmp_path, orientation):
+    def corners(i):
+        image = np.full((*SIZE, 3), 255, np.uint8)
+        image[:48, :64], image[:48, 64:], image[48:, :64] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+        return image
+
+    (a, b, c, d), expected = ORIENTATIONS[orientation]
+    path = tmp_path / "v.mp4"
+    encode(path, [0, 40], image=corners)
+    data = path.read_bytes()
+    unity, header = struct.pack(">9i", 65536, 0, 0, 0, 65536, 0, 0, 0, 1 << 30), data.find(b"tkhd")
+    place = data.find(unity, header)
+    assert 0 < header < place < header + 64
+    matrix = struct.pack(">9i", a * 65536, b * 65536, 0, c * 65536, d * 65536, 0, 0, 0, 1 << 30)
+    path.write_bytes(data[:place] + matrix + data[place + 36 :])
+    frame = next(iter(open_source(path)))
+    assert frame.image.shape == expected(corners(0)).shape
+    assert np.abs(frame.image.astype(int) - expected(corners(0))).mean() < 5
