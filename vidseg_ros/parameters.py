@@ -113,7 +113,7 @@ def _publish(output: str, default: bool = True) -> Any:
 
 @dataclass(frozen=True)
 class NodeSettings:
-    """The node's own parameters; those of the engine are the fields of `EngineConfig`."""
+    """Declare the node's own parameters; those of the engine are the fields of `EngineConfig`."""
 
     autostart: bool = option(
         True,

@@ -76,7 +76,7 @@ def add_result_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """`WxH` -> (H, W)."""
+    """Parse `WxH` to (H, W)."""
     width, _, height = text.partition("x")
     if not (width.isdigit() and height.isdigit()):
         raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, for instance 1024x768, got {text!r}")
@@ -165,7 +165,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def process_options(args: argparse.Namespace) -> argparse.Namespace:
-    """The options for this process: with several, each has its own graphics card or its part of the processors."""
+    """Set device and threads of this process: of several, each has its own card or its part of the processors."""
     from vidseg_core import distributed
     from vidseg_core.threads import available_threads
 
@@ -177,7 +177,7 @@ def process_options(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def progress(what: str):
-    """A progress bar for the writer; nothing for other processes."""
+    """Make a progress bar for the process that writes; for other processes one that shows nothing."""
     from functools import partial
 
     from tqdm import tqdm
@@ -201,7 +201,7 @@ def description(args: argparse.Namespace, methods: list) -> dict:
 
 
 def open_video(args: argparse.Namespace, distance: int):
-    """The labelled video that `--dataset`, `--data`, `--split` and `--classes` name."""
+    """Open the labelled video that `--dataset`, `--data`, `--split` and `--classes` name."""
     from vidseg_core.classes import load_classes
     from vidseg_core.data.camvid import camvid
     from vidseg_core.data.cityscapes import cityscapes
@@ -247,7 +247,7 @@ class Folders:
         output_folder(self.run)
 
     def observer(self, args: argparse.Namespace, methods: list):
-        """Writes the predictions that the options ask for, each method's and interval's; None if they ask for none."""
+        """Return what writes the predictions of each method and interval; None if the options ask for none."""
         from vidseg_core.evaluation.distance.predictions import Predictions
         from vidseg_core.evaluation.distance.tables import name
 

@@ -69,7 +69,7 @@ def _infer(args: argparse.Namespace) -> int:
 
 
 def open_frames(args: argparse.Namespace):
-    """The video that `--dataset`, `--data` and `--split` name, labels unread."""
+    """Open the video that `--dataset`, `--data` and `--split` name, without its labels."""
     from pathlib import Path
 
     from vidseg_core.data.sequences import cityscapes_video, folder_video, street_video

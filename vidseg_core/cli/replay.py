@@ -80,7 +80,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Returns 0; 2 if something could not be replayed or ended early."""
+    """Run the command; return 0, or 2 if something could not be replayed or ended early."""
     from vidseg_core.cli.engine_options import engine_config
     from vidseg_core.engine.build import build_engine
     from vidseg_core.evaluation.replay.live import WorkerTimes
@@ -118,7 +118,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def expand(patterns: list[str]) -> list[Path]:
-    """The paths that `patterns` name, in order, each once.
+    """List the paths that `patterns` name, in order, each once.
 
     Raises:
         ConfigError: a pattern matches nothing. (What is no pattern is left to whoever opens it.)
@@ -135,7 +135,7 @@ def expand(patterns: list[str]) -> list[Path]:
 
 
 def prepare_output(path: str, overwrite: bool) -> Path:
-    """The folder for the report, made if need be.
+    """Return the folder for the report; it is made if need be.
 
     Raises:
         ConfigError: it cannot be written, or holds a report and `overwrite` is not set.
@@ -150,7 +150,7 @@ def prepare_output(path: str, overwrite: bool) -> Path:
 
 
 class Session:
-    """All recordings of one call.
+    """Replay all recordings of one call and collect what is found.
 
     Attributes:
         replays: what was found out.
@@ -165,7 +165,7 @@ class Session:
         self._choices = choices
 
     def replay(self, recording: Path) -> None:
-        """Each wanted topic of one recording; what is wrong with it is noted and does not stop the others."""
+        """Replay each wanted topic of one recording; an error is noted and does not stop the others."""
         for topic in self._args.topic or [None]:
             try:
                 result = self._replay_topic(recording, topic)
@@ -179,7 +179,7 @@ class Session:
                 complain(result.error)
 
     def write(self, folder: Path | None) -> None:
-        """Report and results, of what there is."""
+        """Write report and results of all that was replayed."""
         from vidseg_core.data.writers import write_json
 
         rows = [{"recording": one.recording, "topic": one.topic} | row for one in self.replays for row in one.rows]
@@ -229,7 +229,7 @@ class Session:
             return task(observe=observe)
 
     def _extended(self, bag: Path, recording: Path, topic: str):
-        """A context in which labels and overlay are added to a copy of the recording."""
+        """Add labels and overlay to a copy of the recording, inside this context."""
         from contextlib import contextmanager
 
         from vidseg_core.data.bag_writer import BagExtender
@@ -299,7 +299,7 @@ def describe(summary: dict) -> str:
 
 
 def table(rows: list[dict]) -> str:
-    """The comparison of modes."""
+    """Format the comparison of modes as a table."""
     lines = ["mode       rate Hz  streaming  deadline  latency ms  dropped  key ms  step ms"]
     for row in rows:
         streaming, deadline = _cell(row["streaming_miou"], 10), _cell(row["deadline_miou"], 9)
@@ -311,7 +311,7 @@ def table(rows: list[dict]) -> str:
 
 
 def _percent(miou: float | None) -> str:
-    """A mIoU in one phrase; None, where the truth is void everywhere, is no number."""
+    """Word a mIoU; None, where the truth is void everywhere, is no number."""
     return "unknown, no labelled pixel" if miou is None else f"{miou:.1f} %"
 
 

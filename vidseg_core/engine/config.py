@@ -22,7 +22,7 @@ DEFAULT_WEIGHTS = "camvid-swiftnet-r18"
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """A choice of networks and of how they are used.
+    """Choose networks and how they are used.
 
     `options_of(EngineConfig)` describes every field; command line flags, ROS parameters, the parameter file and the
     reference are made from it. Paths may be given as `pathlib.Path` and become strings.
@@ -209,9 +209,9 @@ class EngineConfig:
             )
 
     def stride_of(self, size: tuple[int, int]) -> int:
-        """`grid_stride` with its default filled in for images of `size`, (H, W)."""
+        """Return `grid_stride`, with its default filled in for images of `size`, (H, W)."""
         return self.grid_stride or (2 if size[0] * size[1] <= FINE_GRID_PIXELS else 4)
 
     def to_dict(self) -> dict:
-        """JSON-safe."""
+        """Return all values by name, JSON-safe."""
         return asdict(self)
