@@ -52,7 +52,7 @@ class ClassTable:
         if not self.file_ids:
             object.__setattr__(self, "file_ids", tuple((i,) for i in range(len(self.names))))
         used = [i for ids in self.file_ids for i in ids] + list(self.void_ids)
-        if len(self.file_ids) != len(self.names) or not all(isinstance(i, int) and 0 <= i <= 255 for i in used):
+        if len(self.file_ids) != len(self.names) or not all(type(i) is int and 0 <= i <= 255 for i in used):
             fail("expected, for every class, label file ids in 0..255")
         if len(set(used)) != len(used):
             fail(f"label file ids {sorted({i for i in used if used.count(i) > 1})} are used twice")
@@ -96,7 +96,26 @@ class ClassTable:
                 f"{where}: label ids {unknown[:8].tolist()} are not in class table {self.name!r} "
                 f"(known: {np.flatnonzero(self.from_file >= 0).tolist()})"
             )
+        self._refuse_class_ids(ids, labels, where)
         return labels.astype(np.uint8)
+
+    def _refuse_class_ids(self, ids: np.ndarray, labels: np.ndarray, where: str | Path) -> None:
+        """Raise DatasetError for a file of trainIds where the table has Cityscapes' labelIds.
+
+        Nothing in such a file says so. What gives it away: it has no id but those of classes and 255, and either both
+        or, read as labelIds, more void than anything else.
+        """
+        if self.name != "cityscapes":
+            return
+        void = ids == VOID
+        if void.all() or not ((ids < len(self)) | void).all():
+            return
+        mostly_void = 2 * np.count_nonzero(labels == VOID) > labels.size
+        if void.any() or (mostly_void and ids.max() >= min(map(min, self.file_ids))):
+            raise DatasetError(
+                f"{where}: expected labelIds of class table {self.name!r}, got what look like class ids (trainIds): "
+                f"{np.unique(ids).tolist()}; such files are read with class table {self.name}-trainids"
+            )
 
     def to_dict(self) -> dict:
         """Give the table as a JSON-safe dictionary, as `from_dict` takes it."""
@@ -124,16 +143,30 @@ class ClassTable:
             classes = data["classes"]
             return cls(
                 name=str(data["name"]),
-                names=tuple(str(entry["name"]) for entry in classes),
+                names=tuple(_class_name(entry["name"], where) for entry in classes),
                 palette=tuple(tuple(entry["color"]) for entry in classes),
                 void_color=tuple(data.get("void_color", (0, 0, 0))),
-                file_ids=tuple(tuple(entry.get("ids", (i,))) for i, entry in enumerate(classes)),
-                void_ids=tuple(data.get("void_ids", (VOID,))),
+                file_ids=tuple(_ids(entry.get("ids", i)) for i, entry in enumerate(classes)),
+                void_ids=_ids(data.get("void_ids", VOID)),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ClassTableError(
                 f"{where}: expected `name`, and `classes` as a list of name and color; {type(error).__name__}: {error}"
             ) from error
+
+
+def _class_name(name: object, where: str | Path) -> str:
+    if name is None or isinstance(name, bool):
+        raise ClassTableError(
+            f"{where}: expected class names as text, got {name!r}; YAML takes yes, no, on, off, true, false and null "
+            "for something else unless they stand in quotes"
+        )
+    return str(name)
+
+
+def _ids(given: int | list[int]) -> tuple[int, ...]:
+    """Ids of label files: one number or several."""
+    return (given,) if isinstance(given, int) else tuple(given)
 
 
 def load_classes(name_or_path: str | Path) -> ClassTable:

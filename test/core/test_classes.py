@@ -49,6 +49,8 @@ def test_dictionary_round_trip():
         ("name: x\nclasses: [{name: a, color: [1, 2, 3], ids: [255]}]\n", "used twice"),
         ("name: x\ncolour: 3\nclasses: []\n", "unknown keys"),
         ("name: [x\n", "not a YAML file"),
+        ("name: x\nclasses: [{name: on, color: [1, 2, 3]}]\n", "class names as text, got True; .* quotes"),
+        ("name: x\nclasses: [{name: a, color: [1, 2, 3], ids: [true]}]\n", "label file ids in 0..255"),
     ],
 )
 def test_malformed_tables(tmp_path, text, message):
@@ -59,7 +61,7 @@ def test_malformed_tables(tmp_path, text, message):
 
 
 def test_unknown_table_lists_the_known_ones():
-    with pytest.raises(ClassTableError, match=r"no class table 'nope'.*'camvid', 'cityscapes'"):
+    with pytest.raises(ClassTableError, match=r"no class table 'nope'.*'camvid', 'cityscapes', 'cityscapes-trainids'"):
         load_classes("nope")
 
 
@@ -69,3 +71,24 @@ def test_largest_table_has_255_classes():
     assert table.from_file[254] == 254 and table.from_file[255] == VOID
     with pytest.raises(ClassTableError, match="1 to 255 classes, got 256"):
         ClassTable("big", (*names, "x"), ((0, 0, 0),) * 256)
+
+
+def test_one_id_may_stand_without_brackets(tmp_path):
+    path = tmp_path / "table.yaml"
+    path.write_text("name: x\nvoid_ids: 0\nclasses: [{name: 'no', color: [1, 2, 3], ids: 255}]\n")
+    table = load_classes(path)
+    assert (table.names, table.file_ids, table.void_ids) == (("no",), ((255,),), (0,))
+
+
+@pytest.mark.parametrize("ids", [[10, 2, 13, 0, 255], [10, 10, 2, 13, 7], [7, 8, 255, 11]])
+def test_class_ids_are_not_taken_for_label_ids(ids):
+    ids = np.array([ids], np.uint8)
+    with pytest.raises(DatasetError, match=r"a.png: .*look like class ids \(trainIds\).*table cityscapes-trainids"):
+        load_classes("cityscapes").read_ids(ids, "a.png")
+    assert load_classes("cityscapes-trainids").read_ids(ids, "a.png").tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize("ids", [[7, 8, 11, 4], [0, 1, 23], [255, 255], [7, 255, 26], [0, 1, 2]])
+def test_label_ids_are_read_as_such(ids):
+    table = load_classes("cityscapes")
+    assert table.read_ids(np.array([ids], np.uint8), "a").tolist() == [table.from_file[ids].tolist()]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vidseg_core.classes import ClassTable
-from vidseg_core.data.images import IMAGE_SUFFIXES, list_images, read_rgb, read_unchanged
+from vidseg_core.data.images import IMAGE_SUFFIXES, list_images, read_ids, read_rgb
 from vidseg_core.data.source import Source, checked_size
 from vidseg_core.errors import DatasetError, SourceError
 from vidseg_core.frame import Frame
@@ -55,7 +55,7 @@ class _Truth:
             raise DatasetError(f"{folder}: expected a folder of label files (.png)")
         self.folder = folder
         self.classes = classes
-        self._files = {path.stem.removesuffix("_gtFine_labelIds"): path for path in list_images(folder, (".png",))}
+        self._files = {_label_key(path.stem): path for path in list_images(folder, (".png",))}
 
     def check_any(self, stems: dict[str, Path], image_folder: Path) -> None:
         if not any(_truth_key(stem) in self._files for stem in stems):
@@ -68,13 +68,17 @@ class _Truth:
         path = self._files.get(_truth_key(image.stem))
         if path is None:
             return None
-        labels = self.classes.read_ids(read_unchanged(path, DatasetError), path)
+        labels = self.classes.read_ids(read_ids(path, DatasetError), path)
         if labels.shape != size:
             raise DatasetError(
                 f"{path}: expected labels as large as {image} ({size[1]} x {size[0]}), "
                 f"got {labels.shape[1]} x {labels.shape[0]}"
             )
         return labels
+
+
+def _label_key(stem: str) -> str:
+    return stem.removesuffix("_gtFine_labelIds").removesuffix("_gtFine_labelTrainIds")
 
 
 def _truth_key(stem: str) -> str:

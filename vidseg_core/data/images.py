@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -14,6 +16,8 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 _JPEG_START, _JPEG_SCAN, _JPEG_END = b"\xff\xd8", b"\xff\xda", b"\xff\xd9"
 _PNG_START, _PNG_END = b"\x89PNG", b"IEND"
+_PNG_HEAD = len(b"\x89PNG\r\n\x1a\n")
+_GREY, _PALETTE = 0, 3
 
 
 def list_images(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
@@ -44,6 +48,40 @@ def read_unchanged(path: Path, error: type[VidsegError]) -> np.ndarray:
         error: the file is missing, cut short or not an image.
     """
     return _decode(_read_bytes(path, error), cv2.IMREAD_UNCHANGED, path, error)
+
+
+def read_ids(path: Path, error: type[VidsegError]) -> np.ndarray:
+    """Read the ids of a label file as stored: of a PNG with a palette its indices, of 1, 2 and 4 bits the values.
+
+    Other files come with their own channels and depth, as from `read_unchanged`.
+
+    Raises:
+        error: the file is missing, cut short, not an image, or a JPEG, which does not keep ids.
+    """
+    data = _read_bytes(path, error)
+    if data.startswith(_JPEG_START):
+        raise error(f"{path}: expected label ids as PNG, got a JPEG image, whose compression changes them")
+    if not data.startswith(_PNG_START) or len(data) < 33 or _is_cut_short(data):
+        return _decode(data, cv2.IMREAD_UNCHANGED, path, error)
+    bits, kind = data[24], data[25]
+    if kind != _PALETTE and not (kind == _GREY and bits < 8):
+        return _decode(data, cv2.IMREAD_UNCHANGED, path, error)
+    grey = _decode(_as_grey(data), cv2.IMREAD_UNCHANGED, path, error)
+    return grey // (255 // ((1 << bits) - 1)) if bits < 8 else grey  # the decoder spreads few bits over 0..255
+
+
+def _as_grey(png: bytes) -> bytes:
+    """The file with its palette taken away, since OpenCV would put colours in the place of indices."""
+    kept, place = [png[:_PNG_HEAD]], _PNG_HEAD
+    while place + 12 <= len(png):
+        (size,), kind = struct.unpack_from(">I", png, place), png[place + 4 : place + 8]
+        chunk, place = png[place : place + size + 12], place + size + 12
+        if kind == b"IHDR":
+            content = kind + chunk[8:17] + bytes([_GREY]) + chunk[18:21]
+            chunk = chunk[:4] + content + struct.pack(">I", zlib.crc32(content))
+        if kind in (b"IHDR", b"IDAT", b"IEND"):
+            kept.append(chunk)
+    return b"".join(kept)
 
 
 def decode_rgb(data: bytes | memoryview | np.ndarray, where: str | Path, error: type[VidsegError]) -> np.ndarray:

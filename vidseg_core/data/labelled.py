@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from vidseg_core.classes import ClassTable
-from vidseg_core.data.images import list_images, read_rgb, read_unchanged
+from vidseg_core.data.images import list_images, read_ids, read_rgb
 from vidseg_core.errors import DatasetError
 
 MAX_PREDECESSORS = 30
@@ -80,7 +80,7 @@ class LabelledSet:
             DatasetError: the file is missing or broken, or holds an id that the class table does not know.
         """
         path = self.samples[index].labels
-        return self.classes.read_ids(read_unchanged(path, DatasetError), path)
+        return self.classes.read_ids(read_ids(path, DatasetError), path)
 
     def check(self, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> None:
         """Read every image and its labels once, so that nothing can fail an hour into a training.

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from vidseg_core.classes import VOID, ClassTable
-from vidseg_core.data.images import list_images, read_unchanged
+from vidseg_core.data.images import list_images, read_ids
 from vidseg_core.data.labelled import existing_folder
 from vidseg_core.errors import DatasetError
 
@@ -54,7 +54,7 @@ class StampedLabels:
             return None
         stored = self._stored[nearest]
         if isinstance(stored, Path):
-            labels = self.classes.read_ids(read_unchanged(stored, DatasetError), stored)
+            labels = self.classes.read_ids(read_ids(stored, DatasetError), stored)
         else:
             labels = cv2.imdecode(np.frombuffer(stored, np.uint8), cv2.IMREAD_UNCHANGED)
         if labels.shape != size:

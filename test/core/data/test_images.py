@@ -1,8 +1,11 @@
+import struct
+import zlib
+
 import cv2
 import numpy as np
 import pytest
 
-from vidseg_core.data.images import decode_rgb, list_images, read_rgb, read_unchanged
+from vidseg_core.data.images import decode_rgb, list_images, read_ids, read_rgb, read_unchanged
 from vidseg_core.errors import SourceError
 
 RED = np.full((70, 80, 3), (200, 10, 20), np.uint8)
@@ -69,3 +72,35 @@ def test_what_is_not_an_image_or_not_there(tmp_path):
         read_rgb(tmp_path / "text.png", SourceError)
     with pytest.raises(SourceError, match="absent.png: cannot be read: No such file"):
         read_rgb(tmp_path / "absent.png", SourceError)
+
+
+def png(values, bits, kind):
+    """A PNG file of few bits (kind 0, grey) or with a palette (kind 3), which OpenCV does not write."""
+    height, width = values.shape
+    spread = (values[..., None] >> np.arange(bits - 1, -1, -1)) & 1
+    rows = b"".join(b"\0" + np.packbits(row.astype(np.uint8).ravel()).tobytes() for row in spread)
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    head = struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0)
+    colours = chunk(b"PLTE", bytes(range(3)) * (1 << bits)) + chunk(b"tRNS", bytes(2)) if kind == 3 else b""
+    packed = zlib.compress(rows)
+    data = chunk(b"IDAT", packed[:9]) + chunk(b"IDAT", packed[9:])
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + colours + data + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("kind", [0, 3])
+def test_ids_are_read_as_stored(tmp_path, bits, kind):
+    values = np.random.default_rng(bits).integers(0, 1 << bits, (37, 41)).astype(np.uint8)
+    (tmp_path / "a.png").write_bytes(png(values, bits, kind))
+    ids = read_ids(tmp_path / "a.png", SourceError)
+    assert ids.dtype == np.uint8
+    np.testing.assert_array_equal(ids, values)
+
+
+def test_a_jpeg_is_no_label_file(tmp_path):
+    (tmp_path / "a.png").write_bytes(encode(".jpg"))
+    with pytest.raises(SourceError, match="a.png: expected label ids as PNG, got a JPEG image"):
+        read_ids(tmp_path / "a.png", SourceError)
