@@ -16,6 +16,7 @@ from vidseg_core.errors import DatasetError
 
 MAX_PREDECESSORS = 30
 _SHOWN = 5
+_STAMPS_FROM = 10**12  # larger than any count of frames
 
 
 @dataclass(frozen=True)
@@ -124,32 +125,54 @@ def folder_pair(root: str | Path, name: str, classes: ClassTable, video: bool = 
 
 
 def predecessors(frames: Iterable[Path], step: int | None = None, suffix: str = "") -> dict[Path, tuple[Path, ...]]:
-    """For each frame of video the consecutive frames before it, the nearest last.
+    """List for each frame of video the consecutive frames before it, the nearest last.
 
-    The last number of a file's stem is the frame's number; what stands around it names the clip. Frames of a clip
-    are consecutive if their numbers differ by `step`, or by the smallest difference in the clip if that is None.
+    Frames of a clip (see `clips_and_numbers`) are consecutive if their numbers differ by `step`, or if that is None, by
+    the smallest difference in the clip; stamps, which jitter, by at most one and a half times the median difference.
     `suffix`, at the end of every stem, counts as neither.
     """
     clips: dict[tuple, dict[int, Path]] = defaultdict(dict)
-    for path in frames:
-        if found_number := clip_and_number(path, suffix):
-            clip, number = found_number
-            clips[clip][number] = path
+    for path, (clip, number) in clips_and_numbers(frames, suffix).items():
+        clips[clip][number] = path
     found: dict[Path, tuple[Path, ...]] = {}
     for clip in clips.values():
         numbers = sorted(clip)
-        stride = step or min((b - a for a, b in zip(numbers, numbers[1:], strict=False)), default=1)
-        for number in numbers:
-            previous = clip.get(number - stride)
-            chain = (*found[previous], previous) if previous else ()
+        differences = [b - a for a, b in zip(numbers, numbers[1:], strict=False)]
+        largest = step or min(differences, default=1)
+        if step is None and differences and numbers[0] >= _STAMPS_FROM:
+            largest = 1.5 * sorted(differences)[len(differences) // 2]
+        for number, difference in zip(numbers, [None, *differences], strict=True):
+            chain: tuple[Path, ...] = ()
+            if difference is not None and difference <= largest:
+                previous = clip[number - difference]
+                chain = (*found[previous], previous)
             found[clip[number]] = chain[-MAX_PREDECESSORS:]
     return found
 
 
-def clip_and_number(path: Path, suffix: str = "") -> tuple[tuple, int] | None:
-    """Which clip a frame's file belongs to and its number in there; None for a name without a number."""
-    match = re.fullmatch(r"(.*?)(\d+)(\D*)", path.stem.removesuffix(suffix))
-    return ((path.parent, match[1], match[3]), int(match[2])) if match else None
+def clips_and_numbers(frames: Iterable[Path], suffix: str = "") -> dict[Path, tuple[tuple, int]]:
+    """Tell for each frame's file which clip it belongs to and its number in there; files without a number are left out.
+
+    The frame's number is the last number of a stem, `suffix` left out; what stands around it names the clip. Without a
+    `suffix`, a number that all names of one pattern share (`0001_1280x720`) is none. Seconds with a point are a stamp.
+    """
+    alike: dict[tuple, list[tuple[Path, list[str]]]] = defaultdict(list)
+    found: dict[Path, tuple[tuple, int]] = {}
+    for path in frames:
+        stem = path.stem.removesuffix(suffix)
+        if stamp := re.fullmatch(r"(.*?)(\d{9,10})\.(\d{1,9})", stem):
+            found[path] = ((path.parent, stamp[1], ""), int(stamp[2]) * 10**9 + int(stamp[3].ljust(9, "0")))
+            continue
+        parts = re.split(r"(\d+)", stem)
+        if len(parts) > 1:
+            alike[path.parent, tuple(parts[::2])].append((path, parts))
+    for (folder, texts), files in alike.items():
+        place = 2 * len(texts) - 3
+        while not suffix and len(files) > 1 and place > 1 and len({parts[place] for _, parts in files}) == 1:
+            place -= 2
+        for path, parts in files:
+            found[path] = ((folder, "".join(parts[:place]), "".join(parts[place + 1 :])), int(parts[place]))
+    return found
 
 
 def existing_folder(path: Path, what: str) -> Path:

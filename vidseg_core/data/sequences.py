@@ -13,7 +13,7 @@ import numpy as np
 from vidseg_core.classes import ClassTable, load_classes
 from vidseg_core.data.cityscapes import IMAGE_SUFFIX
 from vidseg_core.data.images import list_images, read_rgb
-from vidseg_core.data.labelled import MAX_PREDECESSORS, LabelledSet, clip_and_number, existing_folder, predecessors
+from vidseg_core.data.labelled import MAX_PREDECESSORS, LabelledSet, clips_and_numbers, existing_folder, predecessors
 from vidseg_core.errors import DatasetError
 from vidseg_core.frame import Frame
 from vidseg_core.street import Street, StreetConfig
@@ -143,7 +143,8 @@ def check_unbroken(dataset: LabelledSet, count: int) -> None:
     A labelled frame at the beginning of its clip may have fewer before it.
     """
     numbers: dict[tuple, set[int]] = defaultdict(set)
-    listed = set()
+    listed: set[Path] = set()
+    known: dict[Path, tuple[tuple, int]] = {}
     is_video = any(sample.predecessors for sample in dataset.samples)
     for sample in dataset.samples:
         if not is_video or len(sample.predecessors) >= min(count, MAX_PREDECESSORS):
@@ -151,11 +152,13 @@ def check_unbroken(dataset: LabelledSet, count: int) -> None:
         folder, first = sample.image.parent, (*sample.predecessors, sample.image)[0]
         if folder not in listed:
             listed.add(folder)
-            for clip, number in filter(None, (clip_and_number(p, dataset.suffix) for p in list_images(folder))):
+            here = clips_and_numbers(list_images(folder), dataset.suffix)
+            known |= here
+            for clip, number in here.values():
                 numbers[clip].add(number)
-        if (found := clip_and_number(first, dataset.suffix)) is None:
+        if first not in known:
             continue
-        clip, number = found
+        clip, number = known[first]
         earlier = max((n for n in numbers[clip] if n < number), default=None)
         if earlier is not None:
             raise DatasetError(

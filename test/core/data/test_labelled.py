@@ -137,3 +137,25 @@ def test_check_names_the_file(pair, classes, spoil):
     found = folder_pair(pair, "clip", classes)
     with pytest.raises(DatasetError, match=expected):
         found.check()
+
+
+STAMPS = [1_700_000_000_099_381_782 + 66_666_667 * i + jitter for i, jitter in enumerate([0, 9e5, -8e5, 7e5, 0, -9e5])]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"{int(stamp)}" for stamp in STAMPS],
+        [f"{int(stamp) // 10**9}.{int(stamp) % 10**9:09d}" for stamp in STAMPS],
+        [f"{i:04d}_1280x720" for i in range(6)],
+        [f"frame{i}_cam0" for i in range(6)],
+    ],
+    ids=["nanoseconds", "seconds", "size", "camera"],
+)
+def test_frames_named_by_stamps_or_with_other_numbers_are_consecutive(names):
+    before = predecessors(Path(f"{name}.png") for name in names)
+    assert {path.stem: [p.stem for p in chain] for path, chain in before.items()} == {
+        name: names[:i] for i, name in enumerate(names)
+    }
+    gap = predecessors(Path(f"{name}.png") for i, name in enumerate(names) if i != 3)
+    assert gap[Path(f"{names[4]}.png")] == () and len(gap[Path(f"{names[2]}.png")]) == 2
