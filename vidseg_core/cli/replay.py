@@ -118,7 +118,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def expand(patterns: list[str]) -> list[Path]:
-    """List the paths that `patterns` name, in order, each once.
+    """List the paths that `patterns` name, in order, each once. A path that exists is no pattern.
 
     Raises:
         ConfigError: a pattern matches nothing. (What is no pattern is left to whoever opens it.)
@@ -127,7 +127,8 @@ def expand(patterns: list[str]) -> list[Path]:
 
     found: list[str] = []
     for pattern in patterns:
-        matches = sorted(glob(pattern, recursive=True)) if has_magic(pattern) else [pattern]
+        is_pattern = has_magic(pattern) and not Path(pattern).exists()
+        matches = sorted(glob(pattern, recursive=True)) if is_pattern else [pattern]
         if not matches:
             raise ConfigError(f"{pattern}: expected recordings, nothing has such a name")
         found += matches

@@ -7,6 +7,7 @@ import torch
 
 from vidseg_core.classes import load_classes
 from vidseg_core.cli import main as cli
+from vidseg_core.cli import replay
 from vidseg_core.data.bag_writer import BagWriter
 from vidseg_core.data.open import open_source
 from vidseg_core.models.files import save_weights
@@ -153,6 +154,16 @@ def test_errors(tmp_path, call, capsys, options, message):
     assert message in capsys.readouterr().err
     assert call(tmp_path / "x*") == 2
     assert "x*: expected recordings, nothing has such a name" in capsys.readouterr().err
+
+
+def test_a_path_that_exists_is_no_pattern(tmp_path):
+    for name in ("drive [front]", "drive f", "other"):
+        (tmp_path / name).mkdir()
+    assert replay.expand([str(tmp_path / "drive [front]")]) == [tmp_path / "drive [front]"]
+    assert replay.expand([str(tmp_path / "drive*"), str(tmp_path / "drive f")]) == [
+        tmp_path / "drive [front]",
+        tmp_path / "drive f",
+    ]
 
 
 @pytest.mark.parametrize("options", [(), ("--compare",)])
