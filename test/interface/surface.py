@@ -25,7 +25,7 @@ def options_of(parser: argparse.ArgumentParser) -> dict:
                 "spellings": sorted(action.option_strings),
                 "nargs": action.nargs,
                 "choices": None if action.choices is None else [str(choice) for choice in action.choices],
-                "default": repr(action.default),
+                "default": repr(action.default).replace(str(Path.home()), "~"),
                 "required": action.required,
             }
     return found
