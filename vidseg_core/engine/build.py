@@ -42,7 +42,7 @@ def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, class
         segmenter: takes the place of the network in `config.weights`; then `classes` must be given, too.
 
     Raises:
-        ConfigError: device not there, or unreadable ego mask.
+        ConfigError: device not there, unreadable ego mask, or a segmenter without its class table.
         CheckpointError: weights missing, damaged, of another network or with other classes.
         ClassTableError: unknown or malformed class table.
     """

@@ -231,7 +231,8 @@ class Stream:
         if self._config.fusion or self._networks.updater is not None:
             with timings.stage("compare"):
                 shown = picture(view)
-                if past is not None and past.memory.picture is not None and self._config.fusion:
+                if past is not None and self._config.fusion:
+                    assert past.memory.picture is not None  # every key frame has one where the past is fused
                     apart = difference(shown, past.memory.picture, past.memory.motion)
         with timings.stage("segment"):
             fused = capabilities(segmenter).fused

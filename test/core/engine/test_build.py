@@ -11,6 +11,7 @@ from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.engine import read_ego_mask
 from vidseg_core.engine.flow import DIS, NetworkFlow, NoFlow
+from vidseg_core.engine.segmenter import TruthSegmenter
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.frame import Frame
 from vidseg_core.models import files as model_files
@@ -258,3 +259,8 @@ def test_networks_on_the_grid_share_one_picture(files, tmp_path):
     save_weights(path, refine, {"architecture": "guided-refine", "normalisation": other})
     with pytest.raises(CheckpointError, match=r"refine\.safetensors: normalisation: expected mean .*found \(10\.0, 20"):
         build_engine(config(files, refine=True, refine_weights=path))
+
+
+def test_a_given_segmenter_comes_with_its_classes():
+    with pytest.raises(ConfigError, match="classes: expected the class table of the given segmenter, got none"):
+        build_engine(EngineConfig(), segmenter=TruthSegmenter(11))
