@@ -13,7 +13,7 @@ from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
 
 from vidseg_core.classes import ClassTable
-from vidseg_core.data.encodings import _rows, message_to_rgb
+from vidseg_core.data.encodings import message_to_rgb, packed_rows
 from vidseg_core.data.source import DEFAULT_RATE_HZ, Source, checked_size
 from vidseg_core.data.stamped import StampedLabels, labels_in_folder, labels_in_memory, seconds
 from vidseg_core.errors import DatasetError, SourceError
@@ -108,7 +108,7 @@ def _label_messages(reader: AnyReader, topic: str, path: Path) -> Iterator[tuple
         where = f"{path}: {topic}: labels at {seconds(stamp_ns)} s"
         if encoding not in ("mono8", "8UC1"):
             raise DatasetError(f"{where}: expected class ids as mono8, got {encoding}")
-        yield stamp_ns, np.ascontiguousarray(_rows(message, message.width, where))
+        yield stamp_ns, np.ascontiguousarray(packed_rows(message, message.width, where))
 
 
 def _stamp_ns(message: Any) -> int:

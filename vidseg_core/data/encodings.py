@@ -28,7 +28,7 @@ _OTHER = ("bayer_", "yuv422", "uyvy", "yuyv", "mono16", "rgb16", "bgr16", "rgba1
 
 
 def message_to_rgb(message: Any, where: str) -> np.ndarray:
-    """H x W x 3, uint8, RGB: the picture in a sensor_msgs Image or CompressedImage as `rosbags` deserializes it.
+    """Convert a sensor_msgs Image or CompressedImage, as `rosbags` deserializes it, to H x W x 3, uint8, RGB.
 
     Args:
         message: has `encoding`, `height`, `width`, `step`, `is_bigendian`, `data`; or `format`, `data`.
@@ -43,15 +43,19 @@ def message_to_rgb(message: Any, where: str) -> np.ndarray:
         return decode_rgb(message.data, where, SourceError)
     if message.encoding in _COMMON:
         channels, conversion = _COMMON[message.encoding]
-        image = _rows(message, message.width * channels, where).reshape(message.height, message.width, channels)
+        image = packed_rows(message, message.width * channels, where).reshape(message.height, message.width, channels)
         return np.ascontiguousarray(image) if conversion is None else cv2.cvtColor(image, conversion)
     if message.encoding.startswith(_OTHER):
         return _other_encoding(message, where)
     raise SourceError(f"{where}: encoding {message.encoding!r} is not a camera's, or cannot be converted to RGB")
 
 
-def _rows(message: Any, row_bytes: int, where: str) -> np.ndarray:
-    """H x row_bytes, uint8: the data without the padding at the end of the rows."""
+def packed_rows(message: Any, row_bytes: int, where: str) -> np.ndarray:
+    """View the data without the padding at the end of the rows: H x row_bytes, uint8.
+
+    Raises:
+        SourceError: there are fewer data than rows, or a row is too short.
+    """
     height, step, size = message.height, message.step, len(message.data)
     if min(height, message.width) == 0 or step < row_bytes or size < height * step:
         raise SourceError(
@@ -65,7 +69,7 @@ def _other_encoding(message: Any, where: str) -> np.ndarray:
     """Bayer, YUV 4:2:2 and 16 bit encodings."""
     try:
         pixel_bytes = image_to_cvimage(_one_pixel(message)).nbytes
-        rows = _rows(message, message.width * pixel_bytes, where)
+        rows = packed_rows(message, message.width * pixel_bytes, where)
         packed = replace(message, step=rows.shape[1], data=np.ascontiguousarray(rows).reshape(-1))
         return np.ascontiguousarray(image_to_cvimage(packed, "rgb8"))
     except (ImageError, cv2.error) as error:

@@ -17,7 +17,7 @@ from vidseg_core.frame import Frame
 class FolderSource(Source):
     """The images of a folder in natural order. The stamp of image i is i / rate_hz, also where others are skipped."""
 
-    def __init__(self, folder: Path, *, rate_hz: float, skip_bad: bool = False, truth: _Truth | None = None):
+    def __init__(self, folder: Path, *, rate_hz: float, skip_bad: bool = False, truth: FolderTruth | None = None):
         self._files = list_images(folder)
         self._truth = truth
         if not self._files:
@@ -45,8 +45,16 @@ class FolderSource(Source):
         return Frame(image, round(index * 1e9 / self.rate_hz), stream=self.name, name=path.stem, labels=labels)
 
 
-class _Truth:
-    """Ground truth files of a folder, found by the stems of the images."""
+class FolderTruth:
+    """Ground truth files of a folder, found by the stems of the images.
+
+    Args:
+        folder: of PNG files.
+        classes: how their ids are read.
+
+    Raises:
+        DatasetError: no class table, or no such folder.
+    """
 
     def __init__(self, folder: Path, classes: ClassTable | None):
         if classes is None:
@@ -58,6 +66,7 @@ class _Truth:
         self._files = {_label_key(path.stem): path for path in list_images(folder, (".png",))}
 
     def check_any(self, stems: dict[str, Path], image_folder: Path) -> None:
+        """Check that one image at least has a label file; raises DatasetError."""
         if not any(_truth_key(stem) in self._files for stem in stems):
             raise DatasetError(
                 f"{self.folder}: expected label files named like the images in {image_folder} "
@@ -65,6 +74,7 @@ class _Truth:
             )
 
     def read(self, image: Path, size: tuple[int, int]) -> np.ndarray | None:
+        """Read an image's labels, H x W, uint8; None where it has no file. Raises DatasetError for another size."""
         path = self._files.get(_truth_key(image.stem))
         if path is None:
             return None

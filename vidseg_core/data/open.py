@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vidseg_core.classes import ClassTable
-from vidseg_core.data.folder import FolderSource, _Truth
+from vidseg_core.data.folder import FolderSource, FolderTruth
 from vidseg_core.data.source import DEFAULT_RATE_HZ, Source
 from vidseg_core.data.street_source import StreetSource
 from vidseg_core.errors import SourceError
@@ -55,7 +55,7 @@ def open_source(
         return BagSource(bag, topic=topic, skip_bad=skip_bad, labels=truth)
     if path.is_dir():
         _refuse(spec, "a folder of images", topic=topic)
-        truth = _Truth(Path(labels), classes) if labels is not None else None
+        truth = FolderTruth(Path(labels), classes) if labels is not None else None
         rate_hz = DEFAULT_RATE_HZ if rate_hz is None else rate_hz
         return FolderSource(path, rate_hz=rate_hz, skip_bad=skip_bad, truth=truth)
     from vidseg_core.data.video import VideoSource

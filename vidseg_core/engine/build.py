@@ -179,11 +179,12 @@ def _flow(
                 f"{model.path}: expected weights of {' or '.join(expected)}, found {model.card.architecture}"
             )
         _check_grid_input(model)
-    elif refinement is None:
-        raise CheckpointError("flow: 'light' needs flow_weights, or refine_weights that bring a flow network")
-    elif FLOW not in refinement.networks:
-        raise CheckpointError(f"{refinement.path}: brings no flow network, and flow 'light' needs one (`flow_weights`)")
     else:
+        assert refinement is not None  # `EngineConfig` asks for one of the two
+        if FLOW not in refinement.networks:
+            raise CheckpointError(
+                f"{refinement.path}: brings no flow network, and flow 'light' needs one (`flow_weights`)"
+            )
         model = refinement
     network = cast("FlowLight | UpstreamFlowNetS | FlowNet2S", ready(model.networks[FLOW], device))
     return NetworkFlow(network, runtime.executor(network, "flow network"))
