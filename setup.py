@@ -42,6 +42,8 @@ setup(
             "openvino",
             "matplotlib",
             "av",
+            "mcap",
+            "zstandard",
             "rosbags",
             "rosbags-image",
             "tqdm",
