@@ -1,1 +1,1 @@
-"""Recordings of ROS messages: channels, stored messages, and one file per storage. Definitions of types are not read."""
+"""Recordings of ROS messages: channels and stored messages, one file per storage; definitions of types stay unread."""
