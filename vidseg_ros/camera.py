@@ -10,21 +10,24 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 
+from vidseg_core.data.wire import (
+    CompressedView,
+    HeaderLike,
+    ImageView,
+    ImageWriter,
+    Stamp,
+    WireError,
+    parse_compressed,
+    parse_header,
+    parse_image,
+)
 from vidseg_core.errors import VidsegError
 from vidseg_core.frame import Frame, Segmentation
 from vidseg_ros import outputs, transport
 from vidseg_ros.diagnostics import SILENCE_S, Report, Statistics, Tick
 from vidseg_ros.mailbox import Letter, Mailbox
 from vidseg_ros.messages.conversions import compressed_to_rgb, to_rgb
-from vidseg_ros.messages.image_wire import (
-    CompressedView,
-    ImageView,
-    ImageWriter,
-    WireError,
-    parse_compressed,
-    parse_header,
-    parse_image,
-)
+from vidseg_ros.messages.headers import header_of
 from vidseg_ros.parameters import OUTPUTS, CameraSettings
 from vidseg_ros.stamps import Stamps
 from vidseg_ros.subscription import LATCHED, publish_images, subscribe_raw
@@ -134,7 +137,7 @@ class Camera:
             segmentation = self._stream.step(frame)
         except VidsegError as error:  # the image does not suit the configuration
             return self._refuse(error)
-        self._publish(view.header, outputs.Picture(frame.image, segmentation, self._classes.lut, settings))
+        self._publish(view, outputs.Picture(frame.image, segmentation, self._classes.lut, settings))
         self.faults_in_a_row = 0
         self.statistics.processed(self._tick(segmentation, letter))
 
@@ -197,7 +200,7 @@ class Camera:
             return False  # the worker says what is wrong with it
         if view.stamp_ns < 0:
             return False
-        self._synchronizer.add(view.header, self, letter)
+        self._synchronizer.add(header_of(view), self, letter)
         return True
 
     def _is_repeated(self, message: bytes) -> bool:
@@ -242,7 +245,7 @@ class Camera:
         except RuntimeError as error:
             raise WireError(f"rclpy cannot read the message either: {error}") from error
         stamp, data = image.header.stamp, np.asarray(image.data, dtype=np.uint8)
-        stamped = (stamp.sec, stamp.nanosec, image.header.frame_id)
+        stamped = (Stamp(stamp.sec, stamp.nanosec), image.header.frame_id)
         if self._compressed:
             return CompressedView(*stamped, image.format, data)
         return ImageView(*stamped, image.height, image.width, image.encoding, image.is_bigendian, image.step, data)
@@ -272,7 +275,7 @@ class Camera:
     def _is_wanted(self, output: str, settings: CameraSettings) -> bool:
         return output in settings.outputs and self._publishers[output].get_subscription_count() > 0
 
-    def _publish(self, header: Header, picture: outputs.Picture) -> None:
+    def _publish(self, header: HeaderLike, picture: outputs.Picture) -> None:
         for output, publisher in self._publishers.items():
             if self._is_wanted(output, picture.settings):
                 rendered = outputs.RENDER[output](picture)

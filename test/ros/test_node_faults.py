@@ -333,8 +333,8 @@ def test_compressed_takes_the_remapped_base_name(rig, ros):
 def test_a_representation_that_is_not_plain_cdr_goes_through_rclpy(rig, ros, monkeypatch):
     from rclpy.serialization import serialize_message
 
+    from vidseg_core.data.wire import WireError
     from vidseg_ros import camera as module
-    from vidseg_ros.messages.image_wire import WireError
 
     def unsupported(buffer):
         raise WireError("expected plain CDR", unsupported=True)

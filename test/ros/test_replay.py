@@ -63,7 +63,7 @@ def test_the_labels_of_a_recording_play_with_the_stamps_of_its_images(ros, check
     """`camera_player` plays what `vidseg replay --bag-out` writes."""
     from sensor_msgs.msg import Image
 
-    from vidseg_ros.messages.image_wire import parse_image
+    from vidseg_core.data.wire import parse_image
 
     rng = np.random.default_rng(0)
     stamps = [1_700_000_000_000_000_007 + i * 66_666_667 for i in range(4)]

@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from vidseg_core.data.wire import parse_image
 from vidseg_ros import transport
 from vidseg_ros.messages.conversions import to_rgb
-from vidseg_ros.messages.image_wire import parse_image
 
 DEADLINE_S = 60
 # Publishes `picture()` ten times a second until SIGTERM.
@@ -22,7 +22,7 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
-from vidseg_ros.messages.image_wire import ImageWriter
+from vidseg_core.data.wire import ImageWriter
 
 rclpy.init()
 node = rclpy.create_node("camera")

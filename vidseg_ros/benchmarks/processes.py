@@ -28,9 +28,9 @@ from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
+from vidseg_core.data.wire import ImageWriter, parse_header
 from vidseg_ros.benchmarks.transport import NAMESPACE
 from vidseg_ros.memory import keep_freed_memory
-from vidseg_ros.messages.image_wire import ImageWriter, parse_header
 
 RELIABILITY = {"best_effort": ReliabilityPolicy.BEST_EFFORT, "reliable": ReliabilityPolicy.RELIABLE}
 WARM_LABELS = 10

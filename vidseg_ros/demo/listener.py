@@ -18,9 +18,9 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 
 from vidseg_core.classes import ClassTable
+from vidseg_core.data.wire import parse_header
 from vidseg_ros.demo.recording import Recording, Track
 from vidseg_ros.memory import keep_freed_memory
-from vidseg_ros.messages.image_wire import parse_header
 
 DEPTH = 100
 WINDOW_S = 2.0

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from vidseg_core.classes import ClassTable
+from vidseg_core.data.wire import parse_image
 from vidseg_core.evaluation.metrics.confusion import ConfusionMatrix
 from vidseg_core.evaluation.metrics.distribution import distribution
-from vidseg_ros.messages.image_wire import parse_image
 
 MOST_BYTES = 8_000_000_000
 

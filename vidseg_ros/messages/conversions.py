@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from vidseg_core.data.images import decode_rgb
+from vidseg_core.data.wire import BYTES_PER_PIXEL, CompressedView, ImageView, WireError
 from vidseg_core.errors import VidsegError
-from vidseg_ros.messages.image_wire import BYTES_PER_PIXEL, CompressedView, ImageView, WireError
 
 # OpenCV's conversion to RGB; None: it is RGB. OpenCV names a Bayer pattern by its second row's second and third pixel,
 # ROS by the first two rows' first two. `8UCn` names no order of channels; in ROS it is OpenCV's.

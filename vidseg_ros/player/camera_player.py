@@ -30,9 +30,9 @@ from tqdm import tqdm
 from vidseg_core.classes import load_classes
 from vidseg_core.cli.main import EXIT_ERROR, one_line
 from vidseg_core.data.open import open_source
+from vidseg_core.data.wire import ImageWriter
 from vidseg_core.errors import VidsegError
 from vidseg_ros.memory import keep_freed_memory
-from vidseg_ros.messages.image_wire import ImageWriter
 from vidseg_ros.player.playback import Film, Shot, schedule
 
 NAME = "camera_player"

@@ -9,8 +9,8 @@ pytest.importorskip("std_msgs", reason="needs ROS (extra `ros`)")
 
 from std_msgs.msg import Header
 
+from vidseg_core.data.wire import ImageWriter
 from vidseg_ros.demo.recording import Recording, Spool, Track
-from vidseg_ros.messages.image_wire import ImageWriter
 
 CLASSES = load_classes("camvid")
 MS = 1_000_000

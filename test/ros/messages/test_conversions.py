@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from vidseg_core.data.wire import BYTES_PER_PIXEL, CompressedView, ImageView, Stamp, WireError
 from vidseg_ros.messages.conversions import ENCODINGS, UnsupportedEncoding, compressed_to_rgb, to_rgb
-from vidseg_ros.messages.image_wire import BYTES_PER_PIXEL, CompressedView, ImageView, WireError
 
 SIXTEEN_BIT = [name for name in ENCODINGS if "16" in name]
 COLOUR = (200, 120, 40)
@@ -27,11 +27,11 @@ def image_view(encoding: str, pixels: np.ndarray, padding: int = 0, is_bigendian
     rows = pixels.reshape(height, -1).view(np.uint8)
     rows = np.concatenate((rows, np.full((height, padding), 171, np.uint8)), axis=1)
     fields = {"height": height, "width": width, "step": rows.shape[1], "data": np.frombuffer(rows.tobytes(), np.uint8)}
-    return ImageView(1, 2, "cam", encoding=encoding, is_bigendian=is_bigendian, **{**fields, **lies})
+    return ImageView(Stamp(1, 2), "cam", encoding=encoding, is_bigendian=is_bigendian, **{**fields, **lies})
 
 
 def compressed_view(form: str, data: bytes) -> CompressedView:
-    return CompressedView(1, 2, "cam", format=form, data=np.frombuffer(data, np.uint8))
+    return CompressedView(Stamp(1, 2), "cam", format=form, data=np.frombuffer(data, np.uint8))
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from vidseg_core.data.open import open_source
 
 pytest.importorskip("rclpy", reason="needs ROS (extra `ros`)")
 
+from vidseg_core.data.wire import parse_compressed, parse_image
 from vidseg_ros.messages.conversions import compressed_to_rgb, to_rgb
-from vidseg_ros.messages.image_wire import parse_compressed, parse_image
 from vidseg_ros.player import camera_player
 
 NUM_FRAMES = 6

@@ -1,12 +1,15 @@
-"""sensor_msgs/Image and sensor_msgs/CompressedImage in their serialized form, as a raw subscription hands them over.
+"""Messages with pictures in their serialized form: sensor_msgs/Image and sensor_msgs/CompressedImage, without ROS.
 
 Making a message object of a camera image copies its megabytes, more than once. The views here leave the bytes where
 they are, and what is published is written in one piece.
 
-The form is plain CDR (OMG DDSI-RTPS 2.5, 10.2; CORBA 3.4 part 2, 9.3): two bytes that name the representation (0x0000
+ROS 2 writes plain CDR (OMG DDSI-RTPS 2.5, 10.2; CORBA 3.4 part 2, 9.3): two bytes that name the representation (0x0000
 big-endian, 0x0001 little-endian), two of options, then the fields in their order, each 32-bit number at a multiple of
 four. A string is its length with the closing NUL, its bytes in UTF-8, the NUL; a sequence of bytes is its length and
 the bytes. The padding before a number may hold anything, and up to three bytes may follow the last field.
+
+ROS 1 (wiki.ros.org/msg) writes the same fields in little-endian order without encapsulation, padding or closing NUL,
+and each header begins with a number `seq`, which is passed over.
 """
 
 from __future__ import annotations
@@ -14,15 +17,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from vidseg_core.errors import VidsegError
 
-if TYPE_CHECKING:  # importing it loads ROS, which only `header` needs
-    from std_msgs.msg import Header
+CDR, ROS1 = "cdr", "ros1"
+"""The forms of serialization that are read, under MCAP's names for them."""
 
 # What the pixels of an encoding take, in bytes. The writer refuses a picture that is something else.
 BYTES_PER_PIXEL = {
@@ -49,6 +52,7 @@ _LITTLE_ENDIAN = b"\x00\x01\x00\x00"
 _ENCAPSULATION_BYTES = 4
 _MOST_TRAILING_BYTES = 3
 _STAMP = {order: struct.Struct(order + "iI") for order in "<>"}
+_ROS1_STAMP = struct.Struct("<4xII")
 _UINT32 = {order: struct.Struct(order + "I") for order in "<>"}
 
 
@@ -64,29 +68,49 @@ class WireError(VidsegError):
         self.unsupported = unsupported
 
 
-@dataclass(frozen=True, eq=False)
-class _Stamped:
+class StampLike(Protocol):
+    """A builtin_interfaces/Time, or a `Stamp`."""
+
+    @property
+    def sec(self) -> int: ...
+
+    @property
+    def nanosec(self) -> int: ...
+
+
+class HeaderLike(Protocol):
+    """A std_msgs/Header, or a view of a message that begins with one."""
+
+    @property
+    def stamp(self) -> StampLike: ...
+
+    @property
+    def frame_id(self) -> str: ...
+
+
+class Stamp(NamedTuple):
+    """Time of the sender's clock: seconds since its epoch, and nanoseconds."""
+
     sec: int
     nanosec: int
+
+
+@dataclass(frozen=True, eq=False)
+class Stamped:
+    """Header of a serialized message."""
+
+    stamp: Stamp
     frame_id: str
 
     @property
     def stamp_ns(self) -> int:
         """Nanoseconds since the epoch of the sender's clock."""
-        return self.sec * 1_000_000_000 + self.nanosec
-
-    @cached_property
-    def header(self) -> Header:
-        """The header as std_msgs/Header; every call returns the same one."""
-        from builtin_interfaces.msg import Time
-        from std_msgs.msg import Header
-
-        return Header(stamp=Time(sec=self.sec, nanosec=self.nanosec), frame_id=self.frame_id)
+        return self.stamp.sec * 1_000_000_000 + self.stamp.nanosec
 
 
 @dataclass(frozen=True, eq=False)
-class ImageView(_Stamped):
-    """A serialized sensor_msgs/Image: its fields, and its `data` in the buffer that was parsed (1-D, uint8, read-only).
+class ImageView(Stamped):
+    """Serialized sensor_msgs/Image: its fields, and its `data` in the buffer that was parsed (1-D, uint8, read-only).
 
     The fields are what the sender wrote; that they fit each other is known after `pixels()`.
     """
@@ -99,7 +123,7 @@ class ImageView(_Stamped):
     data: np.ndarray
 
     def pixels(self, bytes_per_pixel: int) -> np.ndarray:
-        """H x W x bytes_per_pixel, uint8: a read-only view of the buffer, without the padding at the end of the rows.
+        """View the buffer without the padding at the end of the rows: H x W x bytes_per_pixel, uint8, read-only.
 
         Raises:
             WireError: the image has no pixels, its rows are longer than its step, or its data are not its rows.
@@ -122,22 +146,26 @@ class ImageView(_Stamped):
 
 
 @dataclass(frozen=True, eq=False)
-class CompressedView(_Stamped):
-    """A serialized sensor_msgs/CompressedImage: its fields, and its `data` in the buffer that was parsed (as above)."""
+class CompressedView(Stamped):
+    """Serialized sensor_msgs/CompressedImage: its fields, and its `data` in the buffer that was parsed (as above)."""
 
     format: str
     data: np.ndarray
 
 
-def parse_image(buffer: bytes) -> ImageView:
-    """The sensor_msgs/Image in its serialized bytes.
+def parse_image(buffer: bytes, encoding: str = CDR) -> ImageView:
+    """Read a sensor_msgs/Image from its serialized bytes.
+
+    Args:
+        encoding: `cdr` or `ros1`, the form of serialization.
 
     Raises:
         WireError: the bytes are not such a message. With `unsupported` they may be one in another representation.
+        ValueError: another form of serialization.
     """
-    reader = _Reader(buffer)
+    reader = _reader(buffer, encoding)
     return ImageView(
-        *reader.stamp(),
+        reader.stamp(),
         frame_id=reader.string(),
         height=reader.uint32(),
         width=reader.uint32(),
@@ -148,32 +176,35 @@ def parse_image(buffer: bytes) -> ImageView:
     )
 
 
-def parse_compressed(buffer: bytes) -> CompressedView:
-    """The sensor_msgs/CompressedImage in its serialized bytes.
+def parse_compressed(buffer: bytes, encoding: str = CDR) -> CompressedView:
+    """Read a sensor_msgs/CompressedImage from its serialized bytes.
 
-    Raises:
-        WireError: as for `parse_image`.
+    Args and raises:
+        As `parse_image`.
     """
-    reader = _Reader(buffer)
-    return CompressedView(*reader.stamp(), frame_id=reader.string(), format=reader.string(), data=reader.last_bytes())
+    reader = _reader(buffer, encoding)
+    return CompressedView(reader.stamp(), frame_id=reader.string(), format=reader.string(), data=reader.last_bytes())
 
 
-def parse_header(buffer: bytes) -> tuple[int, str]:
-    """Stamp (ns) and frame_id of a serialized message that begins with a header; the rest is not looked at.
+def parse_header(buffer: bytes, encoding: str = CDR) -> tuple[int, str]:
+    """Read stamp (ns) and frame_id of a serialized message that begins with a header; the rest is not looked at.
 
-    Raises:
-        WireError: as for `parse_image`.
+    Args and raises:
+        As `parse_image`.
     """
-    reader = _Reader(buffer)
+    reader = _reader(buffer, encoding)
     sec, nanosec = reader.stamp()
     return sec * 1_000_000_000 + nanosec, reader.string()
 
 
-class _Reader:
+class _CdrReader:
     """Reads the fields of plain CDR in their order, and never beyond the end of the buffer.
 
     Offsets count from the start of the buffer; the encapsulation has four bytes, so alignment is the same from there.
     """
+
+    _alignment = 4
+    _most_trailing_bytes = _MOST_TRAILING_BYTES
 
     def __init__(self, buffer: bytes):
         if len(buffer) < _ENCAPSULATION_BYTES:
@@ -188,12 +219,11 @@ class _Reader:
         self._stamp = _STAMP[order]
         self._uint32 = _UINT32[order]
 
-    def stamp(self) -> tuple[int, int]:
-        """Seconds and nanoseconds."""
-        return self._unpack(self._stamp)
+    def stamp(self) -> Stamp:
+        return Stamp(*self._unpack(self._stamp))
 
     def uint32(self) -> int:
-        self._offset += -self._offset % 4
+        self._offset += -self._offset % self._alignment
         return self._unpack(self._uint32)[0]
 
     def uint8(self) -> int:
@@ -201,30 +231,51 @@ class _Reader:
         return self._buffer[start]
 
     def string(self) -> str:
-        """As rclpy has it: it ends at the first NUL, and what is not UTF-8 in it is replaced."""
+        """Read it as rclpy does: it ends at the first NUL, and what is not UTF-8 in it is replaced."""
         length = self.uint32()
         start = self._advance(length)
         return self._buffer[start : start + length].partition(b"\0")[0].decode("utf-8", "replace")
 
     def last_bytes(self) -> np.ndarray:
-        """A sequence of bytes that is the last field, 1-D, uint8: a view."""
+        """View a sequence of bytes that is the last field: 1-D, uint8."""
         length = self.uint32()
         start = self._advance(length)
         trailing = len(self._buffer) - self._offset
-        if trailing > _MOST_TRAILING_BYTES:
-            raise WireError(f"expected at most {_MOST_TRAILING_BYTES} bytes after the message, got {trailing}")
+        if trailing > self._most_trailing_bytes:
+            raise WireError(f"expected at most {self._most_trailing_bytes} bytes after the message, got {trailing}")
         return np.frombuffer(self._buffer, np.uint8, length, start) if length else np.empty(0, np.uint8)
 
     def _unpack(self, form: struct.Struct) -> tuple:
         return form.unpack_from(self._buffer, self._advance(form.size))
 
     def _advance(self, num_bytes: int) -> int:
-        """The offset of the next `num_bytes`, which are then behind."""
+        """Pass over the next `num_bytes`, and return the offset of the first."""
         start = self._offset
         if start + num_bytes > len(self._buffer):
             raise WireError(f"expected {num_bytes} bytes at offset {start}, the message ends at {len(self._buffer)}")
         self._offset = start + num_bytes
         return start
+
+
+class _Ros1Reader(_CdrReader):
+    """Reads the fields of ROS 1's serialization in their order."""
+
+    _alignment = 1
+    _most_trailing_bytes = 0
+
+    def __init__(self, buffer: bytes):
+        self._buffer = buffer
+        self._offset = 0
+        self._stamp = _ROS1_STAMP
+        self._uint32 = _UINT32["<"]
+
+
+def _reader(buffer: bytes, encoding: str) -> _CdrReader:
+    if encoding == CDR:
+        return _CdrReader(buffer)
+    if encoding == ROS1:
+        return _Ros1Reader(buffer)
+    raise ValueError(f"expected messages serialized as {CDR} or {ROS1}, got {encoding!r}")
 
 
 class ImageWriter:
@@ -237,18 +288,17 @@ class ImageWriter:
     def __init__(self) -> None:
         self._fields: Callable[[str, int, int, str], bytes] = lru_cache(maxsize=8)(_fields_after_stamp)
 
-    def serialise(self, header_of: Any, encoding: str, pixels: np.ndarray) -> bytes:
-        """The message with the stamp and frame_id of another one, in plain little-endian CDR.
+    def serialise(self, header: HeaderLike, encoding: str, pixels: np.ndarray) -> bytes:
+        """Write the message with the stamp and frame_id of another one, in plain little-endian CDR.
 
         Args:
-            header_of: a view, or a message with a `header`, or a std_msgs/Header.
+            header: the view of that other message, or a std_msgs/Header.
             encoding: a key of `BYTES_PER_PIXEL`.
             pixels: H x W or H x W x C, uint8, C-contiguous, with at least one pixel; C fits the encoding.
 
         Raises:
             ValueError: the encoding is none of these, or the pixels are not such an array.
         """
-        header = getattr(header_of, "header", header_of)
         _check(pixels, encoding)
         height, width = pixels.shape[:2]
         stamp = _STAMP["<"].pack(header.stamp.sec, header.stamp.nanosec)
@@ -269,7 +319,7 @@ def _check(pixels: np.ndarray, encoding: str) -> None:
 
 
 def _fields_after_stamp(frame_id: str, height: int, width: int, encoding: str) -> bytes:
-    """frame_id, height, width, encoding, is_bigendian, step and length of the data, from a multiple of four on."""
+    """Serialize frame_id, height, width, encoding, is_bigendian, step and length of the data, beginning aligned."""
     step = width * BYTES_PER_PIXEL[encoding]
     return b"".join(
         (
