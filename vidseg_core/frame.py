@@ -21,6 +21,7 @@ class Frame:
         name: what to call the frame in file names and messages.
         labels: H x W, uint8, ground truth where the source knows it (255 = void). No network sees it.
         flow: H x W x 2, float32, exact flow in pixels from this frame to the one before, where the source knows it.
+        received_ns: when a recorder received it, nanoseconds of the recorder's clock; None where that is not known.
     """
 
     image: np.ndarray
@@ -29,6 +30,7 @@ class Frame:
     name: str = ""
     labels: np.ndarray | None = None
     flow: np.ndarray | None = None
+    received_ns: int | None = None
 
     def __post_init__(self):
         image = self.image

@@ -68,11 +68,11 @@ def main(args: argparse.Namespace) -> int:
         for frame in tqdm(islice(source, args.frames), total=total, unit="frame"):
             if shift_ns is None:  # in ROS a stamp of zero is one that was never set
                 shift_ns = FIRST_STAMP_NS if frame.stamp_ns < FIRST_STAMP_NS else 0
-            stamp_ns = frame.stamp_ns + shift_ns
-            bag.write_image(image_topic, "rgb8", frame.image, stamp_ns, frame_id=args.frame_id)
+            times = {"stamp_ns": frame.stamp_ns + shift_ns, "recorded_ns": frame.received_ns}
+            bag.write_image(image_topic, "rgb8", frame.image, frame_id=args.frame_id, **times)
             images += 1
             if frame.labels is not None:
-                bag.write_image(truth_topic, "mono8", frame.labels, stamp_ns, frame_id=args.frame_id)
+                bag.write_image(truth_topic, "mono8", frame.labels, frame_id=args.frame_id, **times)
                 labelled += 1
     skipped = f"; {len(source.skipped)} skipped" if source.skipped else ""
     print(f"{args.out}: {images} images on {image_topic}, {labelled} of them with labels on {truth_topic}{skipped}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from vidseg_core.data.clock import played_step_ns
 from vidseg_core.data.source import Source
 from vidseg_core.errors import SourceError
 from vidseg_core.frame import Frame
@@ -28,12 +29,14 @@ class Shot:
         size: (H, W) of the picture.
         stamp_ns: the source's.
         labels: H x W, uint8, contiguous: ground truth; None where the source has none.
+        received_ns: when a recorder received the frame; None where that is not known.
     """
 
     picture: np.ndarray | bytes
     size: tuple[int, int]
     stamp_ns: int
     labels: np.ndarray | None
+    received_ns: int | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -45,7 +48,7 @@ def develop(frame: Frame, jpeg_quality: int | None = None) -> Shot:
     """Make the frame a shot: as it is, or as a JPEG of that quality (1..100)."""
     picture = np.ascontiguousarray(frame.image) if jpeg_quality is None else encode_jpeg(frame.image, jpeg_quality)
     labels = None if frame.labels is None else np.ascontiguousarray(frame.labels)
-    return Shot(picture, frame.size, frame.stamp_ns, labels)
+    return Shot(picture, frame.size, frame.stamp_ns, labels, frame.received_ns)
 
 
 def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
@@ -162,16 +165,15 @@ def schedule(shots: Iterable[Shot], rate_hz: float, by_stamps: bool) -> Iterator
 
     Args:
         rate_hz: nominal frame rate.
-        by_stamps: keep the source's own distances; where they are not above 0, as at the seam of a loop, the nominal
-            one takes their place.
+        by_stamps: keep the source's own distances, by stamps and receive times; the nominal one takes the place of
+            breaks, as at the seam of a loop or where a clock was set (see `played_step_ns`).
     """
     period_ns = round(1e9 / rate_hz)
-    due_ns, previous_ns = 0, None
+    due_ns, previous = 0, None
     for index, shot in enumerate(shots):
         if not by_stamps:
             due_ns = round(index * 1e9 / rate_hz)
-        elif previous_ns is not None:
-            distance_ns = shot.stamp_ns - previous_ns
-            due_ns += distance_ns if distance_ns > 0 else period_ns
-        previous_ns = shot.stamp_ns
+        elif previous is not None:
+            due_ns += played_step_ns(previous, shot, period_ns)
+        previous = shot
         yield due_ns, shot

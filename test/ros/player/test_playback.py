@@ -112,6 +112,19 @@ def test_stamps_make_a_schedule_that_goes_on_at_the_seam_of_a_loop():
     assert due == [0, 100_000_000, 400_000_000, 500_000_000, 600_000_000, 700_000_000]
 
 
+def test_nobody_waits_until_a_clock_that_was_set_gets_there():
+    received_s, days = [0.0, 0.1, 0.2, 0.3, 0.4], 300 * 86400.0
+    stamps_s = [5.0, 5.1, days, days + 0.1, 4.0]
+    shots = [
+        Shot(b"", (1, 1), round(a * 1e9), None, received_ns=round(b * 1e9))
+        for a, b in zip(stamps_s, received_s, strict=True)
+    ]
+    due = [due_ns for due_ns, _ in schedule(shots, 20.0, by_stamps=True)]
+    assert due == [0, 100_000_000, 200_000_000, 300_000_000, 400_000_000]
+    due = [due_ns for due_ns, _ in schedule(shots_at(*stamps_s), 20.0, by_stamps=True)]
+    assert due == [0, 100_000_000, 150_000_000, 250_000_000, 300_000_000]
+
+
 def test_read_ahead_keeps_order_and_passes_errors_on():
     def shots():
         yield from shots_at(*range(50))

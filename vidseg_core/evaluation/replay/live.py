@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vidseg_core.classes import VOID
+from vidseg_core.data.clock import played_step_ns
 from vidseg_core.errors import ConfigError
 from vidseg_core.evaluation.metrics.confusion import ConfusionMatrix
 from vidseg_core.evaluation.metrics.distribution import distribution
@@ -176,18 +177,17 @@ class Log:
 
 
 def arrivals(frames: Iterable[Frame], period_ns: int, speed: float = 1.0) -> Iterator[Arrival]:
-    """Give frames their arrival times: stamps; where these do not advance, as after a jump back, one period later.
+    """Give frames their arrival times, by their stamps and receive times (see `played_step_ns`).
 
     Args:
-        period_ns: between two frames, as recorded.
+        period_ns: between two frames, as recorded; where the clock jumps, the next frame comes so much later.
         speed: how many times faster than recorded. If not 1, stamps are those of a camera of that rate.
     """
-    at_ns, previous_ns = 0.0, None
+    at_ns, previous = 0.0, None
     for frame in frames:
-        if previous_ns is not None:
-            distance_ns = frame.stamp_ns - previous_ns
-            at_ns += (distance_ns if distance_ns > 0 else period_ns) / speed
-        previous_ns = frame.stamp_ns
+        if previous is not None:
+            at_ns += played_step_ns(previous, frame, period_ns) / speed
+        previous = frame
         now_ns = round(at_ns)
         yield Arrival(now_ns, frame if speed == 1.0 else replace(frame, stamp_ns=round(frame.stamp_ns / speed)))
 

@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice, pairwise
+from statistics import median
 
 import cv2
 import numpy as np
 
+from vidseg_core.data.clock import step_ns
 from vidseg_core.data.sequences import Sequence, VideoSet
-from vidseg_core.data.source import Source
+from vidseg_core.data.source import DEFAULT_RATE_HZ, Source
 from vidseg_core.data.stamped import compressed, seconds
 from vidseg_core.engine.engine import Engine
 from vidseg_core.engine.warm_up import warm_up
@@ -154,6 +156,7 @@ class Offline:
         breaks: positions of the frames before which the stream forgot its past.
         consistency: of consecutive frames' labels.
         samples: some frames, evenly spread.
+        steps_ns: between consecutive frames, as far as that is known (see `step_ns`).
     """
 
     classes: tuple[str, ...]
@@ -164,6 +167,7 @@ class Offline:
     breaks: list[int] = field(default_factory=list)
     consistency: Consistency = field(default_factory=Consistency)
     samples: list[ShownFrame] = field(default_factory=list)
+    steps_ns: list[int] = field(default_factory=list)
     reasons: Counter = field(default_factory=Counter)
     resets: list[dict] = field(default_factory=list)
     times: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -175,9 +179,8 @@ class Offline:
 
     @property
     def period_ns(self) -> int:
-        """Between two frames: the median of the steps forwards."""
-        steps = [b - a for a, b in zip(self.stamps, self.stamps[1:], strict=False) if b > a]
-        return round(float(np.median(steps))) if steps else 10**9 // 30
+        """Between two frames: the median of the steps that are known; a single frame is as one of a folder."""
+        return round(median(self.steps_ns)) if self.steps_ns else round(1e9 / DEFAULT_RATE_HZ)
 
     def add(self, frame: Frame, segmentation: Segmentation) -> None:
         """Count the next frame."""
@@ -235,6 +238,8 @@ def offline(
         segmentation = stream.step(frame)
         result.times["key frame" if segmentation.is_key else "propagated"].append((time.perf_counter() - begin) * 1e3)
         result.add(frame, segmentation)
+        if previous is not None and (step := step_ns(previous.frame, frame)) is not None:
+            result.steps_ns.append(step)
         if previous is not None and segmentation.reset is None:
             correspondence = match(frame.image, previous.frame.image)
             result.consistency.update(previous.segmentation.labels, segmentation.labels, correspondence)

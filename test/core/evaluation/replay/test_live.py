@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -102,6 +103,16 @@ def test_stamps_that_do_not_advance_come_one_period_later():
     coming = list(arrivals(frames(500, 510, 510, 100, 115), 10 * MS))
     assert [arrival.at_ns // MS for arrival in coming] == [0, 10, 20, 30, 45]
     assert [arrival.frame.stamp_ns // MS for arrival in coming] == [500, 510, 510, 100, 115]
+
+
+def test_a_jump_of_the_clock_takes_as_long_as_the_recorder_says():
+    days = 300 * 86400 * 1000
+    recorded = zip(frames(0, 0, 500, 510, days, days + 10, 20), (0, 9, 21, 31, 43, 53, 60), strict=True)
+    coming = list(arrivals([replace(frame, received_ns=t * MS) for frame, t in recorded], 10 * MS))
+    assert [arrival.at_ns // MS for arrival in coming] == [0, 9, 509, 519, 531, 541, 548]
+    twice = [arrival.at_ns / MS for arrival in arrivals([arrival.frame for arrival in coming], 10 * MS, speed=2.0)]
+    assert twice == [at_ns / MS / 2 for at_ns, _ in coming]
+    assert [arrival.at_ns // MS for arrival in arrivals(frames(0, days, days + 10), 10 * MS)] == [0, 10, 20]
 
 
 def test_played_at_double_rate_stamps_are_those_of_a_faster_camera():
