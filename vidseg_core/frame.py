@@ -22,6 +22,8 @@ class Frame:
         labels: H x W, uint8, ground truth where the source knows it (255 = void). No network sees it.
         flow: H x W x 2, float32, exact flow in pixels from this frame to the one before, where the source knows it.
         received_ns: when a recorder received it, nanoseconds of the recorder's clock; None where that is not known.
+        pause_s: longest pause in which the camera sent nothing, since the frame that the stream got before this one; in
+            seconds. None where the stream gets every frame, and stamps tell.
     """
 
     image: np.ndarray
@@ -31,6 +33,7 @@ class Frame:
     labels: np.ndarray | None = None
     flow: np.ndarray | None = None
     received_ns: int | None = None
+    pause_s: float | None = None
 
     def __post_init__(self):
         image = self.image
@@ -63,6 +66,7 @@ class Segmentation:
         reset: why the stream forgot its past before this frame; None if it did not.
         timings: milliseconds per stage, of what this frame had to wait for.
         confidence: h x w, float32 in 0..1, the largest softmax probability on the grid; None unless asked for.
+        evidence_ns: stamp of the newest frame that a network has seen for these labels; None stands for this frame.
     """
 
     labels: np.ndarray
@@ -73,3 +77,9 @@ class Segmentation:
     reset: str | None = None
     timings: Mapping[str, float] = field(default_factory=dict)
     confidence: np.ndarray | None = None
+    evidence_ns: int | None = None
+
+    @property
+    def age_s(self) -> float:
+        """Return how old the evidence for the labels is, in seconds of the camera's stamps."""
+        return 0.0 if self.evidence_ns is None else (self.stamp_ns - self.evidence_ns) / 1e9

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
@@ -24,12 +26,13 @@ from vidseg_core.data.wire import (
 from vidseg_core.errors import VidsegError
 from vidseg_core.frame import Frame, Segmentation
 from vidseg_ros import outputs, transport
-from vidseg_ros.diagnostics import SILENCE_S, Report, Statistics, Tick
+from vidseg_ros.diagnostics import SILENCE_S, Report, Statistics, Tick, frame_status
+from vidseg_ros.heartbeat import Heartbeat
 from vidseg_ros.mailbox import Letter, Mailbox
 from vidseg_ros.messages.conversions import compressed_to_rgb, to_rgb
 from vidseg_ros.messages.headers import header_of
 from vidseg_ros.parameters import OUTPUTS, CameraSettings
-from vidseg_ros.stamps import Stamps
+from vidseg_ros.stamps import Run, Runs, Stamps
 from vidseg_ros.subscription import LATCHED, publish_images, subscribe_raw
 from vidseg_ros.synchronizer import Synchronizer
 
@@ -45,12 +48,24 @@ class Camera:
         engine: gives it a stream.
         mailbox: where its messages wait for the worker.
         phase: of its key frames, 0 or more and below 1; other for each camera, so that not all want one at once.
+        heartbeat: of the executor's thread.
+        max_gap_s: see `EngineConfig`.
 
     Raises:
         ConfigError: the ego mask cannot be read.
     """
 
-    def __init__(self, node: Node, settings: CameraSettings, engine, mailbox: Mailbox, phase: float):
+    def __init__(
+        self,
+        node: Node,
+        settings: CameraSettings,
+        engine,
+        mailbox: Mailbox,
+        *,
+        phase: float,
+        heartbeat: Heartbeat,
+        max_gap_s: float,
+    ):
         self.settings = settings
         self.listening = False
         self.faults_in_a_row = 0
@@ -68,6 +83,11 @@ class Camera:
         self._synchronizer: Synchronizer | None = None
         self._writer = ImageWriter()
         self._stamps = Stamps()
+        self._heartbeat = heartbeat
+        self._max_gap_s = max_gap_s
+        self._runs = Runs(max_gap_s)
+        self._run = self._runs.current
+        self._received_s: float | None = None
         self._warned: set[str] = set()
         self._complained_s = time.monotonic() - QUIET_S
         self._interval: int | None = None
@@ -76,6 +96,7 @@ class Camera:
         self._published_since_ns: int | None = None
         self._subscription = None
         self._publishers = {}
+        self._status = None
         self._latched = []
         self.statistics = Statistics(self.topic, time.monotonic_ns())
 
@@ -83,6 +104,7 @@ class Camera:
         """Create subscription and publishers."""
         for output in OUTPUTS:
             self._publishers[output] = publish_images(self._node, f"{self._prefix}{output}")
+        self._status = self._node.create_publisher(DiagnosticArray, f"{self._prefix}status", 10)
         self._latch(String, "legend", String(data=outputs.legend(self._classes)))
         self._latch_label_info()
         self._subscription = subscribe_raw(
@@ -104,9 +126,10 @@ class Camera:
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
-        for publisher in (*self._publishers.values(), *self._latched):
-            self._node.destroy_publisher(publisher)
-        self._publishers, self._latched = {}, []
+        for publisher in (*self._publishers.values(), *self._latched, self._status):
+            if publisher is not None:
+                self._node.destroy_publisher(publisher)
+        self._publishers, self._latched, self._status = {}, [], None
 
     def listen(self, reason: str) -> None:
         """Begin to take messages; the stream starts afresh."""
@@ -132,12 +155,19 @@ class Camera:
             view, frame = self._read(letter.message)
         except ValueError as error:
             return self._refuse(error)
+        frame = replace(frame, pause_s=0.0 if letter.run is self._run else letter.run.pause_s)
+        self._run = letter.run
         self._prepare_stream(settings)
         try:
             segmentation = self._stream.step(frame)
         except VidsegError as error:  # the image does not suit the configuration
             return self._refuse(error)
+        too_old = segmentation.age_s > settings.max_age_s
+        if too_old:
+            segmentation = outputs.void(segmentation)
+            self._complain_of_age(segmentation.age_s, settings.max_age_s)
         self._publish(view, outputs.Picture(frame.image, segmentation, self._classes.lut, settings))
+        self._publish_status(view, segmentation, too_old)
         self.faults_in_a_row = 0
         self.statistics.processed(self._tick(segmentation, letter))
 
@@ -184,8 +214,9 @@ class Camera:
             return
         received_ns = time.monotonic_ns()
         self.statistics.received(received_ns)
-        letter = Letter(message, received_ns)
-        if self._is_repeated(message):
+        stamp_ns = self._stamp_of(message)
+        letter = Letter(message, received_ns, self._run_of(stamp_ns, received_ns / 1e9))
+        if stamp_ns is not None and self._is_repeated(stamp_ns):
             self.statistics.counts.repeated += 1
         elif not self._waits_for_others(letter) and self._mailbox.put(self, ((self, letter),)):
             self.statistics.counts.dropped += 1
@@ -203,11 +234,23 @@ class Camera:
         self._synchronizer.add(header_of(view), self, letter)
         return True
 
-    def _is_repeated(self, message: bytes) -> bool:
+    @staticmethod
+    def _stamp_of(message: bytes) -> int | None:
         try:
-            stamp_ns, _ = parse_header(message)
+            return parse_header(message)[0]
         except WireError:
-            return False  # the worker says what is wrong with it
+            return None  # the worker says what is wrong with it
+
+    def _run_of(self, stamp_ns: int | None, now_s: float) -> Run:
+        """Return the run that a message belongs to; after a stall of this process the next frame is a key frame."""
+        self._heartbeat.beat(now_s)
+        stalled_s = 0.0 if self._received_s is None else self._heartbeat.stalled_since_s(self._received_s)
+        self._received_s = now_s
+        if stalled_s > self._max_gap_s:  # what is carried is as old, though the camera did not pause
+            self._key_wanted = True
+        return self._runs.current if stamp_ns is None else self._runs.add(stamp_ns, stalled_s)
+
+    def _is_repeated(self, stamp_ns: int) -> bool:
         repeated = self._stamps.is_repeated(stamp_ns)
         if self._stamps.complaint:
             self._warn_once("{topic}: {complaint}; every message counts as a frame", complaint=self._stamps.complaint)
@@ -259,6 +302,12 @@ class Camera:
             self._complained_s = now_s
             self._log.error(f"{self.topic}: frame refused: {error}")
 
+    def _complain_of_age(self, age_s: float, limit_s: float) -> None:
+        self.statistics.counts.outdated += 1
+        error = f"labels are void: their evidence is {age_s:.2f} s old, max_age_s is {limit_s:g}"
+        self.statistics.failed(error)
+        self._warn_once("{topic}: {error}", error=error)
+
     def _prepare_stream(self, settings: CameraSettings) -> None:
         """Apply what other threads asked for since the last frame."""
         reason, self._reset_wanted = self._reset_wanted, None
@@ -281,6 +330,11 @@ class Camera:
                 rendered = outputs.RENDER[output](picture)
                 if rendered is not None:
                     self._send(publisher, self._writer.serialise(header, *rendered))
+
+    def _publish_status(self, view: ImageView | CompressedView, segmentation: Segmentation, too_old: bool) -> None:
+        if self._status.get_subscription_count() > 0:
+            status = frame_status(f"{self._node.get_name()}: {self.topic}", segmentation, too_old)
+            self._status.publish(DiagnosticArray(header=header_of(view), status=[status]))
 
     def _send(self, publisher, message: bytes) -> None:
         """A reliable subscriber that lags makes DDS refuse a message: that one is lost, the engine is well."""

@@ -16,7 +16,9 @@ from pathlib import Path
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from vidseg_core.classes import VOID
 from vidseg_core.evaluation.metrics.distribution import distribution
+from vidseg_core.frame import Segmentation
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
 SILENCE_S = 2.0
@@ -59,6 +61,7 @@ class Counts:
     refused: int = 0
     lost: int = 0
     unpublished: int = 0
+    outdated: int = 0
     faults: int = 0
 
 
@@ -277,6 +280,7 @@ class Report:
             "Frames refused": str(counts.refused),
             "Messages lost in transport": str(counts.lost),
             "Messages not published": str(counts.unpublished),
+            "Frames with outdated labels": str(counts.outdated),
             **_percentiles("Processing latency", [tick.processing_ns for tick in self.period.ticks]),
             **self._age(),
             **self._engine(),
@@ -317,6 +321,30 @@ class Report:
             hardware_id=hardware_id,
             values=[KeyValue(key=key, value=value) for key, value in self.values().items()],
         )
+
+
+def frame_status(name: str, segmentation: Segmentation, too_old: bool) -> DiagnosticStatus:
+    """Describe one frame's labels.
+
+    Args:
+        name: of the status.
+        segmentation: of the frame.
+        too_old: whether its labels are void because their evidence was too old.
+    """
+    values = {
+        "Key frame": str(segmentation.is_key).lower(),
+        "Reason": segmentation.reason,
+        "Age (s)": f"{segmentation.age_s:.3f}",
+        "Age (frames)": str(segmentation.age),
+        "Void share": f"{float(np.mean(segmentation.labels == VOID)):.4f}",
+        "Reset": segmentation.reset or "none",
+    }
+    return DiagnosticStatus(
+        level=ERROR if too_old else OK,
+        name=name,
+        message="outdated" if too_old else "key frame" if segmentation.is_key else "propagated",
+        values=[KeyValue(key=key, value=value) for key, value in values.items()],
+    )
 
 
 def device_name(device: str) -> str:

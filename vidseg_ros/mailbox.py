@@ -7,12 +7,15 @@ import threading
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
+from vidseg_ros.stamps import Run
+
 
 class Letter(NamedTuple):
-    """A serialized message, and when it came (steady clock)."""
+    """A serialized message, when it came (steady clock), and which run of the camera's messages it belongs to."""
 
     message: bytes
     received_ns: int
+    run: Run = Run()
 
 
 Batch = Sequence[tuple[Any, Letter]]

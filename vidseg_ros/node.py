@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -32,13 +33,13 @@ from vidseg_ros import parameters, transport
 from vidseg_ros.camera import Camera
 from vidseg_ros.diagnostics import device_name
 from vidseg_ros.engine import build_engine, warm_up
+from vidseg_ros.heartbeat import BEAT_S, Heartbeat
 from vidseg_ros.mailbox import Mailbox
 from vidseg_ros.memory import keep_freed_memory
 from vidseg_ros.synchronizer import Synchronizer
 from vidseg_ros.worker import Watchdog, Worker
 
 REPORT_S = 1.0
-WATCH_S = 0.2
 EXPECTED = (VidsegError, OSError, ImportError, RuntimeError, NameValidationException, ParameterException)
 
 
@@ -87,11 +88,12 @@ class VidsegNode(LifecycleNode):
         self._worker: Worker | None = None
         self._watchdog: Watchdog | None = None
         self._enabled = True
+        self._heartbeat = Heartbeat(time.monotonic())
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # Simulated time may stand still; these must not.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(report_s, self._report, clock=steady)
-        self.create_timer(WATCH_S, self._watch, clock=steady)
+        self.create_timer(BEAT_S, self._watch, clock=steady)
 
     @property
     def cameras(self) -> tuple[Camera, ...]:
@@ -162,7 +164,15 @@ class VidsegNode(LifecycleNode):
         names = parameters.camera_names(values)
         for i, name in enumerate(names):
             settings = parameters.camera_settings(values, name)
-            camera = Camera(self, settings, engine, made.mailbox, phase=i / len(names))
+            camera = Camera(
+                self,
+                settings,
+                engine,
+                made.mailbox,
+                phase=i / len(names),
+                heartbeat=self._heartbeat,
+                max_gap_s=values["max_gap_s"],
+            )
             made.cameras.append(camera)
             camera.open()
         if values["sync"] == "approximate":
@@ -185,7 +195,7 @@ class VidsegNode(LifecycleNode):
         made = self._configured
         made.mailbox.open()
         self._worker = Worker(made.mailbox, self.get_logger().error, self.context.ok)
-        self._watchdog = Watchdog(self._worker, made.engine.segmenting_s, self._last_resort)
+        self._watchdog = Watchdog(self._worker, made.engine.segmenting_s, self._heartbeat, self._last_resort)
         self._enabled = True
         for camera in made.cameras:
             camera.listen("activated")
@@ -280,6 +290,7 @@ class VidsegNode(LifecycleNode):
         self._diagnostics.publish(message)
 
     def _watch(self) -> None:
+        self._heartbeat.beat(time.monotonic())
         if self._watchdog is None or self.exit_code is not None:
             return
         failure = self._watchdog.check(self.get_parameter("watchdog_s").value)

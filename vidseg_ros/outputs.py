@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -31,6 +31,16 @@ class Picture:
     segmentation: Segmentation
     lut: np.ndarray
     settings: CameraSettings
+
+
+def void(segmentation: Segmentation) -> Segmentation:
+    """Return the same result with nothing in it: void everywhere, confidence 0."""
+    confidence = segmentation.confidence
+    return replace(
+        segmentation,
+        labels=np.full_like(segmentation.labels, VOID),
+        confidence=None if confidence is None else np.zeros_like(confidence),
+    )
 
 
 def render_labels(picture: Picture) -> tuple[str, np.ndarray]:

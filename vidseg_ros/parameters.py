@@ -164,6 +164,14 @@ class NodeSettings:
         live=True,
         per_camera=True,
     )
+    max_age_s: float = option(
+        1.0,
+        "Labels are void where no network has seen a frame for longer than this, in seconds; and diagnostics say so.",
+        low=0.01,
+        high=86400.0,
+        live=True,
+        per_camera=True,
+    )
     watchdog_s: float = option(
         30.0, "End the process with status 1 when one frame takes longer than this.", low=0.5, high=86400.0, live=True
     )
@@ -206,6 +214,7 @@ class CameraSettings:
     labels_encoding: str
     overlay_opacity: float
     wanted_rate_hz: float
+    max_age_s: float
 
 
 def declare(node: Node) -> None:
@@ -321,6 +330,7 @@ def camera_settings(values: Mapping[str, Any], camera: str) -> CameraSettings:
         labels_encoding=value("labels_encoding"),
         overlay_opacity=value("overlay_opacity"),
         wanted_rate_hz=value("wanted_rate_hz"),
+        max_age_s=value("max_age_s"),
     )
 
 

@@ -1,6 +1,8 @@
-"""Stamps of a camera's messages: repeated frames, and clocks that stand still."""
+"""Stamps of a camera's messages: repeated frames, clocks that stand still, and pauses."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 MOST_REPEATS = 5
 
@@ -31,3 +33,41 @@ class Stamps:
             return True
         self.complaint = self.complaint or f"its stamp stays at {stamp_ns / 1e9:.3f} s"
         return False
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Messages of a camera without a pause between them.
+
+    Attributes:
+        pause_s: the pause before the first of them, in seconds of the stamps; 0 before a camera's first.
+    """
+
+    pause_s: float = 0.0
+
+
+class Runs:
+    """Tells which messages of a camera belong to one run, whether they are labelled or not.
+
+    Args:
+        max_gap_s: longest distance of two stamps in a run, in seconds. One that runs back breaks no run.
+    """
+
+    def __init__(self, max_gap_s: float):
+        self._max_gap_s = max_gap_s
+        self._last_ns: int | None = None
+        self.current = Run()
+        """Of the last message."""
+
+    def add(self, stamp_ns: int, stalled_s: float) -> Run:
+        """Return the run of the next message.
+
+        Args:
+            stamp_ns: of the message.
+            stalled_s: how long this process did not run since the last message, and could not receive any.
+        """
+        pause_s = 0.0 if self._last_ns is None else (stamp_ns - self._last_ns) / 1e9 - stalled_s
+        self._last_ns = stamp_ns
+        if pause_s > self._max_gap_s:
+            self.current = Run(pause_s)
+        return self.current

@@ -9,6 +9,7 @@ import time
 import traceback
 from collections.abc import Callable
 
+from vidseg_ros.heartbeat import Heartbeat
 from vidseg_ros.mailbox import Mailbox
 
 MOST_FAULTS_IN_A_ROW = 3
@@ -88,13 +89,15 @@ class Watchdog:
     Args:
         worker: whom to watch.
         segmenting_s: how long the engine has been at a key frame in a thread of its own.
+        heartbeat: of the thread that calls `check`; while that did not run, the worker may not have run either.
         last_resort: end the process from outside Python, should even `check` not be called any more. It is then
             armed for the whole process, so only the process's owner may ask for it.
     """
 
-    def __init__(self, worker: Worker, segmenting_s: Callable[[], float], last_resort: bool):
+    def __init__(self, worker: Worker, segmenting_s: Callable[[], float], heartbeat: Heartbeat, last_resort: bool):
         self._worker = worker
         self._segmenting_s = segmenting_s
+        self._heartbeat = heartbeat
         self._last_resort = last_resort
         self._armed_s = 0.0
 
@@ -104,10 +107,10 @@ class Watchdog:
             return self._worker.failure
         if not self._worker.is_alive():
             return "the worker is gone"
-        if self._worker.busy_s() > limit_s:
-            return f"no progress for {self._worker.busy_s():.1f} s\n{self._worker.stack()}"
-        if self._segmenting_s() > limit_s:
-            return f"no progress with a key frame for {self._segmenting_s():.1f} s"
+        if (busy_s := self._running_s(self._worker.busy_s())) > limit_s:
+            return f"no progress for {busy_s:.1f} s\n{self._worker.stack()}"
+        if (busy_s := self._running_s(self._segmenting_s())) > limit_s:
+            return f"no progress with a key frame for {busy_s:.1f} s"
         self._arm(limit_s)
         return None
 
@@ -115,6 +118,10 @@ class Watchdog:
         """Disarm the last resort."""
         if self._last_resort:
             faulthandler.cancel_dump_traceback_later()
+
+    def _running_s(self, busy_s: float) -> float:
+        """Return what is left of the last `busy_s` seconds without those in which this process did not run."""
+        return busy_s - self._heartbeat.stalled_since_s(time.monotonic() - busy_s)
 
     def _arm(self, limit_s: float) -> None:
         """A worker that keeps the interpreter to itself lets nobody check; this alarm needs no interpreter."""

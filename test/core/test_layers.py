@@ -28,7 +28,7 @@ ROS_LEVELS = (
     {"node", "demo", "player", "benchmarks", "launching"},
     {"camera"},
     {"engine", "outputs", "synchronizer", "worker"},
-    {"diagnostics", "mailbox", "memory", "messages", "parameters", "pass_through", "processes", "stamps"}
+    {"diagnostics", "heartbeat", "mailbox", "memory", "messages", "parameters", "pass_through", "processes", "stamps"}
     | {"subscription", "transport", "__init__"},
 )
 

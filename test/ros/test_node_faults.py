@@ -410,6 +410,7 @@ class Engine:
     def close(self): return True
     def segmenting_s(self): return 0.0
     def reset(self, reason): pass
+    def request_key_frame(self): pass
     def set_interval(self, interval): pass
     def set_confidence(self, wanted): pass
     def step(self, frame):

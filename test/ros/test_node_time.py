@@ -1,12 +1,13 @@
 """Rates and ages by the node's clock, simulated or not; latencies and reports by the steady one."""
 
 import time
+from dataclasses import replace
 
 import pytest
 
 pytest.importorskip("rclpy", reason="needs ROS (extra `ros`)")
 
-from diagnostic_msgs.msg import DiagnosticStatus  # noqa: E402
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus  # noqa: E402
 from rosgraph_msgs.msg import Clock  # noqa: E402
 
 from vidseg_ros.diagnostics import RATES_OVER_REPORTS  # noqa: E402
@@ -128,3 +129,112 @@ def test_a_bag_that_loops_resets_the_stream_and_the_rates(rig, ros, weights):
         driven.frame()
         assert driven.rates() == [30, 30]
         assert bench.values(bench.statuses[-1])["Last reset"].startswith("time ran back by ")
+
+
+def test_a_slow_frame_resets_nothing(rig, ros):
+    """The engine is at one frame while the camera sends two seconds of them: no pause of the camera's."""
+    engine, gate = rig.StandIn(), rig.Gate()
+    with rig.Rig(ros, engine) as bench:
+        bench.prime()
+        engine.before = gate
+        bench.publisher("image_raw").publish(bench.image(rig.picture()))
+        bench.spin_until(gate.reached.is_set)
+        [camera] = bench.node.cameras
+        begun = camera.statistics.counts.received
+        for i in range(1, 61):  # one at a time: only the newest waits in DDS
+            bench.publisher("image_raw").publish(bench.image(rig.picture()))
+            bench.spin_until(lambda i=i: camera.statistics.counts.received == begun + i)
+        engine.before = lambda frame: None
+        gate.open()
+        bench.spin_until(lambda: engine.steps[-1].stamp_ns == bench.stamp_ns)
+        assert engine.steps[-1].stamp_ns - engine.steps[-2].stamp_ns == 60 * rig.STEP_NS
+        assert engine.steps[-1].pause_s == 0
+
+
+def test_a_pause_of_the_camera_is_told_to_the_stream(rig, ros):
+    engine = rig.StandIn()
+    with rig.Rig(ros, engine) as bench:
+        bench.prime()
+        bench.stamp_ns += 3 * SECOND
+        bench.exchange(bench.image(rig.picture()))
+        assert engine.steps[-1].pause_s == pytest.approx(3 + rig.STEP_NS / SECOND, abs=0.5)
+        bench.exchange(bench.image(rig.picture()))
+        assert engine.steps[-1].pause_s == 0
+
+
+def test_after_a_stall_of_the_process_the_next_frame_is_a_key_frame_and_nothing_is_reset(rig, ros):
+    engine = rig.StandIn()
+    with rig.Rig(ros, engine, max_gap_s=0.3) as bench:
+        bench.prime()
+        bench.exchange(bench.image(rig.picture()))
+        stream = engine.streams[-1]
+        resets, requests = len(stream.resets), stream.key_requests
+        time.sleep(1.0)  # the executor's thread does not run, as in a stopped process
+        bench.stamp_ns += SECOND
+        bench.exchange(bench.image(rig.picture()))
+        assert (len(stream.resets), stream.key_requests) == (resets, requests + 1)
+        assert engine.steps[-1].pause_s == 0
+
+
+class Aged:
+    """Make the stand-in's labels as old as is said."""
+
+    def __init__(self, rig, age_s):
+        self.engine, self.age_s = rig.StandIn(), age_s
+        step, aged = rig.StandInStream.step, self
+
+        class Stream(rig.StandInStream):
+            def step(self, frame):
+                result = step(self, frame)
+                return replace(result, evidence_ns=result.stamp_ns - round(aged.age_s * SECOND))
+
+        self.engine.stream = lambda ego_mask=None, phase=0.0: Stream(self.engine, ego_mask, phase)
+
+
+def test_old_evidence_is_not_passed_off_as_new(rig, ros):
+    aged = Aged(rig, 0.5)
+    with rig.Rig(ros, aged.engine, outputs=("labels", "confidence"), publish_confidence=True) as bench:
+        bench.prime()
+        image = rig.picture()
+        good = bench.exchange(bench.image(image))
+        assert (rig.array_of(good["labels"]) == image[..., 0] % 11).all()
+        aged.age_s = 1.5
+        old = bench.exchange(bench.image(image))
+        assert (rig.array_of(old["labels"]) == 255).all() and not rig.array_of(old["confidence"]).any()
+        bench.spin_until(lambda: bench.statuses[-1].level == DiagnosticStatus.ERROR)
+        assert bench.statuses[-1].message == "labels are void: their evidence is 1.50 s old, max_age_s is 1"
+        assert bench.values(bench.statuses[-1])["Frames with outdated labels"] == "1"
+        assert bench.set("max_age_s", 2.0).successful
+        again = bench.exchange(bench.image(image))
+        assert (rig.array_of(again["labels"]) == image[..., 0] % 11).all()
+
+
+def test_the_status_of_each_frame_comes_with_its_stamp(rig, ros):
+    aged = Aged(rig, 0.25)
+    with rig.Rig(ros, aged.engine) as bench:
+        bench.listen("status", DiagnosticArray)
+        bench.prime()
+        topic = f"{bench.namespace}/status"
+        bench.spin_until(lambda: bench.node.count_subscribers(topic) and bench.tester.count_publishers(topic))
+        bench.spin_until(lambda: bench.node.cameras[0]._status.get_subscription_count() > 0)
+        message = bench.image(rig.picture())
+        bench.exchange(message)
+        bench.spin_until(lambda: bench.received["status"] and bench.received["status"][-1].header == message.header)
+        [status] = bench.received["status"][-1].status
+        assert (status.level, status.message) == (DiagnosticStatus.OK, "key frame")
+        assert status.name.endswith(f"{bench.namespace}/image_raw")
+        assert bench.values(status) == {
+            "Key frame": "true",
+            "Reason": "stand-in",
+            "Age (s)": "0.250",
+            "Age (frames)": "0",
+            "Void share": "0.0000",
+            "Reset": "none",
+        }
+        aged.age_s = 9.0
+        message = bench.image(rig.picture())
+        bench.exchange(message)
+        bench.spin_until(lambda: bench.received["status"][-1].header == message.header)
+        [status] = bench.received["status"][-1].status
+        assert (status.level, status.message) == (DiagnosticStatus.ERROR, "outdated")
+        assert bench.values(status)["Void share"] == "1.0000"

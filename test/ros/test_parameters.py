@@ -99,6 +99,7 @@ def test_what_may_change_while_active():
     assert changing == outputs | {
         "interval",
         "labels_encoding",
+        "max_age_s",
         "overlay_opacity",
         "wanted_rate_hz",
         "watchdog_s",

@@ -162,7 +162,7 @@ class EngineConfig:
     )
     max_gap_s: float = option(
         1.0,
-        "After a longer pause between two frames the stream starts afresh, in seconds.",
+        "Seconds of a pause of the camera after which the stream starts afresh; frames that were dropped are no pause.",
         above=0,
         unit="seconds",
         span=(0.001, 86400.0),

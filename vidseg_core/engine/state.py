@@ -53,6 +53,7 @@ class Memory:
         logits: 1 x C x h x w on the grid, of the key frame; of the last frame if refinement feeds back.
         picture: of the key frame, see `fusion.picture`; None where nothing compares with it.
         small: of the key frame, see `change.small_picture`; None where the schedule does not look.
+        stamp_ns: of the key frame.
         way: 1 x 2 x h x w, flow from the last frame to that of the logits; None where nothing has moved.
         motion: the same to the key frame.
         age: frames since the key frame.
@@ -61,6 +62,7 @@ class Memory:
     logits: Tensor
     picture: Tensor | None
     small: np.ndarray | None
+    stamp_ns: int
     way: Tensor | None = None
     motion: Tensor | None = None
     age: int = 0
@@ -86,6 +88,7 @@ class Waiting:
     job: Job[Segmented]
     reason: str
     small: np.ndarray | None
+    stamp_ns: int
     motion: Tensor | None = None
     age: int = 0
 

@@ -148,13 +148,13 @@ class Stream:
         if waits and job is not None:
             key = job.wait()
             timings.update(key.timings)
-            scores, memory, fresh = key.scores, Memory(key.logits, key.picture, small), decision.reason
+            scores, memory, fresh = key.scores, Memory(key.logits, key.picture, small, frame.stamp_ns), decision.reason
         else:
             assert past is not None  # a stream without a past waits
             scores, memory = self._repair(past, frame, view, timings)
             fresh = None if arrived is None else arrived.reason
             if job is not None:
-                waiting = Waiting(job, decision.reason, small)
+                waiting = Waiting(job, decision.reason, small, frame.stamp_ns)
         changed = self._changed(frame, waiting or memory, timings)
         since_key = self._since_key(decision)
         self._state = State(frame.size, frame.stamp_ns, since_key, changed, memory, waiting, flow_input)
@@ -164,8 +164,18 @@ class Stream:
                 labels[self._ego_mask] = VOID
         reset, self._reset_reason = self._reset_reason, None
         confidence = self._confidence(resize(scores, view.grid)) if self._config.confidence else None
+        # An update network has seen every frame.
+        evidence_ns = memory.stamp_ns if self._networks.updater is None else frame.stamp_ns
         return Segmentation(
-            labels, frame.stamp_ns, fresh is not None, memory.age, fresh or PROPAGATED, reset, dict(timings), confidence
+            labels,
+            frame.stamp_ns,
+            fresh is not None,
+            memory.age,
+            fresh or PROPAGATED,
+            reset,
+            dict(timings),
+            confidence,
+            evidence_ns,
         )
 
     def _view(self, frame: Frame) -> View:
@@ -182,7 +192,8 @@ class Stream:
         if key is None:
             self._state = state
             return None
-        memory = Memory(key.logits, key.picture, waiting.small, waiting.motion, waiting.motion, waiting.age)
+        motion = waiting.motion
+        memory = Memory(key.logits, key.picture, waiting.small, waiting.stamp_ns, motion, motion, waiting.age)
         self._state = replace(state, waiting=None, memory=memory)
         return waiting
 
@@ -196,8 +207,11 @@ class Stream:
         gap_s = (frame.stamp_ns - self._state.stamp_ns) / 1e9
         if gap_s < 0:
             return f"time ran back by {-gap_s:.3f} s"
-        if gap_s > self._config.max_gap_s:
-            return f"no frame for {gap_s:.3f} s"
+        # Frames that the engine was too slow for are no pause of the camera's: a slow key frame must not make the next
+        # frame a key frame, and so on.
+        pause_s = gap_s if frame.pause_s is None else frame.pause_s
+        if pause_s > self._config.max_gap_s:
+            return f"no frame for {pause_s:.3f} s"
         return None
 
     def _decide(self) -> Decision:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -112,6 +114,34 @@ def test_resets(second, reason):
     np.testing.assert_array_equal(result.labels, second.labels)
     after = stream.step(frame(2, second.size, stamp_ns=second.stamp_ns + STEP_NS))
     assert not after.is_key and after.reset is None
+
+
+def test_frames_that_were_dropped_are_no_pause_of_the_camera():
+    """The engine was too slow for 2.5 s, the camera was not: what is carried is not thrown away."""
+    stream, _ = make_stream(interval=9)
+    stream.step(frame(0))
+    result = stream.step(replace(frame(1, stamp_ns=2_500_000_000), pause_s=0.0))
+    assert (result.is_key, result.reset) == (False, None)
+
+
+def test_a_pause_among_dropped_frames_is_one():
+    stream, _ = make_stream(interval=9)
+    stream.step(frame(0))
+    result = stream.step(replace(frame(1, stamp_ns=2_500_000_000), pause_s=1.25))
+    assert (result.is_key, result.reset) == (True, "no frame for 1.250 s")
+
+
+def test_labels_tell_the_age_of_their_evidence():
+    stream, _ = make_stream(interval=2)
+    results = [stream.step(frame(i)) for i in range(4)]
+    assert [r.evidence_ns for r in results] == [0, 0, 0, 3 * STEP_NS]
+    assert [r.age_s for r in results] == [0, STEP_NS / 1e9, 2 * STEP_NS / 1e9, 0]
+
+
+def test_an_update_network_has_seen_every_frame():
+    networks = Networks(CountingSegmenter(4), NoFlow(), None, CPU, updater=CountingSegmenter(4))
+    stream = Stream(EngineConfig(interval=2, grid_stride=4), networks)
+    assert [stream.step(frame(i)).age_s for i in range(3)] == [0, 0, 0]
 
 
 def test_equal_stamps_do_not_reset():
