@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from vidseg_core.classes import VOID, ClassTable
-from vidseg_core.data.images import list_images, read_ids
+from vidseg_core.data.images import encode_png, list_images, read_ids
 from vidseg_core.data.labelled import existing_folder
 from vidseg_core.errors import DatasetError
 
@@ -79,13 +79,8 @@ def labels_in_memory(labels: Iterable[tuple[int, np.ndarray]], classes: ClassTab
                 f"{where}: expected class ids 0..{len(classes) - 1} of table {classes.name!r} or {VOID}, "
                 f"got {ids[strange].max()} at {seconds(stamp_ns)} s"
             )
-        stored[stamp_ns] = compressed(ids)
+        stored[stamp_ns] = encode_png(ids)
     return StampedLabels(stored, classes, where)
-
-
-def compressed(labels: np.ndarray) -> bytes:
-    """H x W, uint8, as a PNG file; it takes about a fiftieth of the memory."""
-    return cv2.imencode(".png", labels, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
 
 
 def labels_in_folder(folder: Path, classes: ClassTable) -> StampedLabels:

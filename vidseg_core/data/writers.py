@@ -13,6 +13,7 @@ import av
 import cv2
 import numpy as np
 
+from vidseg_core.data.images import encode_png
 from vidseg_core.errors import ConfigError
 
 _MAX_RATE_DENOMINATOR = 1001
@@ -49,7 +50,7 @@ def write_labels(path: Path, labels: np.ndarray) -> None:
     """
     if labels.ndim != 2 or labels.dtype != np.uint8:
         raise ValueError(f"expected labels as H x W uint8, got {labels.dtype} {labels.shape}")
-    _write_png(path, labels)
+    _replace(path, encode_png(labels))
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
@@ -59,7 +60,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
         ValueError: `image` is not H x W x 3 of uint8.
     """
     _check_rgb(image)
-    _write_png(path, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    _replace(path, encode_png(image))
 
 
 class VideoWriter:
@@ -146,14 +147,7 @@ def _check_rgb(image: np.ndarray) -> None:
         raise ValueError(f"expected an image as H x W x 3 uint8, got {image.dtype} {image.shape}")
 
 
-def _write_png(path: Path, array: np.ndarray) -> None:
-    done, data = cv2.imencode(".png", array)  # a level, even 1, would cost run-length coding, the fastest
-    if not done:
-        raise OSError(f"{path}: the PNG encoder failed")
-    _replace(path, data)
-
-
-def _replace(path: Path, data: bytes | np.ndarray) -> None:
+def _replace(path: Path, data: bytes) -> None:
     part = path.with_name(f".{path.name}.part")
     try:
         part.write_bytes(data)

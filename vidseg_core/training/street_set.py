@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
+import numpy as np
 
 from vidseg_core.classes import load_classes
+from vidseg_core.data.images import encode_png
 from vidseg_core.data.labelled import LabelledSet, folder_pair
 from vidseg_core.errors import ConfigError
 from vidseg_core.street import TRAIN_SEEDS, Street, StreetConfig
@@ -116,13 +117,12 @@ def street_stills(stills: StreetStills, cache: Path, progress: Callable[[Iterabl
             street = Street(StreetConfig(seed, width, height, RATE_HZ, SCENE_FRAMES))
             seed_now = seed
         frame = street.render(number)
-        _write(root / "street" / name, cv2.cvtColor(frame.image, cv2.COLOR_RGB2BGR))
+        _write(root / "street" / name, frame.image)
         _write(root / "streetannot" / name, frame.labels)  # last: a frame is complete when its labels are there
     return folder_pair(root, "street", classes, video=stills.run > 1)
 
 
-def _write(path: Path, image) -> None:
+def _write(path: Path, image: np.ndarray) -> None:
     unfinished = path.with_name(f".{path.name}")
-    encoded = cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
-    unfinished.write_bytes(encoded.tobytes())
+    unfinished.write_bytes(encode_png(image))
     os.replace(unfinished, path)

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vidseg_core.data.images import decode_rgb, list_images, read_ids, read_rgb, read_unchanged
+from vidseg_core.data.images import decode_rgb, encode_png, list_images, read_ids, read_rgb, read_unchanged
 from vidseg_core.errors import SourceError
 
 RED = np.full((70, 80, 3), (200, 10, 20), np.uint8)
@@ -104,3 +104,14 @@ def test_a_jpeg_is_no_label_file(tmp_path):
     (tmp_path / "a.png").write_bytes(encode(".jpg"))
     with pytest.raises(SourceError, match="a.png: expected label ids as PNG, got a JPEG image"):
         read_ids(tmp_path / "a.png", SourceError)
+
+
+def test_pngs_are_lossless_and_about_as_small_as_at_a_level(shared_data):
+    labels = cv2.imread(str(next((shared_data / "camvid/valannot").glob("*.png"))), cv2.IMREAD_UNCHANGED)
+    image = cv2.imread(str(next((shared_data / "camvid/val").glob("*.png"))))[..., ::-1]
+    for picture, shown, share in ((labels, labels, 0.8), (image, image[..., ::-1], 1.1)):
+        data = encode_png(picture)
+        np.testing.assert_array_equal(cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED), shown)
+        level_1 = cv2.imencode(".png", shown, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].size
+        if hasattr(cv2, "IMWRITE_PNG_FILTER"):  # older OpenCV packs labels a little less
+            assert len(data) <= share * level_1

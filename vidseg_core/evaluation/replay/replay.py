@@ -18,9 +18,10 @@ import cv2
 import numpy as np
 
 from vidseg_core.data.clock import step_ns
+from vidseg_core.data.images import encode_png
 from vidseg_core.data.sequences import Sequence, VideoSet
 from vidseg_core.data.source import DEFAULT_RATE_HZ, Source
-from vidseg_core.data.stamped import compressed, seconds
+from vidseg_core.data.stamped import seconds
 from vidseg_core.engine.engine import Engine
 from vidseg_core.engine.warm_up import warm_up
 from vidseg_core.errors import DatasetError, SourceError, VidsegError
@@ -100,7 +101,7 @@ class Footage:
         labels = {}
         for frame in progress(self, "per-frame segmenter"):
             stream.reset()
-            labels[frame.name] = compressed(stream.step(frame).labels)
+            labels[frame.name] = encode_png(stream.step(frame).labels)
         self._labels = labels
         self.reference = REFERENCES[1]
 
