@@ -1,9 +1,10 @@
 """Labels as the node would have given them on the vehicle, where frames do not wait for the engine.
 
 Frames arrive at their stamps. The node has a mailbox of one slot, in which a new frame takes the place of one that
-still waits, and one worker. A frame of ground truth is scored against the newest labels that were there at its stamp
-(`streaming_miou`; Li, Wang, Ramanan: Towards Streaming Perception, ECCV 2020), and against those that were there one
-frame period later (`deadline_miou`). Before the first labels everything is wrong.
+still waits, and one worker. As there, only a pause of the camera resets the stream, not the frames that are dropped. A
+frame of ground truth is scored against the newest labels that were there at its stamp (`streaming_miou`; Li, Wang,
+Ramanan: Towards Streaming Perception, ECCV 2020), and against those that were there one frame period later
+(`deadline_miou`). Before the first labels everything is wrong.
 """
 
 from __future__ import annotations
@@ -34,6 +35,13 @@ class Arrival(NamedTuple):
 
     at_ns: int
     frame: Frame
+
+    def in_place_of(self, dropped: Arrival | None) -> Arrival:
+        """Return this with the longest pause since the frame before the dropped one, too; None: none was dropped."""
+        if dropped is None:
+            return self
+        pause_s = max(self.frame.pause_s or 0.0, dropped.frame.pause_s or 0.0)
+        return self._replace(frame=replace(self.frame, pause_s=pause_s))
 
 
 @dataclass(frozen=True)
@@ -185,11 +193,13 @@ def arrivals(frames: Iterable[Frame], period_ns: int, speed: float = 1.0) -> Ite
     """
     at_ns, previous = 0.0, None
     for frame in frames:
+        pause_s = 0.0
         if previous is not None:
             at_ns += played_step_ns(previous, frame, period_ns) / speed
+            pause_s = (frame.stamp_ns - previous.stamp_ns) / 1e9 / speed
         previous = frame
-        now_ns = round(at_ns)
-        yield Arrival(now_ns, frame if speed == 1.0 else replace(frame, stamp_ns=round(frame.stamp_ns / speed)))
+        stamp_ns = frame.stamp_ns if speed == 1.0 else round(frame.stamp_ns / speed)
+        yield Arrival(round(at_ns), replace(frame, stamp_ns=stamp_ns, pause_s=pause_s))
 
 
 Step = Callable[[Frame, int], tuple[Segmentation, int]]
@@ -224,7 +234,7 @@ class _SimulatedWorker:
             self._begin(arrival, arrival.at_ns)
         else:
             self._log.dropped += self._slot is not None
-            self._slot = arrival
+            self._slot = arrival.in_place_of(self._slot)
 
     def advance(self, now_ns: float) -> None:
         """Finish what is finished by now, and begin what waits."""
@@ -274,12 +284,11 @@ def _work(step: Callable[[Frame], Segmentation], slot: queue.Queue, begin_ns: in
 def _replace(slot: queue.Queue, arrival: Arrival) -> bool:
     """Leave the newest frame; whether another gave way to it. (Nobody else puts anything in.)"""
     try:
-        slot.get_nowait()
-        replaced = True
+        dropped = slot.get_nowait()
     except queue.Empty:
-        replaced = False
-    slot.put(arrival)
-    return replaced
+        dropped = None
+    slot.put(arrival.in_place_of(dropped))
+    return dropped is not None
 
 
 def _end(slot: queue.Queue, worker: Future) -> None:

@@ -56,6 +56,18 @@ def test_the_newest_frame_waits_and_the_one_before_it_gives_way():
     assert summary["rate_hz"] == pytest.approx(4 / 0.060, abs=1e-3)
 
 
+def test_only_pauses_of_the_camera_are_told():
+    """1 and 2 give way to 3; the longest pause since frame 0 was before 2."""
+    pauses = {}
+
+    def step(frame, now_ns):
+        pauses[int(frame.name)] = frame.pause_s
+        return result(frame), (55 if frame.name == "0" else 1) * MS
+
+    simulate(step, arrivals(frames(0, 10, 40, 50, 90), 10 * MS), 10, 10 * MS)
+    assert pauses == {0: 0, 3: 0.03, 4: 0.04}
+
+
 def test_what_still_waits_at_the_end_is_processed():
     _, seen = simulated([0, 10, 20], [100, 1, 50], 10)
     assert seen == [(0, 0, 100), (2, 100, 150)]
