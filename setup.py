@@ -45,7 +45,6 @@ setup(
             "mcap",
             "zstandard",
             "rosbags",
-            "rosbags-image",
             "tqdm",
         ],
         "ros": [

@@ -10,7 +10,7 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 
 ROS, CORE, NETWORK = "#dbe9f6", "#e4f1df", "#fbe5cf"
 BOXES = {  # name: (x, y, colour, file)
-    "camera message": (0, 3, ROS, "messages/"),
+    "camera message": (0, 3, CORE, "data/wire.py, encodings.py"),
     "mailbox": (2.4, 3, ROS, "mailbox.py"),
     "frame": (4.8, 3, CORE, "frame.py"),
     "schedule": (7.2, 3, CORE, "engine/schedule.py"),

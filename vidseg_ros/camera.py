@@ -12,6 +12,7 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 
+from vidseg_core.data.encodings import to_rgb
 from vidseg_core.data.wire import (
     CompressedView,
     HeaderLike,
@@ -29,7 +30,6 @@ from vidseg_ros import outputs, transport
 from vidseg_ros.diagnostics import SILENCE_S, Report, Statistics, Tick, frame_status
 from vidseg_ros.heartbeat import Heartbeat
 from vidseg_ros.mailbox import Letter, Mailbox
-from vidseg_ros.messages.conversions import compressed_to_rgb, to_rgb
 from vidseg_ros.messages.headers import header_of
 from vidseg_ros.parameters import OUTPUTS, CameraSettings
 from vidseg_ros.stamps import Run, Runs, Stamps
@@ -270,8 +270,7 @@ class Camera:
 
     def _read(self, message: bytes) -> tuple[ImageView | CompressedView, Frame]:
         view = self._view(message)
-        image = compressed_to_rgb(view) if self._compressed else to_rgb(view)
-        return view, Frame(image, view.stamp_ns, stream=self.settings.name, name=self.topic)
+        return view, Frame(to_rgb(view), view.stamp_ns, stream=self.settings.name, name=self.topic)
 
     def _view(self, message: bytes) -> ImageView | CompressedView:
         try:

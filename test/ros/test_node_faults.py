@@ -91,6 +91,14 @@ def test_encodings_change_in_mid_stream(bench, rig, encoding, padding):
         np.testing.assert_array_equal(labels, red % 11)
 
 
+@pytest.mark.parametrize(("encoding", "rows"), [("nv12", 60), ("nv21", 60), ("nv24", 240)])
+def test_two_planes(bench, rig, encoding, rows):
+    luma = np.random.default_rng(6).choice(np.array([16, 50, 90, 143, 235], np.uint8), rig.SIZE)
+    both = np.concatenate([luma, np.full((rows, rig.SIZE[1]), 128, np.uint8)])
+    labels = rig.array_of(bench.exchange(bench.image(both, encoding, height=rig.SIZE[0]))["labels"])
+    np.testing.assert_array_equal(labels, np.rint((luma.astype(float) - 16) * 255 / 219) % 11)
+
+
 @pytest.mark.parametrize("size", [(64, 64), (121, 163), (480, 640)])
 def test_size_changes_in_mid_stream(bench, rig, size):
     image = rig.picture(1, size)

@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from vidseg_core.data.encodings import to_rgb
 from vidseg_core.data.wire import parse_image
 from vidseg_ros import transport
-from vidseg_ros.messages.conversions import to_rgb
 
 DEADLINE_S = 60
 # Publishes `picture()` ten times a second until SIGTERM.

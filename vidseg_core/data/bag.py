@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from rosbags.typesys import Stores, get_typestore
 
 from vidseg_core.classes import ClassTable
-from vidseg_core.data.encodings import message_to_rgb, packed_rows
+from vidseg_core.data.encodings import UnsupportedEncoding, to_rgb
 from vidseg_core.data.source import DEFAULT_RATE_HZ, Source, checked_size
 from vidseg_core.data.stamped import StampedLabels, labels_in_folder, labels_in_memory, seconds
+from vidseg_core.data.wire import CDR, ROS1, CompressedView, ImageView, WireError, parse_compressed, parse_image
 from vidseg_core.errors import DatasetError, SourceError
 from vidseg_core.frame import Frame
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
+PARSE: dict[str, Callable[[bytes, str], ImageView | CompressedView]] = {
+    IMAGE: parse_image,
+    COMPRESSED_IMAGE: parse_compressed,
+}
+"""Types of messages with images, and what reads them."""
 TRUTH_TOPIC = "labels_truth"
 # Last parts of the names of image topics that no camera has: depth, and what is made of a camera's images here.
 _NO_CAMERA = ("compressedDepth", TRUTH_TOPIC, "labels", "labels_color", "overlay", "confidence")
@@ -59,15 +64,16 @@ class BagSource(Source):
                 reason = f"{self._path}: {self.topic}: expected {self.num_frames} messages, got {count}"
                 yield f"{count:06d}", SourceError(reason)
 
-    def _frame(self, message: Any, name: str) -> Frame | SourceError:
+    def _frame(self, view: ImageView | CompressedView, name: str) -> Frame | SourceError:
         where = f"{self._path}: {self.topic}: message {name}"
         try:
-            image = checked_size(message_to_rgb(message, where), where)
+            image = checked_size(np.ascontiguousarray(to_rgb(view)), where)
+        except (UnsupportedEncoding, WireError) as error:
+            return SourceError(f"{where}: {error}")
         except SourceError as error:
             return error
-        stamp_ns = _stamp_ns(message)
-        labels = None if self._labels is None else self._labels.at(stamp_ns, image.shape[:2])
-        return Frame(image, stamp_ns, stream=self.name, name=name, labels=labels)
+        labels = None if self._labels is None else self._labels.at(view.stamp_ns, image.shape[:2])
+        return Frame(image, view.stamp_ns, stream=self.name, name=name, labels=labels)
 
 
 def bag_labels(path: Path, where: str | Path, classes: ClassTable) -> StampedLabels:
@@ -104,15 +110,14 @@ def _label_messages(reader: AnyReader, topic: str, path: Path) -> Iterator[tuple
     for message in _messages(reader, topic, path):
         if isinstance(message, SourceError):
             raise message
-        stamp_ns, encoding = _stamp_ns(message), getattr(message, "encoding", "a compressed image")
-        where = f"{path}: {topic}: labels at {seconds(stamp_ns)} s"
+        where = f"{path}: {topic}: labels at {seconds(message.stamp_ns)} s"
+        encoding = message.encoding if isinstance(message, ImageView) else "a compressed image"
         if encoding not in ("mono8", "8UC1"):
             raise DatasetError(f"{where}: expected class ids as mono8, got {encoding}")
-        yield stamp_ns, np.ascontiguousarray(packed_rows(message, message.width, where))
-
-
-def _stamp_ns(message: Any) -> int:
-    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+        try:
+            yield message.stamp_ns, np.ascontiguousarray(message.pixels(1)[..., 0])
+        except WireError as error:
+            raise SourceError(f"{where}: {error}") from error
 
 
 @contextmanager
@@ -154,20 +159,21 @@ def stored_messages(
         yield message
 
 
-def _messages(reader: AnyReader, topic: str, path: Path) -> Iterator[Any]:
-    """The topic's messages, deserialized; in the place of one that cannot be read, a SourceError."""
+def _messages(reader: AnyReader, topic: str, path: Path) -> Iterator[ImageView | CompressedView | SourceError]:
+    """View the topic's messages; in the place of one that cannot be read, a SourceError."""
+    encoding = CDR if reader.is2 else ROS1
     try:
         for connection, _, data in stored_messages(reader, [c for c in reader.connections if c.topic == topic], path):
             try:
-                yield reader.deserialize(data, connection.msgtype)
-            except (AnyReaderError, ValueError) as error:
-                yield SourceError(f"{path}: {topic}: a message cannot be deserialized: {error}")
+                yield PARSE[connection.msgtype](data, encoding)
+            except WireError as error:
+                yield SourceError(f"{path}: {topic}: a message cannot be read: {error}")
     except SourceError as error:
         yield error
 
 
 def _image_topics(reader: AnyReader) -> list[str]:
-    return sorted({c.topic for c in reader.connections if c.msgtype in (IMAGE, COMPRESSED_IMAGE) and c.msgcount})
+    return sorted({c.topic for c in reader.connections if c.msgtype in PARSE and c.msgcount})
 
 
 def _image_topic(reader: AnyReader, wanted: str | None, path: Path) -> str:

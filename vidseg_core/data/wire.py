@@ -51,6 +51,7 @@ _BYTE_ORDER = {b"\x00\x00": ">", b"\x00\x01": "<"}
 _LITTLE_ENDIAN = b"\x00\x01\x00\x00"
 _ENCAPSULATION_BYTES = 4
 _MOST_TRAILING_BYTES = 3
+_LONGEST_NAME = 40
 _STAMP = {order: struct.Struct(order + "iI") for order in "<>"}
 _ROS1_STAMP = struct.Struct("<4xII")
 _UINT32 = {order: struct.Struct(order + "I") for order in "<>"}
@@ -126,23 +127,31 @@ class ImageView(Stamped):
         """View the buffer without the padding at the end of the rows: H x W x bytes_per_pixel, uint8, read-only.
 
         Raises:
-            WireError: the image has no pixels, its rows are longer than its step, or its data are not its rows.
+            WireError: as for `rows`.
         """
-        row_bytes = self.width * bytes_per_pixel
+        return self.rows(self.height, self.step, self.width * bytes_per_pixel).reshape(
+            self.height, self.width, bytes_per_pixel
+        )
+
+    def rows(self, count: int, step: int, row_bytes: int) -> np.ndarray:
+        """View the first `row_bytes` of each of `count` rows, `step` bytes apart: count x row_bytes, uint8, read-only.
+
+        What follows the last row is not looked at: some drivers send the whole of a larger buffer.
+
+        Raises:
+            WireError: the image has no pixels, its rows are longer than the step, or there are fewer data.
+        """
+        size = f"{self.width} x {self.height} pixels of {self.encoding[:_LONGEST_NAME]}"
         if self.height == 0 or self.width == 0:
             raise WireError(f"expected an image with pixels, got {self.width} x {self.height}")
-        if self.step < row_bytes:
+        if step < row_bytes:
+            raise WireError(f"expected a step of at least {row_bytes} bytes for {size}, got {step}")
+        if self.data.size < count * step:
             raise WireError(
-                f"expected a step of at least {row_bytes} bytes for {self.width} pixels of {bytes_per_pixel} bytes, "
-                f"got {self.step}"
-            )
-        if self.data.size != self.height * self.step:
-            raise WireError(
-                f"expected {self.height * self.step} bytes of data for {self.height} rows of {self.step} bytes, "
+                f"expected at least {count * step} bytes of data for {size}, {count} rows of {step} bytes, "
                 f"got {self.data.size}"
             )
-        rows = self.data.reshape(self.height, self.step)[:, :row_bytes]
-        return rows.reshape(self.height, self.width, bytes_per_pixel)
+        return self.data[: count * step].reshape(count, step)[:, :row_bytes]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,1 +1,1 @@
-"""Serialized messages as they are on the wire, and the pictures in them."""
+"""Messages that the node makes of what the core reads."""

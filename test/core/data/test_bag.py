@@ -4,7 +4,6 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
-from vidseg_core.data.encodings import message_to_rgb
 from vidseg_core.data.open import open_source
 from vidseg_core.errors import SourceError
 
@@ -92,83 +91,6 @@ def test_compressed_images(tmp_path, storage):
         np.testing.assert_array_equal(frame.image, picture(i))
 
 
-@pytest.mark.parametrize(
-    ("encoding", "conversion"),
-    [
-        ("rgb8", None),
-        ("bgr8", cv2.COLOR_RGB2BGR),
-        ("8UC3", cv2.COLOR_RGB2BGR),
-        ("rgba8", cv2.COLOR_RGB2RGBA),
-        ("bgra8", cv2.COLOR_RGB2BGRA),
-        ("8UC4", cv2.COLOR_RGB2BGRA),
-    ],
-)
-@pytest.mark.parametrize("padding", [0, 6])
-def test_colour_encodings_with_padded_rows(encoding, conversion, padding):
-    pixels = picture() if conversion is None else cv2.cvtColor(picture(), conversion)
-    got = message_to_rgb(image(pixels, encoding, padding=padding), "here")
-    assert got.flags.c_contiguous
-    np.testing.assert_array_equal(got, picture())
-
-
-@pytest.mark.parametrize("encoding", ["mono8", "8UC1"])
-def test_grey_becomes_three_channels(encoding):
-    grey = picture()[..., 0]
-    got = message_to_rgb(image(grey, encoding, padding=3), "here")
-    np.testing.assert_array_equal(got, np.repeat(grey[..., None], 3, axis=2))
-
-
-@pytest.mark.parametrize("padding", [0, 4])
-def test_16_bit_in_either_byte_order(padding):
-    deep = picture().astype(np.uint16) * 257
-    little = message_to_rgb(image(deep.astype("<u2"), "rgb16", padding=padding), "here")
-    big = message_to_rgb(image(deep.astype(">u2"), "rgb16", padding=padding, bigendian=1), "here")
-    assert little.dtype == np.uint8 and np.abs(little.astype(int) - picture()).max() <= 1
-    np.testing.assert_array_equal(little, big)
-
-
-@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
-def test_bayer_patterns(pattern):
-    color = (220, 120, 30)
-    order = ["rgb".index(channel) for channel in pattern]
-    mosaic = np.empty(SIZE, np.uint8)
-    for k, channel in enumerate(order):
-        mosaic[k // 2 :: 2, k % 2 :: 2] = color[channel]
-    got = message_to_rgb(image(mosaic, f"bayer_{pattern}8", padding=2), "here")
-    assert (got[4:-4, 4:-4] == color).all()
-
-
-def test_yuv_422():
-    flat = np.full((*SIZE, 3), (180, 90, 40), np.uint8)
-    y, v, u = cv2.cvtColor(flat, cv2.COLOR_RGB2YCrCb)[0, 0]
-    uyvy = np.tile(np.array([u, y, v, y], np.uint8), (SIZE[0], SIZE[1] // 2)).reshape(*SIZE, 2)
-    got = message_to_rgb(image(uyvy, "uyvy", padding=4), "here")
-    assert got.shape == flat.shape
-    assert (got == got[0, 0]).all() and got[0, 0].argmax() == 0 and got[0, 0].argmin() == 2
-
-
-@pytest.mark.parametrize("encoding", ["16UC1", "32FC1", "nv12", "8SC3", "something"])
-def test_encodings_that_are_no_camera_image(encoding):
-    with pytest.raises(SourceError, match=f"here: encoding '{encoding}'"):
-        message_to_rgb(image(np.zeros(SIZE, np.uint16), encoding), "here")
-
-
-def test_data_that_do_not_fit_their_description():
-    short = image(picture(), "rgb8")
-    short.data = short.data[:-1]
-    with pytest.raises(SourceError, match=r"here: expected 90 x 72 rgb8 .*, got 19439 bytes in rows of 270"):
-        message_to_rgb(short, "here")
-    narrow = image(picture(), "bgra8")
-    with pytest.raises(SourceError, match=r"here: expected .* bgra8 in rows of at least 360 bytes, .* rows of 270"):
-        message_to_rgb(narrow, "here")
-    empty = image(picture(), "rgb8")
-    empty.height = 0
-    with pytest.raises(SourceError, match="here: expected 90 x 0"):
-        message_to_rgb(empty, "here")
-    with pytest.raises(SourceError, match="here: expected a camera image, got format '16UC1; compressedDepth'"):
-        message_to_rgb(compressed(picture(), text="16UC1; compressedDepth"), "here")
-
-
 def test_the_topic_is_found_if_there_is_one(tmp_path):
     left, right = [image(picture(), "rgb8")], [image(picture(1), "rgb8")] * 2
     path = record(tmp_path / "bag", {"/left": left, "/right": right, "/text": [String(data="x")]})
@@ -225,7 +147,7 @@ def test_a_bad_message_is_an_error_or_skipped(tmp_path, storage):
     messages[1].data = messages[1].data[:-5]
     messages[2] = image(np.zeros((40, 100, 3), np.uint8), "rgb8", 2)
     path = record(tmp_path / "bag", {"/image": messages}, storage)
-    with pytest.raises(SourceError, match=r"bag: /image: message 000001: expected 90 x 72 rgb8"):
+    with pytest.raises(SourceError, match=r"bag: /image: message 000001: expected at least 19440 bytes of data"):
         list(open_source(path))
     source = open_source(path, skip_bad=True)
     assert [f.name for f in source] == ["000000", "000003"]

@@ -18,8 +18,8 @@ from vidseg_core.data.open import open_source
 
 pytest.importorskip("rclpy", reason="needs ROS (extra `ros`)")
 
+from vidseg_core.data.encodings import to_rgb
 from vidseg_core.data.wire import parse_compressed, parse_image
-from vidseg_ros.messages.conversions import compressed_to_rgb, to_rgb
 from vidseg_ros.player import camera_player
 
 NUM_FRAMES = 6
@@ -204,7 +204,7 @@ def test_jpeg_with_the_stamps_of_now(drive, listen, play):
     assert stamps == [stamp_ns(info.header) for info in listener.infos]
     for frame, view in zip(open_source(images), views, strict=True):
         assert view.format == "jpeg"
-        assert np.abs(compressed_to_rgb(view).astype(int) - frame.image).mean() < 3
+        assert np.abs(to_rgb(view).astype(int) - frame.image).mean() < 3
     assert listener.truth == []
 
 
