@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+log = logging.getLogger(__name__)
+
+
+class DamageError(Exception):
+    """A part of a recording is not what it must be; the message says in which way. No user sees it as it is."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,7 @@ class StoredMessage:
         channel: it belongs to.
         received_ns: when the recorder received it, nanoseconds since the epoch of the recorder's clock.
         published_ns: when it was sent, where that is stored, else `received_ns`.
-        data: serialized, in the channel's encoding.
+        data: serialized, in the channel's encoding; not compressed.
     """
 
     channel: Channel
@@ -59,12 +71,14 @@ class Recording(Protocol):
         profile: of the recording, for instance `ros2` or `ros1`; "" where it has none.
         storage: `mcap`, `sqlite3` or `ros1`.
         channels: all of them, messages or not.
+        span: when its first and its last message were received, in nanoseconds; None if it has none.
     """
 
     path: Path
     profile: str
     storage: str
     channels: tuple[Channel, ...]
+    span: tuple[int, int] | None
 
     def count(self, channels: Collection[Channel]) -> int:
         """Count the messages of these channels."""
@@ -82,11 +96,23 @@ class Recording(Protocol):
         """
         ...
 
-    def __enter__(self) -> Recording: ...
+    def __enter__(self) -> Self: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None: ...
+
+
+class OpenWhileRead:
+    """The context manager of a recording whose files are open only while something of them is read."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        pass
 
 
 class RecordingWriter(Protocol):
@@ -95,3 +121,25 @@ class RecordingWriter(Protocol):
     def write(self, channel: Channel, received_ns: int, published_ns: int, data: bytes) -> None:
         """Append a serialized message; the channel is stored when it first comes. Its `id` names it in the copy."""
         ...
+
+
+def ros2_type(name: str) -> str:
+    """Name a ROS message type in ROS 2's form (`sensor_msgs/Image` is `sensor_msgs/msg/Image`); keep other names."""
+    return re.sub(r"^(\w+)/(\w+)$", r"\1/msg/\2", name)
+
+
+def seconds(ns: int) -> str:
+    """Write a time in nanoseconds as seconds, for messages."""
+    return f"{ns // 10**9}.{ns % 10**9:09d}"
+
+
+@lru_cache(maxsize=1024)
+def warn_once(message: str) -> None:
+    """Log a warning, the first time that it comes: a recording is opened several times for one task."""
+    log.warning("%s", message)
+
+
+@lru_cache(maxsize=1024)
+def tell_once(message: str) -> None:
+    """Log something worth knowing, the first time that it comes."""
+    log.info("%s", message)

@@ -1,0 +1,275 @@
+"""rosbag2's recordings in SQLite, of every distribution from the first on, read without changing a byte of them."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import struct
+from array import array
+from collections.abc import Collection, Iterator
+from contextlib import closing
+from pathlib import Path
+
+from vidseg_core.data.recordings.compression import MOST_BYTES, decompress_message
+from vidseg_core.data.recordings.recording import (
+    Channel,
+    DamageError,
+    OpenWhileRead,
+    StoredMessage,
+    ros2_type,
+    seconds,
+    tell_once,
+    warn_once,
+)
+from vidseg_core.data.recordings.scratch import copied
+from vidseg_core.errors import SourceError
+
+MAGIC = b"SQLite format 3\0"
+
+# Beside the database: changes that are not in it yet, or that are to be taken back.
+_UINT32 = struct.Struct(">I")
+_LOGS = ("-wal", "-journal")
+
+
+class SqliteRecording(OpenWhileRead):
+    """A `Recording` in an SQLite file. The file is open only while something of it is read.
+
+    A log of changes beside the file (`-wal`, `-journal`), as a killed recorder leaves it, is taken into account on a
+    temporary copy. Of a damaged file, what can be read is read, with one warning.
+
+    Args:
+        path: of the file.
+        name: of the recording in messages, where `path` is a temporary copy.
+
+    Raises:
+        SourceError: not such a recording.
+    """
+
+    profile = "ros2"
+    storage = "sqlite3"
+
+    def __init__(self, path: Path, name: str | None = None):
+        self.path = path
+        self.name = str(path) if name is None else name
+        self._whole: dict[int, tuple[array, array]] | None = None
+        self._file, damage = _settled(path, self.name)
+        try:
+            with closing(_connect(self._file)) as database:
+                self.channels = tuple(_channels(database))
+                try:
+                    self._counts, self.span = _statistics(database)
+                except (sqlite3.Error, DamageError) as error:
+                    damage = damage or str(error)
+                if damage is not None:
+                    self._take_whole(database, damage)
+        except (sqlite3.Error, DamageError) as error:
+            raise SourceError(f"{self.name}: not a recording that can be opened: {error}") from error
+
+    def count(self, channels: Collection[Channel]) -> int:
+        """See `Recording.count`."""
+        return sum(self._counts.get(channel.id, 0) for channel in channels)
+
+    def received(self, channels: Collection[Channel]) -> list[int]:
+        """See `Recording.received`."""
+        return sorted(self._find([channel.id for channel in channels])[0])
+
+    def messages(self, channels: Collection[Channel] | None = None) -> Iterator[StoredMessage]:
+        """See `Recording.messages`."""
+        wanted = {channel.id: channel for channel in (self.channels if channels is None else channels)}
+        times, rows = self._find(wanted)
+        with closing(_connect(self._file)) as database:
+            for i in sorted(range(len(times)), key=times.__getitem__):
+                try:
+                    topic, data = _row(database, rows[i])
+                    channel = wanted[topic]
+                except (sqlite3.Error, DamageError, KeyError) as error:
+                    raise SourceError(
+                        f"{self.name}: the recording is damaged from {seconds(times[i])} s on: {error}"
+                    ) from error
+                if channel.encoding == "cdr":
+                    data = decompress_message(data)
+                yield StoredMessage(channel, times[i], times[i], data)
+
+    def _find(self, topics: Collection[int]) -> tuple[array, array]:
+        """When the messages of these topics were received, and their rows."""
+        times, rows = array("q"), array("q")
+        if self._whole is not None:
+            for topic in topics:
+                if topic in self._whole:
+                    times += self._whole[topic][0]
+                    rows += self._whole[topic][1]
+            return times, rows
+        with closing(_connect(self._file)) as database:
+            try:
+                for _, when, row in _stored(database, topics):
+                    times.append(when)
+                    rows.append(row)
+            except sqlite3.Error:
+                pass  # opening it counted them: it is damaged since, and fewer come than are counted
+        return times, rows
+
+    def _take_whole(self, database: sqlite3.Connection, damage: str) -> None:
+        """Look which messages of a damaged file can be read, and warn that these are all.
+
+        Raises:
+            SourceError: none can.
+        """
+        self._whole = {}
+        try:
+            for topic, when, row in _stored(database, None):
+                try:
+                    _row(database, row)
+                except (sqlite3.Error, DamageError):
+                    continue
+                times, rows = self._whole.setdefault(topic, (array("q"), array("q")))
+                times.append(when)
+                rows.append(row)
+        except sqlite3.Error:
+            pass  # what came before counts
+        self._counts = {topic: len(times) for topic, (times, _) in self._whole.items()}
+        if not self._whole:
+            raise DamageError(f"no whole message can be found in it: {damage}")
+        found = [(min(times), max(times)) for times, _ in self._whole.values()]
+        self.span = min(first for first, _ in found), max(last for _, last in found)
+        warn_once(
+            f"{self.name}: the recording is cut off or damaged: {damage}; read are the {sum(self._counts.values())} "
+            f"whole messages that can be found, up to {seconds(self.span[1])} s"
+        )
+
+
+def _settled(path: Path, name: str) -> tuple[Path, str | None]:
+    """The database as SQLite can read it, on a copy where that is not as it lies there; and in which way it is cut off.
+
+    Raises:
+        SourceError: it cannot be read, or there is no room for a copy.
+    """
+    logs = [log for suffix in _LOGS if (log := path.with_name(path.name + suffix)).is_file() and log.stat().st_size]
+    if logs:
+        tell_once(f"{name}: read with what is in {', '.join(log.name for log in logs)}, on a copy")
+        return copied([path, *logs], _merge, f"{name}: {logs[0].name} beside it must be merged"), None
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(100)
+    except OSError as error:
+        raise SourceError(f"{name}: cannot be opened: {error.strerror}") from error
+    if len(head) < 100 or not head.startswith(MAGIC):
+        raise SourceError(f"{name}: not a recording that can be opened: it does not begin as SQLite does")
+    page = int.from_bytes(head[16:18], "big")
+    page = 65536 if page == 1 else page
+    change, pages, valid_for = (_UINT32.unpack_from(head, offset)[0] for offset in (24, 28, 92))
+    announced = pages * page if change == valid_for else 0
+    cut = f"{announced} bytes are announced, the file ends at {size}" if size < announced else None
+    if page >= 512 and size % page:  # SQLite would take what is missing of the last page for zeros
+        return copied([path], lambda copy: _shorten(copy, size - size % page), f"{name}: it is cut off"), cut or "cut"
+    return path, cut
+
+
+def _merge(path: Path) -> None:
+    """Let SQLite merge the log into the (copied) database."""
+    try:
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            database.execute("SELECT count(*) FROM sqlite_master").fetchall()
+    except sqlite3.Error:
+        pass  # what is damaged is found when it is read
+
+
+def _shorten(path: Path, size: int) -> None:
+    path.chmod(0o600)
+    os.truncate(path, size)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open the database as one that nobody changes: neither a lock nor a file beside it is needed."""
+    try:
+        database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise SourceError(f"{path}: cannot be opened: {error}") from error
+    # The file of a database that is cut off is shorter than its header says; only so it is opened all the same.
+    database.execute("PRAGMA writable_schema=ON")
+    database.execute("PRAGMA cell_size_check=ON")
+    database.text_factory = lambda text: text.decode("utf-8", "replace")
+    return database
+
+
+def _columns(database: sqlite3.Connection, table: str) -> set[str]:
+    return {row[1] for row in database.execute(f"PRAGMA table_info({table})")}
+
+
+def _channels(database: sqlite3.Connection) -> Iterator[Channel]:
+    """Read the topics; which columns there are depends on the distribution.
+
+    Raises:
+        DamageError: the tables of a recording are not there.
+    """
+    columns = _columns(database, "topics")
+    missing = {"id", "name", "type"} - columns
+    missing |= {"id", "topic_id", "timestamp", "data"} - _columns(database, "messages")
+    if missing:
+        raise DamageError(f"a database without a recording's {', '.join(sorted(missing))}")
+    definitions = _definitions(database)
+    optional = [
+        name if name in columns else "NULL"
+        for name in ("serialization_format", "offered_qos_profiles", "type_description_hash")
+    ]
+    query = f"SELECT id, name, type, {', '.join(optional)} FROM topics ORDER BY id"
+    for topic, name, kind, encoding, qos, digest in database.execute(query):
+        if not (isinstance(topic, int) and isinstance(name, str) and isinstance(kind, str)):
+            raise DamageError(f"a topic is described by {topic!r}, {name!r}, {kind!r}")
+        metadata = {"offered_qos_profiles": qos, "topic_type_hash": digest}
+        definition_encoding, definition = definitions.get((kind, digest)) or definitions.get((kind, None)) or ("", b"")
+        yield Channel(
+            topic,
+            name,
+            ros2_type(kind),
+            encoding if isinstance(encoding, str) else "cdr",
+            definition,
+            definition_encoding,
+            {key: value for key, value in metadata.items() if isinstance(value, str)},
+        )
+
+
+def _definitions(database: sqlite3.Connection) -> dict[tuple[str, str | None], tuple[str, bytes]]:
+    """(encoding, text) by (type, hash), and by (type, None)."""
+    columns = _columns(database, "message_definitions")
+    if not {"topic_type", "encoding", "encoded_message_definition"} <= columns:
+        return {}
+    digest = "type_description_hash" if "type_description_hash" in columns else "NULL"
+    query = f"SELECT topic_type, encoding, encoded_message_definition, {digest} FROM message_definitions"
+    found = {}
+    for kind, encoding, text, hashed in database.execute(query):
+        if isinstance(encoding, str) and isinstance(text, str):
+            found[kind, hashed] = found[kind, None] = encoding, text.encode()
+    return found
+
+
+def _statistics(database: sqlite3.Connection) -> tuple[dict[int, int], tuple[int, int] | None]:
+    """Messages by topic, and when the first and the last was received."""
+    query = "SELECT topic_id, count(*), min(timestamp), max(timestamp) FROM messages NOT INDEXED GROUP BY topic_id"
+    rows = database.execute(query).fetchall()
+    if any(not isinstance(value, int) for row in rows for value in row):
+        raise DamageError("a message without a time")
+    span = (min(row[2] for row in rows), max(row[3] for row in rows)) if rows else None
+    return {row[0]: row[1] for row in rows}, span
+
+
+def _stored(database: sqlite3.Connection, topics: Collection[int] | None) -> Iterator[tuple[int, int, int]]:
+    """(topic, time, row) of each message; the messages are not read."""
+    # The table itself is gone through: it is not the index that says what there is.
+    query = "SELECT topic_id, timestamp, id FROM messages NOT INDEXED"
+    if topics is not None:
+        query += f" WHERE topic_id IN ({','.join(str(int(topic)) for topic in topics)})"
+    for topic, when, row in database.execute(query):
+        if isinstance(topic, int) and isinstance(when, int) and isinstance(row, int):
+            yield topic, when, row
+
+
+def _row(database: sqlite3.Connection, row: int) -> tuple[int, bytes]:
+    query = "SELECT topic_id, CASE WHEN length(data) <= ? THEN data END FROM messages WHERE id = ?"
+    found = database.execute(query, (MOST_BYTES, row)).fetchone()
+    if found is None:
+        raise DamageError(f"message {row} is not found")
+    if not isinstance(found[1], bytes):
+        raise DamageError(f"message {row} is not one of bytes, or has more than {MOST_BYTES}")
+    return found
