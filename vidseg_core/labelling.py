@@ -15,6 +15,7 @@ import numpy as np
 
 from vidseg_core import __version__
 from vidseg_core.classes import ClassTable
+from vidseg_core.data.clock import played_step_ns
 from vidseg_core.data.source import Source
 from vidseg_core.data.writers import VideoWriter, output_folder, write_image, write_json, write_labels
 from vidseg_core.engine.engine import Engine
@@ -116,6 +117,8 @@ class Results:
         self._opacity = opacity
         self._png = png
         self._video = VideoWriter(folder / VIDEO, rate_hz) if video else None
+        self._period_ns = round(1e9 / rate_hz)
+        self._previous: Frame | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Results:
@@ -134,7 +137,8 @@ class Results:
             return
         picture = overlay(frame.image, segmentation.labels, self._lut, self._opacity)
         if self._video is not None:
-            self._video.write(picture)
+            previous, self._previous = self._previous, frame
+            self._video.write(picture, None if previous is None else played_step_ns(previous, frame, self._period_ns))
         if self._png:
             write_labels(self._folder / LABELS / f"{frame.name}.png", segmentation.labels)
             write_image(self._folder / OVERLAY / f"{frame.name}.png", picture)

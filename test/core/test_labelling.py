@@ -11,7 +11,8 @@ from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.segmenter import TruthSegmenter
 from vidseg_core.errors import ConfigError, SourceError
-from vidseg_core.labelling import Interruption, prepare_output, run
+from vidseg_core.frame import Frame, Segmentation
+from vidseg_core.labelling import Interruption, Results, prepare_output, run
 from vidseg_core.overlay import overlay
 
 SIZE = (72, 96)
@@ -104,6 +105,17 @@ def test_what_is_not_wanted_is_not_written(source, out):
     assert sorted(p.name for p in (out / "labels").iterdir()) == ["f0.png", "f1.png"]
     assert not (out / "overlay.mp4").exists()
     assert written(out)["frames"] == 2
+
+
+def test_the_video_keeps_the_times_of_its_frames_but_for_breaks(out):
+    days = 300 * 86400
+    times_s = [5.0, 5.1, 5.2, 5.45, 5.5, days, days + 0.1, 4.0, 4.2]
+    with Results(out, CLASSES, 10.0, 0.5, True, False) as results:
+        for time_s in times_s:
+            frame = Frame(picture(0), round(time_s * 1e9))
+            results.write(frame, Segmentation(truth(0), frame.stamp_ns, True, 0, "first"))
+    shown_s = [frame.stamp_ns / 1e9 for frame in open_source(out / "overlay.mp4")]
+    assert shown_s == pytest.approx([0, 0.1, 0.2, 0.45, 0.5, 0.6, 0.7, 0.8, 1.0], abs=1e-5)
 
 
 def test_a_change_of_size_is_a_reset(drive, source, out):

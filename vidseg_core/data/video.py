@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice, pairwise
 from pathlib import Path
+from statistics import median
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -18,14 +22,29 @@ from vidseg_core.frame import Frame
 _TOLERATED_S = Fraction(1, 5)
 _RECORDS_NO_TIMES = 0x80  # AVFMT_NOTIMESTAMPS: raw streams, for which demuxers assume 25 Hz
 _ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC: a cover, which players do not play
+_PICTURES = {"mjpeg", "png", "bmp", "gif", "tiff", "webp"}  # a track of these before one of video is a cover, too
+_SAMPLE = 20  # packets by which an average rate is checked: a last frame that is shown long makes it too low
+_UNSPECIFIED = 2  # AVCOL_SPC_UNSPECIFIED
+_HD_LINES = 720
+
+log = logging.getLogger(__name__)
+
+
+class Decoded(NamedTuple):
+    """A frame as it comes from the decoder, or the error in its place; its time and duration in seconds, if known."""
+
+    frame: av.VideoFrame | av.FFmpegError
+    time_s: Fraction | None = None
+    duration_s: Fraction | None = None
 
 
 class VideoSource(Source):
-    """The first video stream of a file.
+    """The first video stream of a file; a cover picture is none.
 
     Stamps are the file's own presentation times. `rate_hz` replaces them by i / rate_hz; so does the stream's nominal
-    rate in formats that record no times (raw H.264). Turning and mirroring that the file asks for are applied.
-    A file that ends before the duration it promises, or a frame that arrives damaged, is an error in its place.
+    rate in formats that record no times (raw H.264). Turning and mirroring that the file asks for are applied. Colours
+    are converted by the matrix that the file names; which one is taken where it names none is logged once (see
+    `colour_matrix`). A file that ends before the duration it promises, or a damaged frame, is an error in its place.
     """
 
     def __init__(self, path: Path, *, rate_hz: float | None = None, skip_bad: bool = False):
@@ -33,8 +52,10 @@ class VideoSource(Source):
         self._stamp_by_rate = rate_hz is not None
         with _open(path) as container:
             stream = _video_stream(container, path)
-            nominal = _nominal_rate(container, stream)
+            self._stamp_by_rate |= bool(container.format.flags & _RECORDS_NO_TIMES)
             num_frames = stream.frames or None
+            nominal = _nominal_rate(container, stream)
+        self._matrix_told = False
         rate_hz = float(nominal or DEFAULT_RATE_HZ) if rate_hz is None else rate_hz
         super().__init__(path.stem, rate_hz, num_frames, skip_bad)
 
@@ -43,24 +64,32 @@ class VideoSource(Source):
             stream = _video_stream(container, self._path)
             stream.thread_type = "AUTO"
             index, end_s = 0, Fraction(0)
-            for decoded, time_s in _decode(container, stream):
+            for decoded in _decode(container, stream):
                 name = f"{index:06d}"
-                if isinstance(decoded, av.FFmpegError):
-                    yield name, SourceError(f"{self._path}: frame {name} cannot be decoded: {decoded.strerror}")
+                if isinstance(decoded.frame, av.FFmpegError):
+                    yield name, SourceError(f"{self._path}: frame {name} cannot be decoded: {decoded.frame.strerror}")
                 else:
-                    yield name, self._frame(index, name, decoded, time_s)
-                    end_s = end_s if time_s is None else time_s + 1 / Fraction(self.rate_hz)
+                    yield name, self._frame(index, name, decoded.frame, decoded.time_s)
+                    if decoded.time_s is not None:
+                        end_s = decoded.time_s + (decoded.duration_s or 1 / Fraction(self.rate_hz))
                 index += 1
             missing_s = (_promised_end_s(container, stream) or 0) - end_s
             # What an edit list cuts is counted among the frames but not in the duration, so both must fall short.
-            if missing_s > _TOLERATED_S or (index < stream.frames and missing_s > 1 / Fraction(2 * self.rate_hz)):
+            tolerated_s = 1 / Fraction(2 * self.rate_hz) if stream.frames else _TOLERATED_S
+            if missing_s > tolerated_s and not 0 < stream.frames <= index:
                 yield f"{index:06d}", SourceError(f"{self._path}: ends early, {float(missing_s):.2f} s are missing")
 
     def _frame(self, index: int, name: str, decoded: av.VideoFrame, time_s: Fraction | None) -> Frame | SourceError:
         where = f"{self._path}: frame {name}"
         if decoded.is_corrupt:
             return SourceError(f"{where} is damaged")
-        image = _upright(decoded.to_ndarray(format="rgb24"), decoded)
+        matrix = colour_matrix(decoded)
+        if matrix is not None and not self._matrix_told:
+            self._matrix_told = True
+            log.info(
+                "%s: names no colour matrix; %s is taken, as usual for %d lines", self._path, matrix, decoded.height
+            )
+        image = _upright(to_rgb(decoded), decoded)
         try:
             checked_size(image, where)
         except SourceError as error:
@@ -84,14 +113,47 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
     streams = [stream for stream in container.streams.video if not int(stream.disposition) & _ATTACHED_PICTURE]
     if not streams:
         raise SourceError(f"{path}: expected a video stream, there is none")
-    return streams[0]
+    return next((stream for stream in streams if stream.codec_context.codec.name not in _PICTURES), streams[0])
 
 
 def _nominal_rate(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction | None:
     rates = [stream.average_rate, stream.guessed_rate, stream.base_rate]
     if container.format.flags & _RECORDS_NO_TIMES:  # the guess goes by what the coded stream itself says
         rates.insert(0, stream.guessed_rate)
-    return next((rate for rate in rates if rate), None)
+    rate = next((rate for rate in rates if rate), None)
+    step_s = _usual_step_s(container, stream)
+    # Times are rounded, to milliseconds in Matroska, so the average is better unless it is far off.
+    return rate if rate is None or step_s is None or Fraction(4, 5) < rate * step_s < Fraction(5, 4) else 1 / step_s
+
+
+def _usual_step_s(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction | None:
+    """The median time between the first frames; None where that is not known. Packets are read."""
+    if container.format.flags & _RECORDS_NO_TIMES:
+        return None
+    try:
+        times = sorted({packet.pts for packet in islice(container.demux(stream), _SAMPLE) if packet.pts is not None})
+    except av.FFmpegError:
+        return None  # whoever decodes is told
+    steps = [after - before for before, after in pairwise(times)]
+    return median(steps) * stream.time_base if steps else None
+
+
+def to_rgb(decoded: av.VideoFrame) -> np.ndarray:
+    """Convert to H x W x 3, uint8, RGB, by the frame's own matrix and range, else by `colour_matrix`."""
+    if colour_matrix(decoded) == "BT.709":
+        decoded = decoded.reformat(format="rgb24", src_colorspace="ITU709")
+    return decoded.to_ndarray(format="rgb24")
+
+
+def colour_matrix(decoded: av.VideoFrame) -> str | None:
+    """Choose the matrix of a frame that names none, as players do: by its lines, as stored.
+
+    Returns:
+        `BT.709` for 720 lines and more, `BT.601` for fewer; None if the frame names one, or is RGB or grey.
+    """
+    if int(decoded.colorspace) != _UNSPECIFIED or decoded.format.is_rgb or len(decoded.format.components) < 3:
+        return None
+    return "BT.709" if decoded.height >= _HD_LINES else "BT.601"
 
 
 def _upright(image: np.ndarray, decoded: av.VideoFrame) -> np.ndarray:
@@ -108,10 +170,8 @@ def _upright(image: np.ndarray, decoded: av.VideoFrame) -> np.ndarray:
     return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
-def _decode(
-    container: av.container.InputContainer, stream: av.VideoStream
-) -> Iterator[tuple[av.VideoFrame | av.FFmpegError, Fraction | None]]:
-    """The frames with their times in seconds; in the place of one that cannot be decoded, the error."""
+def _decode(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[Decoded]:
+    """The frames in the order of their times; in the place of one that cannot be decoded, the error."""
     # AVI records when frames are decoded, which for B-frames is another order; the times in turn are those of the
     # frames in turn, as the decoder gives them.
     in_turn: deque[int] | None = deque() if container.format.name == "avi" else None
@@ -125,13 +185,17 @@ def _decode(
         except av.FFmpegError as error:
             if in_turn:
                 in_turn.popleft()
-            yield error, None
+            yield Decoded(error)
             continue
         if decoded is None:
             return
         for frame in decoded:
             ticks = in_turn.popleft() if in_turn else frame.pts
-            yield frame, None if ticks is None else ticks * stream.time_base
+            yield Decoded(
+                frame,
+                None if ticks is None else ticks * stream.time_base,
+                frame.duration * stream.time_base if frame.duration else None,
+            )
 
 
 def _promised_end_s(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction | None:

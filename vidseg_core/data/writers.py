@@ -17,6 +17,8 @@ from vidseg_core.data.images import encode_png
 from vidseg_core.errors import ConfigError
 
 _MAX_RATE_DENOMINATOR = 1001
+_TICKS = 90_000  # a second; all usual rates are whole numbers of them
+_LONGEST_S = 1001  # MP4 stores durations in 32 bits
 _COLOURS = "colorprim=bt709:transfer=bt709:colormatrix=bt709"  # said in the file, or players guess from the size
 
 
@@ -71,7 +73,7 @@ class VideoWriter:
 
     Args:
         path: of the file, which is made with the first frame.
-        rate_hz: constant frame rate.
+        rate_hz: nominal frame rate.
         crf: quality of x264, 0 (lossless) to 51.
 
     Raises:
@@ -88,10 +90,15 @@ class VideoWriter:
         self._size: tuple[int, int] | None = None
         self._container: av.container.OutputContainer | None = None
         self._stream: av.VideoStream | None = None
-        self._count = 0
+        self._at_s = Fraction(0)
+        self._last_tick: int | None = None
 
-    def write(self, image: np.ndarray) -> None:
-        """Append one frame, H x W x 3 uint8 RGB.
+    def write(self, image: np.ndarray, step_ns: int | None = None) -> None:
+        """Append one frame.
+
+        Args:
+            image: H x W x 3 uint8 RGB.
+            step_ns: how long after the frame before it is shown, above 0; None: one period of the nominal rate.
 
         Raises:
             ValueError: `image` is not H x W x 3 of uint8.
@@ -102,9 +109,8 @@ class VideoWriter:
             self._open(image.shape[1], image.shape[0])
         frame = av.VideoFrame.from_ndarray(self._fitted(image), format="rgb24")
         frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")
-        frame.pts = self._count
-        frame.time_base = 1 / self._rate
-        self._count += 1
+        frame.time_base, frame.pts = Fraction(1, _TICKS), self._next_tick(step_ns)
+        frame.duration = round(_TICKS / self._rate)
         self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
@@ -132,6 +138,15 @@ class VideoWriter:
         self._stream = self._container.add_stream("libx264", rate=self._rate, options=options)
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.time_base = Fraction(1, _TICKS)
+
+    def _next_tick(self, step_ns: int | None) -> int:
+        if self._last_tick is None:
+            self._last_tick = 0
+        else:
+            self._at_s += 1 / self._rate if step_ns is None else min(Fraction(step_ns, 10**9), _LONGEST_S)
+            self._last_tick = max(round(self._at_s * _TICKS), self._last_tick + 1)
+        return self._last_tick
 
     def _fitted(self, image: np.ndarray) -> np.ndarray:
         width, height = self._size

@@ -227,3 +227,159 @@ def test_each_of_the_eight_orientations_is_applied(tmp_path, orientation):
     frame = next(iter(open_source(path)))
     assert frame.image.shape == expected(corners(0)).shape
     assert np.abs(frame.image.astype(int) - expected(corners(0))).mean() < 5
+
+
+FORMATS = {
+    "v.mpg": ("mpeg1video", {"b": "4000000"}),
+    "v2.mpg": ("mpeg2video", {"b": "4000000", "bf": "2"}),
+    "v.vob": ("mpeg2video", {"b": "4000000"}),
+    "v.m1v": ("mpeg1video", {"b": "4000000"}),
+    "v.m2v": ("mpeg2video", {"b": "4000000", "bf": "2"}),
+    "v8.webm": ("libvpx", {"b": "4000000"}),
+    "v9.webm": ("libvpx-vp9", {"b": "4000000"}),
+    "v.wmv": ("wmv2", {"b": "4000000"}),
+    "v.asf": ("msmpeg4", {"b": "4000000"}),
+    "v.ogv": ("libvpx", {"b": "4000000"}),
+    "v.avi": ("mjpeg", {"q": "3"}),
+    "v4.avi": ("mpeg4", {"b": "4000000", "bf": "2"}),
+    "v.ts": ("libx264", {"bf": "2"}),
+    "v.m2ts": ("libx264", {"bf": "2"}),
+    "v.flv": ("libx264", {"bf": "2"}),
+    "v.mov": ("prores", {}),
+    "v.mkv": ("ffv1", {}),
+    "v265.mp4": ("libx265", {"bf": "2"}),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_formats_give_every_frame_in_order_at_even_times(tmp_path, name):
+    codec, options = FORMATS[name]
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV cannot write {codec}")
+    form = "ogg" if name == "v.ogv" else "mpegts" if name == "v.m2ts" else None
+    with av.open(str(tmp_path / name), "w", format=form) as container:
+        stream = container.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height = SIZE[1], SIZE[0]
+        stream.pix_fmt = {"prores": "yuv422p10le", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
+        for i in range(NUM_FRAMES):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(i), format="rgb24")))
+        container.mux(stream.encode(None))
+    source = open_source(tmp_path / name)
+    frames = list(source)
+    assert source.rate_hz == pytest.approx(25)
+    steps = np.diff([frame.stamp_ns for frame in frames])
+    assert len(frames) == NUM_FRAMES and np.abs(steps - 40_000_000).max() < 1_000_000
+    left = [float(frame.image[:, 8:56].mean()) for frame in frames]
+    np.testing.assert_allclose(left, [4 * i for i in range(NUM_FRAMES)], atol=4)
+
+
+@pytest.mark.parametrize("name", ["v.mp4", "v.mov", "v.mkv", "v.webm", "pieces.mp4"])
+def test_a_last_frame_that_is_shown_long_is_no_missing_end(tmp_path, name):
+    fragments = {"movflags": "frag_keyframe+empty_moov+delay_moov"} if name == "pieces.mp4" else {}
+    codec = "libvpx" if name == "v.webm" else "libx264"
+    with av.open(str(tmp_path / name), "w", options=fragments) as container:
+        stream = container.add_stream(codec, rate=25, options={"bf": "0"} if codec == "libx264" else {})
+        stream.width, stream.height, stream.pix_fmt = SIZE[1], SIZE[0], "yuv420p"
+        frames = [av.VideoFrame.from_ndarray(picture(i), format="rgb24") for i in range(6)]
+        for packet in [packet for frame in (*frames, None) for packet in stream.encode(frame)]:
+            is_last = packet.pts * packet.time_base > Fraction(19, 100)
+            packet.duration = round((5 if is_last else Fraction(1, 25)) / packet.time_base)
+            container.mux(packet)
+    source = open_source(tmp_path / name)
+    assert [frame.stamp_ns for frame in source] == [40_000_000 * i for i in range(6)]
+    assert source.rate_hz == 25  # not six frames in 5.2 s
+
+
+@pytest.mark.parametrize("name", ["v.mkv", "v.wmv"])
+def test_a_picture_before_the_video_is_a_cover(tmp_path, name):
+    with av.open(str(tmp_path / name), "w") as container:
+        cover = container.add_stream("mjpeg", rate=25)
+        cover.width, cover.height, cover.pix_fmt = SIZE[1], SIZE[0], "yuvj420p"
+        stream = container.add_stream("libx264" if name == "v.mkv" else "wmv2", rate=25)
+        stream.width, stream.height, stream.pix_fmt = SIZE[1], SIZE[0], "yuv420p"
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(np.full((*SIZE, 3), 255, np.uint8), format="rgb24")))
+        container.mux(cover.encode(None))
+        for i in range(10):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(i), format="rgb24")))
+        container.mux(stream.encode(None))
+    source = open_source(tmp_path / name)
+    left = [float(frame.image[:, 8:56].mean()) for frame in source]
+    np.testing.assert_allclose(left, [4 * i for i in range(10)], atol=4)
+    assert source.rate_hz == 25
+
+
+def test_a_video_of_pictures_alone_is_no_cover(tmp_path):
+    with av.open(str(tmp_path / "v.mkv"), "w") as container:
+        stream = container.add_stream("mjpeg", rate=25)
+        stream.width, stream.height, stream.pix_fmt = SIZE[1], SIZE[0], "yuvj420p"
+        for i in range(10):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(i), format="rgb24")))
+        container.mux(stream.encode(None))
+    assert len(list(open_source(tmp_path / "v.mkv"))) == 10
+
+
+COLOUR = (200, 60, 30)
+MATRICES = {"BT.601": (0.299, 0.114), "BT.709": (0.2126, 0.0722), "BT.2020": (0.2627, 0.0593)}
+TAGS = {"BT.601": "smpte170m", "BT.709": "bt709", "BT.2020": "bt2020nc"}
+
+
+def one_colour(path, lines, matrix, tagged, full_range=False):
+    """A lossless video of `COLOUR`, converted here by the formulas of the standard."""
+    kr, kb = MATRICES[matrix]
+    r, g, b = (value / 255 for value in COLOUR)
+    y = kr * r + (1 - kr - kb) * g + kb * b
+    chroma = [(b - y) / (2 * (1 - kb)), (r - y) / (2 * (1 - kr))]
+    values = (
+        [255 * y, *(128 + 255 * c for c in chroma)] if full_range else [16 + 219 * y, *(128 + 224 * c for c in chroma)]
+    )
+    said = [f"colormatrix={TAGS[matrix]}"] * tagged + ["fullrange=on"] * full_range
+    options = {"crf": "0"} | ({"x264-params": ":".join(said)} if said else {})
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, lines, "yuv420p"
+        for i in range(2):
+            frame = av.VideoFrame(64, lines, "yuv420p")
+            for plane, value in zip(frame.planes, values, strict=True):
+                plane.update(bytes([round(value)]) * plane.buffer_size)
+            frame.pts, frame.time_base = i, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize("lines", [480, 720])
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_the_matrix_that_a_file_names_is_taken(tmp_path, caplog, matrix, lines, full_range):
+    one_colour(tmp_path / "v.mp4", lines, matrix, tagged=True, full_range=full_range)
+    with caplog.at_level("INFO", "vidseg_core"):
+        frames = list(open_source(tmp_path / "v.mp4"))
+    assert np.abs(frames[0].image.astype(int) - COLOUR).max() <= 3
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("full_range", [False, True])
+@pytest.mark.parametrize(("lines", "matrix"), [(480, "BT.601"), (718, "BT.601"), (720, "BT.709"), (1080, "BT.709")])
+def test_a_file_that_names_no_matrix_has_that_of_its_size_and_it_is_said_once(
+    tmp_path, caplog, lines, matrix, full_range
+):
+    one_colour(tmp_path / "v.mp4", lines, matrix, tagged=False, full_range=full_range)
+    with caplog.at_level("INFO", "vidseg_core"):
+        frames = list(open_source(tmp_path / "v.mp4"))
+    assert np.abs(frames[0].image.astype(int) - COLOUR).max() <= 3
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'v.mp4'}: names no colour matrix; {matrix} is taken, as usual for {lines} lines"
+    ]
+
+
+@pytest.mark.parametrize(("codec", "pixels"), [("ffv1", "bgr0"), ("ffv1", "gray"), ("libx264rgb", "rgb24")])
+def test_rgb_and_grey_have_no_matrix(tmp_path, caplog, codec, pixels):
+    image = np.full((720, 64, 3), 120 if pixels == "gray" else COLOUR, np.uint8)
+    with av.open(str(tmp_path / "v.mkv"), "w") as container:
+        stream = container.add_stream(codec, rate=25, options={"crf": "0"} if codec == "libx264rgb" else {})
+        stream.width, stream.height, stream.pix_fmt = 64, 720, pixels
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode(None))
+    with caplog.at_level("INFO", "vidseg_core"):
+        (frame,) = open_source(tmp_path / "v.mkv")
+    assert np.abs(frame.image.astype(int) - image).max() <= 1
+    assert caplog.text == ""

@@ -84,6 +84,23 @@ def test_unusual_rates(tmp_path, rate_hz):
             assert float(container.streams.video[0].average_rate) == pytest.approx(rate_hz, rel=1e-4)
 
 
+def test_frames_are_shown_when_they_were_taken(tmp_path):
+    steps_ms = [None, 40, 40, 120, 7, None, 2000]
+    with VideoWriter(tmp_path / "v.mp4", 25) as writer:
+        for step_ms in steps_ms:
+            writer.write(flat(64, 64, 0), None if step_ms is None else step_ms * 10**6)
+    stamps_ns = [frame.stamp_ns for frame in open_source(tmp_path / "v.mp4")]
+    assert stamps_ns == pytest.approx([t * 1e6 for t in (0, 40, 80, 200, 207, 247, 2247)], abs=6000)  # half a tick
+
+
+def test_frames_that_come_at_once_stay_in_order(tmp_path):
+    with VideoWriter(tmp_path / "v.mp4", 25) as writer:
+        for step_ns in (1, 1, 10**18):
+            writer.write(flat(64, 64, 0), step_ns)
+    stamps_ns = [frame.stamp_ns for frame in open_source(tmp_path / "v.mp4")]
+    assert stamps_ns == pytest.approx([0, 1e9 / 90_000, 1001e9], abs=12_000)
+
+
 def test_what_is_not_an_image_is_refused(tmp_path):
     with VideoWriter(tmp_path / "v.mp4", 30) as writer, pytest.raises(ValueError, match="H x W x 3 uint8, got float64"):
         writer.write(np.zeros((64, 64, 3)))
