@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vidseg_core.errors import ConfigError, VidsegError
 
-HELP = "evaluate on rosbag2 recordings: every frame in turn, and as it would have been live"
+HELP = "evaluate on recordings: every frame in turn, and as it would have been live"
 EXAMPLES = """\
 examples:
   vidseg bag make CamVid/val --labels CamVid/valannot --rate 15 --out clip
@@ -30,7 +30,7 @@ REPORT, RESULTS = "report.html", "report.json"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from vidseg_core.cli.engine_options import add_engine_arguments
 
-    parser.add_argument("bags", metavar="BAG", nargs="+", help="rosbag2 recording: folder, .mcap, .db3; or a pattern")
+    parser.add_argument("bags", metavar="BAG", nargs="+", help="recording: folder, .mcap, .db3, .bag; or a pattern")
     parser.add_argument("--out", metavar="DIR", help=f"where {REPORT} and {RESULTS} go")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier report")
     parser.add_argument("--json", metavar="FILE", help=f"write what {RESULTS} has here, too")
@@ -213,7 +213,7 @@ class Session:
         args = self._args
         bag = find_bag(recording) if recording.exists() else None
         if bag is None:
-            raise SourceError(f"{recording}: expected a rosbag2 recording, a folder or an .mcap or .db3 file")
+            raise SourceError(f"{recording}: expected a recording: an .mcap, .db3 or .bag file, or the folder of one")
         topic = BagSource(bag, topic=topic, skip_bad=True).topic
         where = labels_of(bag, topic, args.labels)
         labels = None if where is None else bag_labels(bag, where, self._engine.classes)
@@ -273,7 +273,7 @@ def provenance(engine) -> dict:
 
     from vidseg_core import __version__
 
-    packages = ("numpy", "torch", "opencv-python-headless", "numba", "rosbags")
+    packages = ("numpy", "torch", "opencv-python-headless", "numba", "mcap", "zstandard")
     return {
         "command": shlex.join(["vidseg", *sys.argv[1:]]),
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),

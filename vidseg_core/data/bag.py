@@ -1,18 +1,18 @@
-"""Camera images from rosbag2 recordings (SQLite and MCAP storage), read without ROS through `rosbags`."""
+"""Camera images from recordings (MCAP, rosbag2's SQLite, ROS 1 bags), read without ROS, whatever else they hold."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 import numpy as np
-from rosbags.highlevel import AnyReader
-from rosbags.interfaces import Connection
-from rosbags.typesys import Stores, get_typestore
 
 from vidseg_core.classes import ClassTable
 from vidseg_core.data.encodings import UnsupportedEncoding, to_rgb
+from vidseg_core.data.recordings.open import open_recording
+from vidseg_core.data.recordings.recording import Channel, Recording
 from vidseg_core.data.source import DEFAULT_RATE_HZ, Source, checked_size
 from vidseg_core.data.stamped import StampedLabels, labels_in_folder, labels_in_memory, seconds
 from vidseg_core.data.wire import CDR, ROS1, CompressedView, ImageView, WireError, parse_compressed, parse_image
@@ -46,25 +46,26 @@ class BagSource(Source):
     ):
         self._path = path
         self._labels = labels
-        with open_bag(path) as reader:
-            self.topic = _image_topic(reader, topic, path)
-            num_frames = sum(c.msgcount for c in reader.connections if c.topic == self.topic)
-            duration_s = reader.duration / 1e9
-        rate_hz = (num_frames - 1) / duration_s if num_frames > 1 and duration_s > 0 else DEFAULT_RATE_HZ
+        self._recording = open_recording(path)
+        self.topic = _image_topic(self._recording, topic, path)
+        self._channels = _channels(self._recording, self.topic)
+        num_frames = self._recording.count(self._channels)
+        rate_hz = _rate_hz(self._recording.received(self._channels))
         super().__init__(self.topic, rate_hz, num_frames, skip_bad, None if labels is None else labels.classes)
 
     def _read(self) -> Iterator[tuple[str, Frame | SourceError]]:
-        with open_bag(self._path) as reader:
-            count = 0
-            for message in _messages(reader, self.topic, self._path):
-                name = f"{count:06d}"
-                yield name, message if isinstance(message, SourceError) else self._frame(message, name)
-                count += 1
-            if count < self.num_frames:  # a damaged MCAP chunk may read as one that ends
-                reason = f"{self._path}: {self.topic}: expected {self.num_frames} messages, got {count}"
-                yield f"{count:06d}", SourceError(reason)
+        count = 0
+        for received_ns, view in _views(self._recording, self._channels, self._path):
+            name = f"{count:06d}"
+            yield name, view if isinstance(view, SourceError) else self._frame(view, received_ns, name)
+            if received_ns is None:  # nothing follows
+                return
+            count += 1
+        if count < self.num_frames:
+            reason = f"{self._path}: {self.topic}: expected {self.num_frames} messages, got {count}"
+            yield f"{count:06d}", SourceError(reason)
 
-    def _frame(self, view: ImageView | CompressedView, name: str) -> Frame | SourceError:
+    def _frame(self, view: ImageView | CompressedView, received_ns: int, name: str) -> Frame | SourceError:
         where = f"{self._path}: {self.topic}: message {name}"
         try:
             image = checked_size(np.ascontiguousarray(to_rgb(view)), where)
@@ -73,7 +74,7 @@ class BagSource(Source):
         except SourceError as error:
             return error
         labels = None if self._labels is None else self._labels.at(view.stamp_ns, image.shape[:2])
-        return Frame(image, view.stamp_ns, stream=self.name, name=name, labels=labels)
+        return Frame(image, view.stamp_ns, stream=self.name, name=name, labels=labels, received_ns=received_ns)
 
 
 def bag_labels(path: Path, where: str | Path, classes: ClassTable) -> StampedLabels:
@@ -91,96 +92,67 @@ def bag_labels(path: Path, where: str | Path, classes: ClassTable) -> StampedLab
     topic = str(where)
     if Path(where).is_dir():
         return labels_in_folder(Path(where), classes)
-    with open_bag(path) as reader:
-        _image_topic(reader, topic, path)
-        return labels_in_memory(_label_messages(reader, topic, path), classes, f"{path}: {topic}")
+    with open_recording(path) as recording:
+        _image_topic(recording, topic, path)
+        return labels_in_memory(_label_messages(recording, topic, path), classes, f"{path}: {topic}")
 
 
 def image_topics(path: Path) -> list[str]:
-    """The topics of a recording that have images.
+    """List the topics of a recording that have images.
 
     Raises:
         SourceError: it cannot be opened.
     """
-    with open_bag(path) as reader:
-        return _image_topics(reader)
+    with open_recording(path) as recording:
+        return _image_topics(recording)
 
 
-def _label_messages(reader: AnyReader, topic: str, path: Path) -> Iterator[tuple[int, np.ndarray]]:
-    for message in _messages(reader, topic, path):
-        if isinstance(message, SourceError):
-            raise message
-        where = f"{path}: {topic}: labels at {seconds(message.stamp_ns)} s"
-        encoding = message.encoding if isinstance(message, ImageView) else "a compressed image"
+def _label_messages(recording: Recording, topic: str, path: Path) -> Iterator[tuple[int, np.ndarray]]:
+    for _, view in _views(recording, _channels(recording, topic), path):
+        if isinstance(view, SourceError):
+            raise view
+        where = f"{path}: {topic}: labels at {seconds(view.stamp_ns)} s"
+        encoding = view.encoding if isinstance(view, ImageView) else "a compressed image"
         if encoding not in ("mono8", "8UC1"):
             raise DatasetError(f"{where}: expected class ids as mono8, got {encoding}")
         try:
-            yield message.stamp_ns, np.ascontiguousarray(message.pixels(1)[..., 0])
+            yield view.stamp_ns, np.ascontiguousarray(view.pixels(1)[..., 0])
         except WireError as error:
             raise SourceError(f"{where}: {error}") from error
 
 
-@contextmanager
-def open_bag(path: Path) -> Iterator[AnyReader]:
-    """`rosbags`' reader of a recording, opened.
-
-    Raises:
-        SourceError: it cannot be opened.
-    """
+def _views(
+    recording: Recording, channels: list[Channel], path: Path
+) -> Iterator[tuple[int | None, ImageView | CompressedView | SourceError]]:
+    """Times of receipt and views, an error in the place of a bad message; (None, error) for damage that ends it all."""
     try:
-        reader = AnyReader([path], default_typestore=get_typestore(Stores.LATEST))
-        reader.open()
-    except Exception as error:  # what a broken file raises depends on its storage: parser, database, decompressor
-        if isinstance(error, KeyError) and "/msg/" in str(error):
-            raise SourceError(f"{path}: uses the message type {error}, whose definition it does not have") from error
-        raise SourceError(f"{path}: not a recording that can be opened: {error}") from error
-    try:
-        yield reader
-    finally:
-        reader.close()
-
-
-def stored_messages(
-    reader: AnyReader, connections: Collection[Connection], path: Path
-) -> Iterator[tuple[Connection, int, bytes]]:
-    """(connection, when it was recorded in nanoseconds, serialized message), in the order of recording.
-
-    Raises:
-        SourceError: the recording is damaged; nothing can be read after that.
-    """
-    stored = reader.messages(connections)
-    while True:
-        try:
-            message = next(stored)
-        except StopIteration:
-            return
-        except Exception as error:  # it depends on the storage, as when opening it
-            raise SourceError(f"{path}: the recording is damaged: {error}") from error
-        yield message
-
-
-def _messages(reader: AnyReader, topic: str, path: Path) -> Iterator[ImageView | CompressedView | SourceError]:
-    """View the topic's messages; in the place of one that cannot be read, a SourceError."""
-    encoding = CDR if reader.is2 else ROS1
-    try:
-        for connection, _, data in stored_messages(reader, [c for c in reader.connections if c.topic == topic], path):
+        for message in recording.messages(channels):
+            channel = message.channel
             try:
-                yield PARSE[connection.msgtype](data, encoding)
+                yield message.received_ns, PARSE[channel.type](message.data, channel.encoding)
             except WireError as error:
-                yield SourceError(f"{path}: {topic}: a message cannot be read: {error}")
+                yield message.received_ns, SourceError(f"{path}: {channel.topic}: a message cannot be read: {error}")
     except SourceError as error:
-        yield error
+        yield None, error
 
 
-def _image_topics(reader: AnyReader) -> list[str]:
-    return sorted({c.topic for c in reader.connections if c.msgtype in PARSE and c.msgcount})
+def _has_images(channel: Channel) -> bool:
+    return channel.type in PARSE and channel.encoding in (CDR, ROS1)
 
 
-def _image_topic(reader: AnyReader, wanted: str | None, path: Path) -> str:
-    topics = _image_topics(reader)
+def _channels(recording: Recording, topic: str) -> list[Channel]:
+    return [channel for channel in recording.channels if channel.topic == topic and _has_images(channel)]
+
+
+def _image_topics(recording: Recording) -> list[str]:
+    return sorted({c.topic for c in recording.channels if _has_images(c) and recording.count([c])})
+
+
+def _image_topic(recording: Recording, wanted: str | None, path: Path) -> str:
+    topics = _image_topics(recording)
     if wanted is not None:
         if wanted not in topics:
-            kinds = sorted({c.msgtype for c in reader.connections if c.topic == wanted and c.msgcount})
+            kinds = sorted({c.type for c in recording.channels if c.topic == wanted and recording.count([c])})
             has = f", it has {', '.join(kinds)}" if kinds else ""
             raise SourceError(f"{path}: no images on topic {wanted!r}{has}; expected one of {topics}")
         return wanted
@@ -188,6 +160,12 @@ def _image_topic(reader: AnyReader, wanted: str | None, path: Path) -> str:
     if len(candidates) == 1:
         return candidates[0]
     if not candidates:
-        others = sorted({c.topic for c in reader.connections})
+        others = sorted({c.topic for c in recording.channels})
         raise SourceError(f"{path}: the recording has no images of a camera; its topics are {others}")
     raise SourceError(f"{path}: the recording has several image topics, choose one with topic: {candidates}")
+
+
+def _rate_hz(received: list[int]) -> float:
+    """The rate of messages by their own median period: breaks, and what other topics do, do not change it."""
+    steps = [after - before for before, after in pairwise(received) if after > before]
+    return 1e9 / median(steps) if steps else DEFAULT_RATE_HZ

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
+from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from vidseg_core.data.bag import IMAGE, open_bag, stored_messages
+from vidseg_core.data.bag import IMAGE
 from vidseg_core.data.writers import output_folder
 from vidseg_core.errors import ConfigError, SourceError
 
@@ -199,3 +200,42 @@ class BagExtender:
                 yield message
         except SourceError:  # whoever reads the images is told, too
             return
+
+
+@contextmanager
+def open_bag(path: Path) -> Iterator[AnyReader]:
+    """`rosbags`' reader of a recording, opened.
+
+    Raises:
+        SourceError: it cannot be opened.
+    """
+    try:
+        reader = AnyReader([path], default_typestore=get_typestore(Stores.LATEST))
+        reader.open()
+    except Exception as error:  # what a broken file raises depends on its storage: parser, database, decompressor
+        if isinstance(error, KeyError) and "/msg/" in str(error):
+            raise SourceError(f"{path}: uses the message type {error}, whose definition it does not have") from error
+        raise SourceError(f"{path}: not a recording that can be opened: {error}") from error
+    try:
+        yield reader
+    finally:
+        reader.close()
+
+
+def stored_messages(
+    reader: AnyReader, connections: Collection[Connection], path: Path
+) -> Iterator[tuple[Connection, int, bytes]]:
+    """(connection, when it was recorded in nanoseconds, serialized message), in the order of recording.
+
+    Raises:
+        SourceError: the recording is damaged; nothing can be read after that.
+    """
+    stored = reader.messages(connections)
+    while True:
+        try:
+            message = next(stored)
+        except StopIteration:
+            return
+        except Exception as error:  # it depends on the storage, as when opening it
+            raise SourceError(f"{path}: the recording is damaged: {error}") from error
+        yield message

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from vidseg_core.classes import ClassTable
 from vidseg_core.data.folder import FolderSource, FolderTruth
+from vidseg_core.data.recordings.open import METADATA, compression_of, is_recording
 from vidseg_core.data.source import DEFAULT_RATE_HZ, Source
 from vidseg_core.data.street_source import StreetSource
 from vidseg_core.errors import SourceError
-
-BAG_SUFFIXES = (".mcap", ".db3")
 
 
 def open_source(
@@ -25,7 +24,7 @@ def open_source(
     """Open a source of frames and read its first frame.
 
     Args:
-        spec: a folder of images; a video file; a rosbag2 recording (its folder, or an .mcap or .db3 file);
+        spec: a folder of images; a video file; a recording (see `vidseg_core.data.recordings.open`);
             `street:seed=0,...` for the synthetic street (see `StreetConfig.parse`).
         rate_hz: frame rate of a folder of images (30 if None); for a video file, a rate that replaces its own stamps.
         topic: image topic of a recording; may be None if there is only one.
@@ -58,6 +57,9 @@ def open_source(
         truth = FolderTruth(Path(labels), classes) if labels is not None else None
         rate_hz = DEFAULT_RATE_HZ if rate_hz is None else rate_hz
         return FolderSource(path, rate_hz=rate_hz, skip_bad=skip_bad, truth=truth)
+    compression = compression_of(path)
+    if compression is not None:
+        raise SourceError(f"{spec}: compressed by {compression}; decompress it first")
     from vidseg_core.data.video import VideoSource
 
     _refuse(spec, "a video file", topic=topic, labels=labels)
@@ -65,19 +67,10 @@ def open_source(
 
 
 def find_bag(path: Path) -> Path | None:
-    """The path by which a recording is opened; None if `path` is something else.
-
-    Raises:
-        SourceError: it is a folder with several storage files and nothing that says how they belong together.
-    """
-    if path.is_file():
-        return path if path.suffix in BAG_SUFFIXES else None
-    if (path / "metadata.yaml").exists():
-        return path
-    storage = [file for file in sorted(path.iterdir()) if file.suffix in BAG_SUFFIXES]
-    if len(storage) > 1:
-        raise SourceError(f"{path}: a recording of {len(storage)} files without metadata.yaml; try `ros2 bag reindex`")
-    return storage[0] if storage else None
+    """Return the path by which a recording is opened; None if `path` is something else."""
+    if path.name == METADATA and path.is_file():
+        path = path.parent
+    return path if is_recording(path) else None
 
 
 def _refuse(spec: str, kind: str, **options: object) -> None:

@@ -106,7 +106,7 @@ def _open(path: Path) -> av.container.InputContainer:
     try:
         return av.open(str(path))
     except (av.FFmpegError, OSError) as error:
-        raise SourceError(f"{path}: not a video file that can be opened: {error.strerror}") from error
+        raise SourceError(f"{path}: no recording, and not a video file that can be opened: {error.strerror}") from error
 
 
 def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:

@@ -81,10 +81,10 @@ def test_one_broken_recording_does_not_stop_the_others(tmp_path, call, capsys):
     assert [line.split(": ")[0] for line in captured.out.splitlines()[:-1]] == [str(tmp_path / "a")]
     errors = [line for line in captured.err.splitlines() if line.startswith("vidseg: error: ")]
     expected = [
-        "b: not a recording that can be opened: ",
+        "b.mcap: not a recording that can be opened: no whole message in it: ",
         "c: no images on topic '/camera/image_raw'; expected one of ['/front/image_raw', '/front/labels_truth']",
-        "d: expected a rosbag2 recording, a folder or an .mcap or .db3 file",
-        "e: expected a rosbag2 recording, a folder or an .mcap or .db3 file",
+        "d: expected a recording: an .mcap, .db3 or .bag file, or the folder of one",
+        "e: expected a recording: an .mcap, .db3 or .bag file, or the folder of one",
     ]
     assert len(errors) == 4 and all(text in line for text, line in zip(expected, errors, strict=True))
     results = json.loads((out / "report.json").read_text())

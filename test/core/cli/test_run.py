@@ -90,7 +90,9 @@ def test_errors_are_one_line(drive, tmp_path, weights, capsys):
     (tmp_path / "file").touch()
     assert "file/out: expected a folder that can be written" in fail(capsys, drive, "--out", tmp_path / "file" / "out")
     (tmp_path / "broken.mp4").write_text("nothing")
-    assert "broken.mp4: not a video file that can be opened" in fail(capsys, tmp_path / "broken.mp4", *common)
+    assert "broken.mp4: no recording, and not a video file that can be opened" in fail(
+        capsys, tmp_path / "broken.mp4", *common
+    )
 
 
 def test_an_unreadable_image_ends_or_is_skipped(drive, tmp_path, weights, capsys):

@@ -126,10 +126,10 @@ def test_damage_inside_is_an_error_or_skipped(tmp_path):
 
 def test_what_is_not_a_video(tmp_path, video):
     (tmp_path / "text.mp4").write_text("not a video")
-    with pytest.raises(SourceError, match="text.mp4: not a video file that can be opened"):
+    with pytest.raises(SourceError, match="text.mp4: no recording, and not a video file that can be opened"):
         open_source(tmp_path / "text.mp4")
     (tmp_path / "empty.mp4").touch()
-    with pytest.raises(SourceError, match="empty.mp4: not a video file that can be opened"):
+    with pytest.raises(SourceError, match="empty.mp4: no recording, and not a video file that can be opened"):
         open_source(tmp_path / "empty.mp4")
     with av.open(str(tmp_path / "sound.wav"), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000)

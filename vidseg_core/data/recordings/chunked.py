@@ -11,12 +11,17 @@ from abc import ABC, abstractmethod
 from array import array
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from vidseg_core.data.recordings.recording import Channel, DamageError, OpenWhileRead, StoredMessage, seconds, warn_once
 from vidseg_core.errors import SourceError
+
+
+class NoRecordError(DamageError):
+    """Where a record is expected there is none, so that damage may begin before."""
+
 
 HELD_BYTES = 64 * 2**20
 """Of blocks that are kept while their messages wait for those of other blocks; what goes beyond is read again."""
@@ -34,7 +39,8 @@ class Block:
         first_ns, last_ns: when its first and its last message were received.
         channels: ids of the channels that have messages in it; None: not known.
         chunk: it is one chunk record, else a run of records outside of chunks.
-        cut: the chunk goes on behind the end of the file.
+        cut: the chunk goes on behind the end of the file, or is damaged somewhere.
+        doubtful: what is damaged begins in its last message that can be read, or right behind.
         index: offsets of records that list the messages, by channel, where the format has them.
     """
 
@@ -45,6 +51,7 @@ class Block:
     channels: frozenset[int] | None = None
     chunk: bool = True
     cut: bool = False
+    doubtful: bool = False
     index: dict[int, int] | None = None
 
     def has(self, wanted: Collection[int]) -> bool:
@@ -100,8 +107,7 @@ class ChunkedRecording(OpenWhileRead, ABC):
                     found += self._listed(file, block, wanted)
                 except DamageError:
                     try:
-                        data = self._load(file, block)
-                        found += (ns for _, ns, _ in self._walk(data, wanted))
+                        found += _Entries(self._walk(self._load(file, block)), wanted, block.doubtful).times
                     except DamageError:
                         continue
         return sorted(found)
@@ -112,7 +118,7 @@ class ChunkedRecording(OpenWhileRead, ABC):
         blocks = [block for block in self.blocks if block.has(wanted)]
         with self._opened() as file:
             held = _Held(self, file, blocks)
-            entries: dict[int, tuple[array, array]] = {}
+            entries: dict[int, _Entries] = {}
             # (when, number of the block, next of its entries); -1: the block has not been read yet.
             waiting = [(block.first_ns, number, -1) for number, block in enumerate(blocks)]
             heapq.heapify(waiting)
@@ -121,25 +127,24 @@ class ChunkedRecording(OpenWhileRead, ABC):
                 try:
                     data = held.data(number)
                     if position < 0:
-                        entries[number] = _in_order(self._walk(data, wanted))
-                        message = None
+                        entries[number] = _Entries(self._walk(data), wanted, blocks[number].doubtful)
                     else:
-                        message = self._message(data, entries[number][1][position])
+                        yield self._message(data, entries[number].offsets[position])
+                    position += 1
+                    times = entries[number].times
+                    if position < len(times):
+                        heapq.heapreplace(waiting, (times[position], number, position))
+                        continue
+                    damage = entries.pop(number).damage
+                    if damage is not None and not blocks[number].cut:  # where it is cut was told when it was opened
+                        raise damage
                 except DamageError as error:
                     raise SourceError(
                         f"{self.name}: the recording is damaged from {seconds(when)} s on, "
-                        f"at byte {blocks[number].start}: {error}"
+                        f"in what begins at byte {blocks[number].start}: {error}"
                     ) from error
-                if message is not None:
-                    yield message
-                position += 1
-                times = entries[number][0]
-                if position < len(times):
-                    heapq.heapreplace(waiting, (times[position], number, position))
-                else:
-                    heapq.heappop(waiting)
-                    held.drop(number)
-                    del entries[number]
+                heapq.heappop(waiting)
+                held.drop(number)
 
     @abstractmethod
     def _read_index(self, file: BinaryIO) -> None:
@@ -162,8 +167,8 @@ class ChunkedRecording(OpenWhileRead, ABC):
         """
 
     @abstractmethod
-    def _walk(self, data: bytes | memoryview, wanted: Collection[int]) -> Iterator[tuple[int, int, int]]:
-        """(channel id, when received, offset) of the messages of these channels in a block's records.
+    def _walk(self, data: bytes | memoryview) -> Iterator[tuple[int, int, int]]:
+        """(channel id, when received, offset) of the messages in a block's records.
 
         Raises:
             DamageError: from here on these are no records.
@@ -211,36 +216,86 @@ class ChunkedRecording(OpenWhileRead, ABC):
         )
 
 
+class Counted:
+    """What a chunk has of messages: counted when what follows them is known to be a record."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[int] = Counter()
+        self._first, self._last = 2**64, 0
+        self._next: tuple[int, int] | None = None
+
+    def add(self, channel: int, when: int) -> None:
+        """Add a message, which does not count yet."""
+        self._next = channel, when
+
+    def settle(self) -> None:
+        """Count what was added last."""
+        if self._next is not None:
+            channel, when = self._next
+            self.counts[channel] += 1
+            self._first, self._last = min(self._first, when), max(self._last, when)
+            self._next = None
+
+    def describe(self, block: Block) -> Block:
+        """Write into a block what was counted."""
+        return replace(block, first_ns=self._first, last_ns=self._last, channels=frozenset(self.counts))
+
+
 class Runs:
-    """Put records outside of chunks together to blocks of about a megabyte; large messages are blocks of their own."""
+    """Put records outside of chunks together to blocks of about a megabyte; large messages are blocks of their own.
+
+    Attributes:
+        blocks: with the chunks, in the order of the file.
+        counts: messages outside of chunks, by channel.
+    """
 
     def __init__(self) -> None:
         self.blocks: list[Block] = []
-        self._open: Block | None = None
+        self.counts: Counter[int] = Counter()
+        self._run: Block | None = None
+        self._next: Block | None = None
 
     def add(self, start: int, end: int, when: int, channel: int) -> None:
-        """Add a message's record."""
-        if end - start >= _LARGE_BYTES:
-            self.close()
-            self.blocks.append(Block(start, end, when, when, frozenset({channel}), chunk=False))
-            return
-        run = self._open
-        if run is None or end - run.start > _RUN_BYTES:
-            self.close()
-            run = Block(start, end, when, when, frozenset(), chunk=False)
-        channels = run.channels if channel in run.channels else run.channels | {channel}
-        self._open = Block(run.start, end, min(run.first_ns, when), max(run.last_ns, when), channels, chunk=False)
+        """Add a message's record, which counts when what follows it is known to be a record."""
+        self._next = Block(start, end, when, when, frozenset({channel}), chunk=False)
 
-    def close(self) -> None:
-        """End the block that is being filled."""
-        if self._open is not None:
-            self.blocks.append(self._open)
-            self._open = None
+    def settle(self) -> None:
+        """Count what was added last."""
+        message, run = self._next, self._run
+        if message is None or message.channels is None:
+            return
+        self._next = None
+        self.counts.update(message.channels)
+        if message.end - message.start >= _LARGE_BYTES:
+            self._close()
+            self.blocks.append(message)
+        elif run is None or run.channels is None or message.end - run.start > _RUN_BYTES:
+            self._close()
+            self._run = message
+        else:
+            self._run = replace(
+                run,
+                end=message.end,
+                first_ns=min(run.first_ns, message.first_ns),
+                last_ns=max(run.last_ns, message.last_ns),
+                channels=run.channels | message.channels,
+            )
 
     def add_chunk(self, block: Block) -> None:
         """Add a chunk."""
-        self.close()
+        self._close()
         self.blocks.append(block)
+
+    def end(self, doubtful: bool = False) -> None:
+        """End the last block; with `doubtful`, without the message that was added last."""
+        if not doubtful:
+            self.settle()
+        self._close()
+
+    def _close(self) -> None:
+        if self._run is not None:
+            self.blocks.append(self._run)
+            self._run = None
 
 
 class _Held:
@@ -267,16 +322,29 @@ class _Held:
         self._data.pop(number, None)
 
 
-def _in_order(walked: Iterator[tuple[int, int, int]]) -> tuple[array, array]:
-    """Times and offsets, sorted by time, in few bytes."""
-    times, offsets = array("Q"), array("Q")
-    ascending, last = True, 0
-    for _, when, offset in walked:
-        ascending = ascending and when >= last
-        last = when
-        times.append(when)
-        offsets.append(offset)
-    if not ascending:
-        order = sorted(range(len(times)), key=times.__getitem__)
-        times, offsets = array("Q", map(times.__getitem__, order)), array("Q", map(offsets.__getitem__, order))
-    return times, offsets
+class _Entries:
+    """Times and offsets of a block's messages, sorted by time, in few bytes; and what is damaged behind them.
+
+    Without checksums nobody knows where damage begins, except that a record behind it cannot be one; so the message
+    before that is left out.
+    """
+
+    def __init__(self, walked: Iterator[tuple[int, int, int]], wanted: Collection[int], doubtful: bool):
+        times, offsets = array("Q"), array("Q")
+        self.damage: DamageError | None = None
+        ascending, last, channel = True, 0, None
+        try:
+            for channel, when, offset in walked:
+                if channel in wanted:
+                    ascending = ascending and when >= last
+                    last = when
+                    times.append(when)
+                    offsets.append(offset)
+        except DamageError as error:
+            self.damage = error
+        if (doubtful or self.damage) and channel in wanted:
+            del times[-1], offsets[-1]
+        if not ascending:
+            order = sorted(range(len(times)), key=times.__getitem__)
+            times, offsets = array("Q", map(times.__getitem__, order)), array("Q", map(offsets.__getitem__, order))
+        self.times, self.offsets = times, offsets

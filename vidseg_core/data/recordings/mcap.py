@@ -17,7 +17,7 @@ from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 
-from vidseg_core.data.recordings.chunked import Block, ChunkedRecording, Runs
+from vidseg_core.data.recordings.chunked import Block, ChunkedRecording, Counted, NoRecordError, Runs
 from vidseg_core.data.recordings.compression import check_size, decompress, decompress_message, decompress_start
 from vidseg_core.data.recordings.recording import Channel, DamageError, StoredMessage, ros2_type
 from vidseg_core.errors import SourceError
@@ -129,12 +129,12 @@ class McapRecording(ChunkedRecording):
                 if opcode in (Opcode.DATA_END, Opcode.FOOTER):
                     break
                 if opcode == 0:
-                    raise DamageError(f"there is no record at byte {offset}")
+                    raise NoRecordError(f"there is no record at byte {offset}")
+                runs.settle()
                 if opcode == Opcode.MESSAGE:
                     head = self._read(file, offset, min(_MESSAGE.size, end - offset))
                     channel, when, _ = self._message_fields(head, 0, end - offset)
                     check_size(length)
-                    self.counts[channel] += 1
                     runs.add(offset, end, when, channel)
                 elif opcode == Opcode.CHUNK:
                     self._scan_chunk(file, runs, Block(offset, end, 0, 0))
@@ -144,27 +144,33 @@ class McapRecording(ChunkedRecording):
                 offset = end
         except DamageError as error:
             damage = str(error)
-        runs.close()
+            runs.end(isinstance(error, NoRecordError))
+        else:
+            runs.end()
+        self.counts += runs.counts
         self.blocks = runs.blocks
         return damage
 
     def _scan_chunk(self, file: BinaryIO, runs: Runs, block: Block) -> None:
+        messages = Counted()
+        damage = None
         try:
             data = self._load(file, block)
-            counts: Counter[int] = Counter()
-            first, last = 2**64, 0
             for opcode, start, end in _records(data):
+                messages.settle()
                 if opcode == Opcode.MESSAGE:
                     channel, when, _ = self._message_fields(data, start, end - start)
-                    counts[channel] += 1
-                    first, last = min(first, when), max(last, when)
+                    messages.add(channel, when)
                 elif opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
                     self._take(opcode, bytes(data[start + _RECORD.size : end]))
+            messages.settle()
         except DamageError as error:
-            raise DamageError(f"the chunk at byte {block.start}: {error}") from error
-        if counts:
-            self.counts += counts
-            runs.add_chunk(replace(block, first_ns=first, last_ns=last, channels=frozenset(counts)))
+            damage, block = error, replace(block, cut=True, doubtful=True)
+        if messages.counts:
+            self.counts += messages.counts
+            runs.add_chunk(messages.describe(block))
+        if damage is not None:
+            raise DamageError(f"the chunk at byte {block.start}: {damage}") from damage
 
     def _take(self, opcode: int, content: bytes) -> None:
         with _damage_named():
@@ -241,12 +247,11 @@ class McapRecording(ChunkedRecording):
             raise DamageError("its checksum does not fit what is in it")
         return data
 
-    def _walk(self, data: bytes | memoryview, wanted: Collection[int]) -> Iterator[tuple[int, int, int]]:
+    def _walk(self, data: bytes | memoryview) -> Iterator[tuple[int, int, int]]:
         for opcode, start, end in _records(data):
             if opcode == Opcode.MESSAGE:
                 channel, when, _ = self._message_fields(data, start, end - start)
-                if channel in wanted:
-                    yield channel, when, start
+                yield channel, when, start
 
     def _message(self, data: bytes | memoryview, offset: int) -> StoredMessage:
         _, length, channel_id, _, received_ns, published_ns = _MESSAGE.unpack_from(data, offset)

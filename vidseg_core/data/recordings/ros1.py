@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import BinaryIO
 
-from vidseg_core.data.recordings.chunked import Block, ChunkedRecording, Runs
+from vidseg_core.data.recordings.chunked import Block, ChunkedRecording, Counted, NoRecordError, Runs
 from vidseg_core.data.recordings.compression import check_size, decompress, decompress_start
 from vidseg_core.data.recordings.recording import Channel, DamageError, StoredMessage, ros2_type
 from vidseg_core.errors import SourceError
@@ -17,6 +17,7 @@ MAGIC = b"#ROSBAG V"
 
 _VERSION = b"#ROSBAG V2.0\n"
 _MESSAGE, _BAG_HEADER, _INDEX, _CHUNK, _CHUNK_INFO, _CONNECTION = 2, 3, 4, 5, 6, 7
+_OPS = (_MESSAGE, _BAG_HEADER, _INDEX, _CHUNK, _CHUNK_INFO, _CONNECTION)
 _UINT32 = struct.Struct("<I")
 _UINT64 = struct.Struct("<Q")
 _PAIR = struct.Struct("<II")
@@ -96,6 +97,9 @@ class Ros1Recording(ChunkedRecording):
             while offset < self._size:
                 fields, start, end = self._head(file, offset, whole=False)
                 op = _op(fields)
+                if op not in _OPS:
+                    raise NoRecordError(f"there is no record at byte {offset}")
+                runs.settle()
                 if end > self._size:
                     if op == _CHUNK:
                         self._scan_chunk(file, runs, Block(offset, self._size, 0, 0, cut=True))
@@ -107,34 +111,36 @@ class Ros1Recording(ChunkedRecording):
                 elif op == _MESSAGE:
                     check_size(end - start)
                     channel, when = self._message_fields(fields)
-                    self.counts[channel] += 1
                     runs.add(offset, end, when, channel)
-                elif op not in (_BAG_HEADER, _INDEX, _CHUNK_INFO):
-                    raise DamageError(f"no record at byte {offset}")
                 offset = end
         except DamageError as error:
             damage = f"{error} (`rosbag reindex` repairs what can be repaired)"
-        runs.close()
+            runs.end(isinstance(error, NoRecordError))
+        else:
+            runs.end()
+        self.counts += runs.counts
         self.blocks = runs.blocks
         return damage
 
     def _scan_chunk(self, file: BinaryIO, runs: Runs, block: Block) -> None:
-        counts: Counter[int] = Counter()
-        first, last = 2**64, 0
+        messages = Counted()
+        damage = None
         try:
             data = self._load(file, block)
             for fields, _, start, end in _records(data):
+                messages.settle()
                 if _op(fields) == _MESSAGE:
-                    channel, when = self._message_fields(fields)
-                    counts[channel] += 1
-                    first, last = min(first, when), max(last, when)
+                    messages.add(*self._message_fields(fields))
                 elif _op(fields) == _CONNECTION:
                     self._add_connection(fields, bytes(data[start:end]))
+            messages.settle()
         except DamageError as error:
-            raise DamageError(f"the chunk at byte {block.start}: {error}") from error
-        if counts:
-            self.counts += counts
-            runs.add_chunk(replace(block, first_ns=first, last_ns=last, channels=frozenset(counts)))
+            damage, block = error, replace(block, cut=True, doubtful=True)
+        if messages.counts:
+            self.counts += messages.counts
+            runs.add_chunk(messages.describe(block))
+        if damage is not None:
+            raise DamageError(f"the chunk at byte {block.start}: {damage}") from damage
 
     def _add_connection(self, fields: Fields, data: bytes) -> None:
         number = _number(fields, b"conn")
@@ -184,12 +190,11 @@ class Ros1Recording(ChunkedRecording):
             return _whole(decompress_start(compression, data, size) if compression != "none" else data)
         return decompress(compression, data, size) if compression != "none" else data
 
-    def _walk(self, data: bytes | memoryview, wanted: Collection[int]) -> Iterator[tuple[int, int, int]]:
+    def _walk(self, data: bytes | memoryview) -> Iterator[tuple[int, int, int]]:
         for fields, offset, _, _ in _records(data):
             if _op(fields) == _MESSAGE:
                 channel, when = self._message_fields(fields)
-                if channel in wanted:
-                    yield channel, when, offset
+                yield channel, when, offset
 
     def _message(self, data: bytes | memoryview, offset: int) -> StoredMessage:
         fields, start, end = _record(data, offset)
@@ -206,7 +211,7 @@ class Ros1Recording(ChunkedRecording):
         """(fields, start, end) of the record at an offset, without its data."""
         (size,) = _UINT32.unpack(self._read(file, offset, 4))
         if size > _MOST_HEADER_BYTES:
-            raise DamageError(f"no record at byte {offset}")
+            raise NoRecordError(f"there is no record at byte {offset}")
         head = self._read(file, offset + 4, size + 4)
         start = offset + 8 + size
         end = start + _UINT32.unpack_from(head, size)[0]

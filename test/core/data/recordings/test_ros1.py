@@ -109,7 +109,9 @@ def test_a_chunk_that_is_damaged_ends_the_recording(tmp_path):
     data[block.start + 80 : block.end - 4] = bytes(block.end - 4 - block.start - 80)
     path.write_bytes(data)
     recording, found = Ros1Recording(path), []
-    with pytest.raises(SourceError, match=rf"x.bag: the recording is damaged from .* at byte {block.start}: lz4"):
+    with pytest.raises(
+        SourceError, match=rf"x.bag: the recording is damaged from .* in what begins at byte {block.start}: lz4"
+    ):
         for message in recording.messages(recording.channels[:1]):
             found.append(message.data)
     assert found == [payload(i) for i in range(len(found))] and 5 < len(found) < 15
