@@ -45,7 +45,7 @@ class Option:
         live: whether it may change while frames are processed.
         per_camera: whether each camera may have its own value.
         metavar: placeholder of a value in command line help.
-        spellings: further command line flags.
+        spellings: command line flags that were written before, which still work with a notice.
     """
 
     name: str

@@ -24,7 +24,14 @@ def surface():
 
 
 def lost(recorded, now, where="") -> list[str]:
-    """Paths of all that is recorded and now missing or another."""
+    """Paths of all that is recorded and now missing or another.
+
+    An option may have further spellings, and one that had to be given need not be any more.
+    """
+    if where.endswith("/spellings"):
+        return [f"{where}: {one} is missing" for one in recorded if one not in now]
+    if where.endswith("/required") and not now:
+        return []
     if isinstance(recorded, dict) and isinstance(now, dict):
         return [
             problem
@@ -37,6 +44,16 @@ def lost(recorded, now, where="") -> list[str]:
 def test_something_lost_or_changed_is_found():
     assert lost({"a": {"b": 1}}, {"a": {"b": 1, "c": 2}}) == []
     assert lost({"a": {"b": 1}, "d": 2}, {"a": {"b": 2}}) == ["/a/b: was 1, is 2", "/d: missing"]
+
+
+def test_more_may_be_allowed_and_less_be_asked_for():
+    option = {"spellings": ["--a"], "required": True}
+    assert lost({"--a": option}, {"--a": {"spellings": ["--a", "-a"], "required": False}}) == []
+    assert lost({"--a": option}, {"--a": {"spellings": ["-a"], "required": True}}) == ["/--a/spellings: --a is missing"]
+    option["required"] = False
+    assert lost({"--a": option}, {"--a": {"spellings": ["--a"], "required": True}}) == [
+        "/--a/required: was False, is True"
+    ]
 
 
 def test_command_line_options_are_kept(surface):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from vidseg_core.cli.former import add_former, notice
 from vidseg_core.engine.config import RUNTIMES
 
 # Streets that no network has been trained on.
@@ -18,7 +19,7 @@ examples:
   vidseg bench
       2048 x 1024 and 480 x 360 frames of the synthetic street, a few minutes
   vidseg bench --case 480 --rounds 20 --json bench.json
-  vidseg bench schedules --camvid CamVid --png schedules.png
+  vidseg bench schedules --data camvid:CamVid --out schedules.png
       mIoU against the share of key frames, for fixed intervals and for key frames when the picture has changed
 
 Without --case the last figures are those of asynchronous key frames, with 480 x 360 frames that arrive at 30 Hz.
@@ -37,12 +38,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="measured loops per case (default: 5)")
     parser.add_argument("--case", action="append", metavar="TEXT", help="only cases whose name has TEXT (repeatable)")
-    parser.add_argument("--camvid", metavar="DIR", help="schedules: CamVid's folder, for its clip (default: without)")
-    parser.add_argument("--png", metavar="FILE", help="schedules: where to draw (default: schedules.png)")
+    parser.add_argument(
+        "--data", metavar="KIND:WHERE", help="schedules: a labelled video, for instance camvid:DIR (default: without)"
+    )
+    parser.add_argument("--camvid", metavar="DIR", help=argparse.SUPPRESS)
+    out = parser.add_argument("--out", metavar="PNG", help="schedules: where to draw (default: schedules.png)")
+    add_former(parser, "bench", out)
     parser.add_argument("--weights", metavar="NAME|PATH", help="segmentation network")
     parser.add_argument("--classes", metavar="NAME|PATH", help="class table, where the weights do not tell")
     parser.add_argument("--runtime", choices=RUNTIMES, default="auto", help="of the engine (default: auto)")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="on the CPU (default: all)")
+    threads = parser.add_argument("--num-threads", type=int, default=0, metavar="N", help="on the CPU (default: all)")
+    add_former(parser, "bench", threads)
 
 
 def main(args: argparse.Namespace) -> int:
@@ -64,7 +70,7 @@ def main(args: argparse.Namespace) -> int:
         raise ConfigError(f"--case {args.case}: expected part of one of: {'; '.join(case.name for case in CASES)}")
     config = EngineConfig(
         weights=args.weights or DEFAULT_WEIGHTS, classes=args.classes, device="cpu", runtime=args.runtime,
-        num_threads=args.threads,
+        num_threads=args.num_threads,
     )  # fmt: skip
 
     def progress(items, name):
@@ -87,7 +93,7 @@ def schedules(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from vidseg_core.classes import load_classes
-    from vidseg_core.data.camvid import camvid
+    from vidseg_core.data.datasets import DataName, open_labelled
     from vidseg_core.data.writers import write_json
     from vidseg_core.engine.build import build_engine
     from vidseg_core.engine.config import DEFAULT_WEIGHTS, EngineConfig
@@ -95,16 +101,26 @@ def schedules(args: argparse.Namespace) -> int:
     from vidseg_core.evaluation.distance.schedules import compare, draw, gains, labelled_clip, street_clips, table
 
     config = EngineConfig(
-        weights=args.weights or DEFAULT_WEIGHTS, classes=args.classes, runtime=args.runtime, num_threads=args.threads
+        weights=args.weights or DEFAULT_WEIGHTS,
+        classes=args.classes,
+        runtime=args.runtime,
+        num_threads=args.num_threads,
     )
     engine = build_engine(config)
     if engine.classes.names != load_classes("camvid").names:
         raise ConfigError(f"bench schedules: expected a network with CamVid's classes, got {engine.classes.name!r}'s")
-    groups = {"CamVid": [labelled_clip(camvid(args.camvid, "val"))]} if args.camvid else {}
+    name = DataName.parse(args.data) if args.data else None
+    if args.camvid:
+        name = DataName("camvid", args.camvid)
+        notice(args, "--camvid", f"--data {name}")
+    groups = {}
+    if name is not None:
+        title = "CamVid" if name.kind == "camvid" else str(name)
+        groups[title] = [labelled_clip(open_labelled(name, engine.classes, split="val", video=True))]
     groups["street"] = street_clips(STREET_SEEDS, STREET_FRAMES, (480, 360), STREET_RATE_HZ)
     rows = compare(groups, engine, lambda configs: tqdm(configs, unit="schedule", leave=False))
     print(table(rows))
-    draw(rows, Path(args.png or "schedules.png"))
+    draw(rows, Path(args.out or "schedules.png"))
     if args.json:
         write_json(Path(args.json), {"engine": engine.describe(), "rows": rows, "gains": gains(rows)})
     return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import re
 
+from vidseg_core.cli.former import add_spelling
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.errors import ConfigError
 from vidseg_core.options import Option, options_of
@@ -55,9 +56,9 @@ def _add(group: argparse._ArgumentGroup, one: Option, several: bool) -> None:
             about["choices"] = one.choices
         elif metavar := one.metavar or _METAVARS.get(one.type):
             about["metavar"] = metavar
-    group.add_argument(_flag(one.name), help=_help(one, several), **about)
+    action = group.add_argument(_flag(one.name), help=_help(one, several), **about)
     for spelling in one.spellings:
-        group.add_argument(spelling, help=f"the same as {_flag(one.name)}", **about)
+        add_spelling(group, spelling, action)
 
 
 def _help(one: Option, several: bool) -> str:

@@ -10,18 +10,18 @@ from pathlib import Path
 HELP = "score labels against ground truth, by the number of frames since the key frame"
 EXAMPLES = """\
 examples:
-  vidseg evaluate --dataset camvid --data CamVid --split val
+  vidseg evaluate --data camvid:CamVid
       the default network on key frames, DIS flow between them, 0 to 4 frames after the key frame
-  vidseg evaluate --dataset camvid --data CamVid --split val --interval 0 1 2 3 4 --flow dis none --out results
+  vidseg evaluate --data camvid:CamVid --interval 0 1 2 3 4 --flow dis none --out results
       a row for each interval and flow; all rows score the same frames
-  vidseg evaluate --dataset cityscapes --data Cityscapes --weights cityscapes-swiftnet-r18 \\
-      --refine-weights cityscapes-swnet-seq --flow light --refine on off --interval 0 2 --scale 0.5 0.75 1
+  vidseg evaluate --data cityscapes:Cityscapes --weights cityscapes-swiftnet-r18 \\
+      --refine-weights cityscapes-swnet-seq --flow light --refine on off --interval 0 2 --input-scale 0.5 0.75 1
       with and without refinement, at three input sizes
-  vidseg evaluate --dataset street --data seed=3,frames=100
+  vidseg evaluate --data street:seed=3,frames=100
       the synthetic street
-  vidseg evaluate --dataset camvid --data CamVid --split val --key-frames truth --flow none dis
+  vidseg evaluate --data camvid:CamVid --key-frames truth --flow none dis
       ground truth on key frames: what is lost is lost by propagation alone
-  vidseg evaluate --dataset camvid --data CamVid --split val --key-delay 4
+  vidseg evaluate --data camvid:CamVid --key-delay 4
       what asynchronous key frames cost whose labels come 4 frames later
   torchrun --nproc-per-node 4 -m vidseg_core.cli evaluate ...
       four processes, each with its share of the frames
@@ -33,9 +33,10 @@ next key frame, `consistency` the agreement with the labels that motion carries 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from vidseg_core.cli.data_options import add_data_arguments
     from vidseg_core.cli.engine_options import add_engine_arguments
 
-    add_data_arguments(parser, ("camvid", "cityscapes", "folder", "street"))
+    add_data_arguments(parser)
     parser.add_argument(
         "--key-frames", choices=("network", "truth"), default="network",
         help="what labels key frames (default: network)",
@@ -51,19 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_engine_arguments(parser, several=True, without=("key_frames",))
 
 
-def add_data_arguments(parser: argparse.ArgumentParser, kinds: tuple[str, ...]) -> None:
-    data = parser.add_argument_group("data")
-    data.add_argument("--dataset", choices=kinds, required=True, help="layout of the data set")
-    data.add_argument("--data", metavar="DIR", required=True, help="its folder; of a street: seed=0,frames=100,...")
-    data.add_argument("--split", metavar="NAME", help="camvid, folder: NAME/ (and NAMEannot/) in DIR (default: val)")
-    data.add_argument("--size", type=parse_size, metavar="WxH", help="resize frames (and labels) to this size first")
-
-
 def add_result_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("results")
     group.add_argument(
-        "--out", metavar="DIR", help="where everything goes (default: logs/run/DATASET/CHECKNAME/, predictions in "
-        "logs/pred_img_res/DATASET/CHECKNAME/RESFOLDERNAME/)",
+        "--out", metavar="DIR", help="where everything goes (default: logs/run/KIND/CHECKNAME/, predictions in "
+        "logs/pred_img_res/KIND/CHECKNAME/RESFOLDERNAME/)",
     )  # fmt: skip
     group.add_argument("--checkname", metavar="NAME", help="of the run (default: the segmentation weights' name)")
     group.add_argument(
@@ -75,14 +68,6 @@ def add_result_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Parse `WxH` to (H, W)."""
-    width, _, height = text.partition("x")
-    if not (width.isdigit() and height.isdigit()):
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, for instance 1024x768, got {text!r}")
-    return int(height), int(width)
-
-
 def main(args: argparse.Namespace) -> int:
     from vidseg_core import distributed
 
@@ -92,7 +77,10 @@ def main(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from vidseg_core import distributed
+    from vidseg_core.classes import load_classes
+    from vidseg_core.cli.data_options import data_name
     from vidseg_core.cli.engine_options import method_choices
+    from vidseg_core.data.datasets import open_video
     from vidseg_core.data.writers import write_json
     from vidseg_core.errors import ConfigError
     from vidseg_core.evaluation.distance import tables
@@ -117,12 +105,14 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.key_delay is not None and not 0 <= args.key_delay <= min(choices.intervals):
         raise ConfigError(f"--key-delay: expected 0 to {min(choices.intervals)} (--interval), got {args.key_delay}")
     needed = frames_before(max(choices.intervals), args.key_delay)
-    video = open_video(args, needed)
-    folders = Folders(args, "truth" if truth else None)
+    name = data_name(args)
+    classes = load_classes(args.classes) if args.classes and name.kind == "folder" else None
+    video = open_video(name, classes, size=args.size, frames_before=needed)
+    folders = Folders(args, name.kind, "truth" if truth else None)
     methods = build_methods(base, choices, video.classes if truth else None)
     check_same_classes(methods[0].engine.classes, video)
     scored = scored_frames(video, needed)
-    if args.dataset != "street":
+    if name.kind != "street":
         check_labels(video, scored, truth, progress("reading labels"))
     saving = args.save_res or args.save_seq_res
     observer = folders.observer(args, methods)
@@ -200,41 +190,16 @@ def description(args: argparse.Namespace, methods: list) -> dict:
     }
 
 
-def open_video(args: argparse.Namespace, distance: int):
-    """Open the labelled video that `--dataset`, `--data`, `--split` and `--classes` name."""
-    from vidseg_core.classes import load_classes
-    from vidseg_core.data.camvid import camvid
-    from vidseg_core.data.cityscapes import cityscapes
-    from vidseg_core.data.labelled import folder_pair
-    from vidseg_core.data.sequences import check_unbroken, labelled_video, street_video
-    from vidseg_core.errors import ConfigError
-
-    if args.dataset == "street":
-        if args.split is not None:
-            raise ConfigError("--split: the synthetic street has none")
-        return street_video(args.data, args.size)
-    split = args.split or "val"
-    if args.dataset == "camvid":
-        dataset = camvid(args.data, split)
-    elif args.dataset == "cityscapes":
-        dataset = cityscapes(args.data, split)
-    elif args.classes is None:
-        raise ConfigError("--dataset folder: expected a class table (--classes), none is given")
-    else:
-        dataset = folder_pair(args.data, split, load_classes(args.classes), video=True)
-    check_unbroken(dataset, distance)
-    return labelled_video(dataset, args.size)
-
-
 class Folders:
     """Folders for results, made at once, so that what cannot be written is known before anything is computed.
 
     Args:
         args: of the command.
+        kind: of the data set.
         checkname: if `--checkname` is not given; None takes the weights' name.
     """
 
-    def __init__(self, args: argparse.Namespace, checkname: str | None = None):
+    def __init__(self, args: argparse.Namespace, kind: str, checkname: str | None = None):
         from vidseg_core.data.writers import output_folder
         from vidseg_core.engine.config import DEFAULT_WEIGHTS
 
@@ -242,8 +207,8 @@ class Folders:
         if args.out:
             self.run, self.predictions = Path(args.out), Path(args.out) / args.res_folder_name
         else:
-            self.run = Path("logs", "run", args.dataset, checkname)
-            self.predictions = Path("logs", "pred_img_res", args.dataset, checkname, args.res_folder_name)
+            self.run = Path("logs", "run", kind, checkname)
+            self.predictions = Path("logs", "pred_img_res", kind, checkname, args.res_folder_name)
         output_folder(self.run)
 
     def observer(self, args: argparse.Namespace, methods: list):

@@ -16,10 +16,10 @@ examples:
       three frames of one street
   vidseg figure run labelled/ --first 20 --count 5 --out strip.png
       five consecutive overlays of what `vidseg run --out labelled` has written, side by side
-  vidseg figure strip --dataset cityscapes --data Cityscapes --weights cityscapes-swiftnet-r18 \\
+  vidseg figure strip --data cityscapes:Cityscapes --weights cityscapes-swiftnet-r18 \\
       --refine-weights cityscapes-swnet-seq --flow light --interval 2 --out strip.png
       two frames after a key frame: input, edge map, prediction, occlusion, ground truth
-  vidseg figure sequence --dataset camvid --data CamVid --interval 4 --out sequence.png
+  vidseg figure sequence --data camvid:CamVid --interval 4 --out sequence.png
       a key frame and the four after it: inputs, the network on every frame, ours
 """
 
@@ -48,12 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_method_figure(figures, name: str, draw, what: str) -> None:
+    from vidseg_core.cli.data_options import add_data_arguments
     from vidseg_core.cli.engine_options import add_engine_arguments
-    from vidseg_core.cli.evaluate import add_data_arguments
 
     parser = figures.add_parser(name, help=what, description=what)
     parser.set_defaults(draw=draw)
-    add_data_arguments(parser, ("camvid", "cityscapes", "folder", "street"))
+    add_data_arguments(parser)
     parser.add_argument("--frame", metavar="NAME", help="last frame shown (default: the first labelled one possible)")
     parser.add_argument("--key-frames", choices=("network", "truth"), default="network", help="what labels key frames")
     parser.add_argument("--width", type=int, default=400, metavar="PIXELS", help="of one picture (default: 400)")
@@ -114,8 +114,10 @@ def _method(args: argparse.Namespace):
     """The method's engine, one that segments each frame by itself, the sequence and the position of its last frame."""
     from dataclasses import replace
 
+    from vidseg_core.classes import load_classes
+    from vidseg_core.cli.data_options import data_name
     from vidseg_core.cli.engine_options import engine_config
-    from vidseg_core.cli.evaluate import open_video
+    from vidseg_core.data.datasets import open_video
     from vidseg_core.engine.build import build_engine
     from vidseg_core.engine.segmenter import TruthSegmenter
     from vidseg_core.errors import DatasetError
@@ -124,7 +126,9 @@ def _method(args: argparse.Namespace):
     if args.width < 64:
         raise ConfigError(f"--width: expected 64 or more, got {args.width}")
     config = engine_config(args)
-    video = open_video(args, config.interval)
+    name = data_name(args)
+    classes = load_classes(args.classes) if args.classes and name.kind == "folder" else None
+    video = open_video(name, classes, size=args.size, frames_before=config.interval)
     truth = (TruthSegmenter(len(video.classes)), video.classes) if args.key_frames == "truth" else ()
     engine = build_engine(config, *truth)
     check_same_classes(engine.classes, video)

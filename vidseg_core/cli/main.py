@@ -32,17 +32,17 @@ examples:
       label ten seconds of a synthetic street: pictures, a video and a summary in labelled/
   vidseg run drive.mp4 --interval 2 --out labelled
       your own video; two frames between key frames
-  vidseg evaluate --dataset camvid --data CamVid --split val
+  vidseg evaluate --data camvid:CamVid
       how good labels are, by their distance from the key frame
   vidseg replay drive/ --out report
       evaluate on a recording: every frame in turn, and as it would have been live
   vidseg bag make frames/ --labels frames_annot/ --rate 15 --out drive
       a rosbag2 recording of images and their labels
-  vidseg infer --dataset folder --data drive --split images --save-seq-res
+  vidseg infer --data folder:drive:images --save-seq-res
       the same frames without ground truth: predictions and strips
   vidseg bench
       how fast it is on this computer
-  vidseg train segmenter --dataset camvid:CamVid --output runs/camvid
+  vidseg train segmenter --data camvid:CamVid --out runs/camvid
       train the network for key frames
   vidseg figure --help
       draw the figures of the documentation

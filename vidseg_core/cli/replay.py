@@ -28,6 +28,7 @@ REPORT, RESULTS = "report.html", "report.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from vidseg_core.cli.data_options import parse_size
     from vidseg_core.cli.engine_options import add_engine_arguments
 
     parser.add_argument("bags", metavar="BAG", nargs="+", help="recording: folder, .mcap, .db3, .bag; or a pattern")
@@ -70,13 +71,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--compare", action="store_true", help="compare modes, at the recording's rate and twice that")
     add_engine_arguments(parser, without=("key_frames",))
-
-
-def parse_size(text: str) -> tuple[int, int]:
-    """For argparse: `WxH` -> (H, W)."""
-    from vidseg_core.cli.evaluate import parse_size
-
-    return parse_size(text)
 
 
 def main(args: argparse.Namespace) -> int:

@@ -10,19 +10,21 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
+from vidseg_core.cli.former import add_former
+
 HELP = "train a network on labelled images"
 EXAMPLES = """\
 examples:
-  vidseg train segmenter --dataset camvid:/data/camvid --output runs/camvid
-  vidseg train segmenter --dataset camvid:/data/camvid@4 --dataset street:frames=800@1 --output runs/mixed
-  vidseg train segmenter --dataset folder:/data/mine:train --classes mine.yaml --init resnet18.pth --output runs/mine
-  torchrun --nproc-per-node 4 -m vidseg_core.cli train segmenter --dataset ... --batch 16 --output runs/four
+  vidseg train segmenter --data camvid:/data/camvid --out runs/camvid
+  vidseg train segmenter --data camvid:/data/camvid@4 --data street:frames=800@1 --out runs/mixed
+  vidseg train segmenter --data folder:/data/mine:train --classes mine.yaml --init resnet18.pth --out runs/mine
+  torchrun --nproc-per-node 4 -m vidseg_core.cli train segmenter --data ... --batch 16 --out runs/four
       four processes, each with a quarter of every batch
-  vidseg train refine --weights camvid-swiftnet-r18 --dataset camvid:/data/camvid@1 \
-      --dataset street:frames=1200,scenes=240,run=5,seed=1500@1 --output runs/refine
+  vidseg train refine --weights camvid-swiftnet-r18 --data camvid:/data/camvid@1 \
+      --data street:frames=1200,scenes=240,run=5,seed=1500@1 --out runs/refine
       guided refinement for a segmenter, which stays as it is
-  vidseg train segmenter ... --output runs/camvid --resume
-      go on after the last finished epoch; all other options as before, but for --dataset, --epochs, --evaluate-every
+  vidseg train segmenter ... --out runs/camvid --resume
+      go on after the last finished epoch; all other options as before, but for --data, --epochs, --evaluate-every
 """
 CLIPS = """\
 Clips are cut from data sets that are video (cityscapes; street with run=5). Stills (camvid, folder) are made into
@@ -45,10 +47,10 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _add_segmenter(networks) -> None:
-    from vidseg_core.training.specification import SYNTAX
+    from vidseg_core.data.datasets import TRAINING_SYNTAX
 
     what = "train SwiftNet-R18, the network for key frames"
-    parser = networks.add_parser("segmenter", help=what, description=what, epilog=f"{SYNTAX}\n{EXAMPLES}")
+    parser = networks.add_parser("segmenter", help=what, description=what, epilog=f"{TRAINING_SYNTAX}\n{EXAMPLES}")
     parser.set_defaults(train=_train_segmenter)
     _add_data(parser)
     run = _add_run(parser)
@@ -99,13 +101,16 @@ def _add_segmenter(networks) -> None:
 
 
 def _add_data(parser: argparse.ArgumentParser):
+    from vidseg_core.data.datasets import CACHE
+
     data = parser.add_argument_group("data")
-    data.add_argument("--dataset", action="append", required=True, metavar="KIND:WHERE[@SHARE]", help="see below")
+    sets = data.add_mutually_exclusive_group(required=True)
+    about = {"action": "append", "metavar": "KIND:WHERE[@SHARE]", "help": "see below"}
+    add_former(sets, "train", sets.add_argument("--data", **about), repeatable=True)
     data.add_argument("--classes", metavar="NAME|FILE", help="class table of a folder: a name or a YAML file")
     data.add_argument(
-        "--cache", type=Path, default=Path.home() / ".cache" / "vidseg", metavar="DIR",
-        help="where rendered streets are kept (%(default)s)",
-    )  # fmt: skip
+        "--cache", type=Path, default=CACHE, metavar="DIR", help="where rendered streets are kept (%(default)s)"
+    )
     data.add_argument(
         "--hold-back", type=float, default=0.08, metavar="SHARE",
         help="share of each set kept from training, in contiguous blocks, to choose the best epoch by (%(default)s)",
@@ -115,21 +120,23 @@ def _add_data(parser: argparse.ArgumentParser):
 
 def _add_run(parser: argparse.ArgumentParser):
     run = parser.add_argument_group("run")
-    run.add_argument("--output", type=Path, required=True, metavar="DIR", help="where weights and records go")
-    run.add_argument("--resume", action="store_true", help="go on after the last finished epoch in --output")
+    out = run.add_mutually_exclusive_group(required=True)
+    add_former(out, "train", out.add_argument("--out", type=Path, metavar="DIR", help="where weights and records go"))
+    run.add_argument("--resume", action="store_true", help="go on after the last finished epoch in --out")
     run.add_argument("--seed", type=int, default=0, metavar="N", help="of everything random (%(default)s)")
     run.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (%(default)s)")
-    run.add_argument("--threads", type=int, metavar="N", help="processor threads of PyTorch (all)")
+    threads = run.add_argument("--num-threads", type=int, metavar="N", help="processor threads of PyTorch (all)")
+    add_former(run, "train", threads)
     run.add_argument("--workers", type=int, default=1, metavar="N", help="threads that prepare images (%(default)s)")
     run.add_argument("--float32", action="store_true", help="compute in float32, not bfloat16")
     return run
 
 
 def _add_refine(networks) -> None:
-    from vidseg_core.training.specification import SYNTAX
+    from vidseg_core.data.datasets import TRAINING_SYNTAX
 
     what = "train guided refinement, which repairs propagated labels, for a segmenter that stays as it is"
-    parser = networks.add_parser("refine", help=what, description=what, epilog=f"{SYNTAX}{CLIPS}\n{EXAMPLES}")
+    parser = networks.add_parser("refine", help=what, description=what, epilog=f"{TRAINING_SYNTAX}{CLIPS}\n{EXAMPLES}")
     parser.set_defaults(train=_train_refine)
     data = _add_data(parser)
     data.add_argument(
@@ -202,7 +209,7 @@ def _train_refine(args: argparse.Namespace) -> int:
         augmentation=Augmentation(tuple(args.crop), tuple(args.scale), 0.4, args.color, 0.1),
     )  # fmt: skip
     device = _device(args.device)
-    use_threads(args.threads)
+    use_threads(args.num_threads)
     mix = _mix(args, config.hold_back)
     model = open_model(args.weights, SEGMENTER)
     model.check_classes(mix.classes)
@@ -211,9 +218,9 @@ def _train_refine(args: argparse.Namespace) -> int:
     scale = args.input_scale or model.card.input.scale or 1.0
     init = find_weights(args.init) if args.init else None
     return _watched(
-        args.output,
+        args.out,
         lambda command, report: train_refine(
-            mix, model.networks[SEGMENTER], config, args.output, input_scale=scale, device=device, workers=args.workers,
+            mix, model.networks[SEGMENTER], config, args.out, input_scale=scale, device=device, workers=args.workers,
             segmenter_record={"file": model.path.name, "sha256": model.card.checksum}, init=init, resume=args.resume,
             command=command, report=report,
         ),
@@ -226,35 +233,40 @@ def _train_segmenter(args: argparse.Namespace) -> int:
 
     config = _configuration(args)
     device = _device(args.device)
-    use_threads(args.threads)
+    use_threads(args.num_threads)
     mix = _mix(args, config.hold_back)
     init = find_weights(args.init) if args.init else None
     return _watched(
-        args.output,
+        args.out,
         lambda command, report: train_segmenter(
-            mix, config, args.output, device=device, workers=args.workers, init=init, resume=args.resume,
+            mix, config, args.out, device=device, workers=args.workers, init=init, resume=args.resume,
             time_budget_min=args.time_budget, compiled=args.compile, command=command, report=report,
         ),
     )  # fmt: skip
 
 
 def _mix(args: argparse.Namespace, hold_back: float):
-    """The data sets that `--dataset` names, mixed."""
+    """The data sets that `--data` names, mixed."""
     from tqdm import tqdm
 
     from vidseg_core import distributed
     from vidseg_core.classes import load_classes
+    from vidseg_core.data.datasets import DataName, open_labelled, split_share
     from vidseg_core.training.mix import make_mix
-    from vidseg_core.training.specification import open_dataset, split_share
 
     classes = load_classes(args.classes) if args.classes else None
-    specifications = [split_share(text) for text in args.dataset]
+    named = [(DataName.parse(text), share) for text, share in map(split_share, args.data)]
     with distributed.writer_first():  # it renders streets
         sets = [
-            open_dataset(text, classes, args.cache, lambda shots: tqdm(shots, "rendering the street", leave=False))
-            for text, _ in specifications
+            open_labelled(
+                name,
+                classes,
+                cache=args.cache,
+                progress=lambda shots: tqdm(shots, "rendering the street", leave=False),
+            )
+            for name, _ in named
         ]
-    return make_mix(sets, [share for _, share in specifications], hold_back)
+    return make_mix(sets, [share for _, share in named], hold_back)
 
 
 def _watched(output: Path, train: Callable[[str, Callable[[str], None]], Path]) -> int:
@@ -283,8 +295,8 @@ def _configuration(args: argparse.Namespace):
     from vidseg_core.training.augment import Augmentation
     from vidseg_core.training.segmenter import SegmenterTraining
 
-    if args.workers < 1 or (args.threads is not None and args.threads < 1):
-        raise ConfigError(f"workers and threads: expected at least 1, got {args.workers} and {args.threads}")
+    if args.workers < 1 or (args.num_threads is not None and args.num_threads < 1):
+        raise ConfigError(f"workers and threads: expected at least 1, got {args.workers} and {args.num_threads}")
     if args.time_budget is not None and not args.time_budget > 0:
         raise ConfigError(f"time budget: expected minutes greater than 0, got {args.time_budget}")
     view = Augmentation(

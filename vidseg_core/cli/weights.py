@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from vidseg_core.cli.former import add_former
 from vidseg_core.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from vidseg_core.frame import Frame
 
 HELP = "list, verify, fetch, convert, calibrate and inspect weight files"
 EXAMPLES = """\
@@ -16,7 +22,7 @@ examples:
   vidseg weights verify                          checksums of everything that is here
   vidseg weights show best.safetensors           which network, which classes, how trained
   vidseg weights convert public.pth.tar our.safetensors --classes cityscapes
-  vidseg weights calibrate best.safetensors fast.safetensors --data train/ street:seed=3,frames=100
+  vidseg weights calibrate best.safetensors fast.safetensors --data camvid:CamVid street:seed=3,frames=100
                                                  what 8 bit integers need to know: twice as fast where the CPU has them
 
 Files are looked for in the package's weights/, in $VIDSEG_WEIGHTS and in ~/.cache/vidseg/weights;
@@ -50,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     get = action("get", get_weights, "fetch files and check them")
     get.add_argument("names", nargs="+", metavar="NAME", help="registered names")
-    get.add_argument("--to", metavar="DIR", type=Path, help="keep them here instead")
+    out = get.add_argument("--out", metavar="DIR", type=Path, help="keep them here instead")
+    add_former(get, "weights get", out)
 
     convert = action("convert", convert_weights, "write a file of any known layout as one of ours (safetensors)")
     convert.add_argument("source", metavar="SRC", help="a file, or a registered name")
@@ -64,16 +71,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     calibrate.add_argument("source", metavar="SRC", help="a file, or a registered name")
     calibrate.add_argument("target", metavar="DST", type=Path, help="a file name that ends in .safetensors")
     calibrate.add_argument(
-        "--data", nargs="+", required=True, metavar="SOURCE", help="folders of images, videos, bags, street:...; what "
-        "the network will see, the more varied the better, but no test data",
+        "--data", nargs="+", required=True, metavar="SOURCE", help="data sets (camvid:DIR[:SPLIT], ...; SPLIT is "
+        "train unless said), folders of images, videos, recordings, street:...; what the network will see, the more "
+        "varied the better, but no test data",
     )  # fmt: skip
     calibrate.add_argument(
         "--count", type=positive, default=64, metavar="N", help="pictures of each, evenly spread (default: %(default)s)"
     )
-    calibrate.add_argument(
-        "--scale", type=scale, metavar="S", help="size of the network's input in units of the picture's, 0.25 to 2 "
-        "(default: the one it was trained for, or 1)",
+    input_scale = calibrate.add_argument(
+        "--input-scale", type=scale, metavar="S", help="size of the network's input in units of the picture's, 0.25 to "
+        "2 (default: the one it was trained for, or 1)",
     )  # fmt: skip
+    add_former(calibrate, "weights calibrate", input_scale)
     for writing in (convert, calibrate):
         writing.add_argument(
             "--classes", metavar="TABLE", help="class table to put in: a name or a YAML file (default: as registered)"
@@ -155,7 +164,7 @@ def get_weights(args, records) -> int:
     from vidseg_core.models.registry import download_directory, find_record
 
     for record in [find_record(name, records) for name in args.names]:
-        present = record.locate() if args.to is None else args.to / record.file
+        present = record.locate() if args.out is None else args.out / record.file
         if present is not None and present.is_file():
             record.verify(present)
             print(f"{record.name}: {present}: already here, intact")
@@ -166,7 +175,7 @@ def get_weights(args, records) -> int:
                 bar.total = total
                 bar.update(done - bar.n)
 
-            path = download(record, download_directory() if args.to is None else args.to, progress)
+            path = download(record, download_directory() if args.out is None else args.out, progress)
         print(f"{record.name}: {path} ({size_of(path)}; licence: {record.licence}) {record.note}".rstrip())
     return 0
 
@@ -182,7 +191,6 @@ def calibrate_weights(args, records) -> int:
     from tqdm import tqdm
 
     from vidseg_core.backends.integers import measured
-    from vidseg_core.data.open import open_source
     from vidseg_core.engine.segmenter import NetworkSegmenter, ready
     from vidseg_core.models.architectures import SEGMENTER
     from vidseg_core.models.open import open_model
@@ -190,14 +198,14 @@ def calibrate_weights(args, records) -> int:
     check_target(args.target)
     model, device = open_model(args.source, SEGMENTER, records), torch.device("cpu")
     network = ready(model.networks[SEGMENTER], device)
-    scale = args.scale or model.card.input.scale or 1.0
+    scale = args.input_scale or model.card.input.scale or 1.0
     segment = NetworkSegmenter(network, scale, device, input=model.card.input)
-    chosen = [(source, evenly(len(source), args.count)) for source in map(open_source, args.data)]
+    chosen = [(frames, evenly(count, args.count)) for count, frames in map(open_pictures, args.data)]
 
     def pictures():
         with tqdm(total=sum(len(wanted) for _, wanted in chosen), unit="picture", leave=False) as bar:
-            for source, wanted in chosen:
-                for index, frame in enumerate(source):
+            for frames, wanted in chosen:
+                for index, frame in enumerate(frames):
                     if index in wanted:
                         yield frame
                         bar.update()
@@ -210,6 +218,18 @@ def calibrate_weights(args, records) -> int:
     known = {"activation_ranges": ranges, "calibration": calibration}
     print(f"{len(ranges)} convolutions have seen {count} pictures")
     return write_weights(args, records, model.path, known)
+
+
+def open_pictures(text: str) -> tuple[int, Iterable[Frame]]:
+    """Open what `--data` names: how many pictures there are, and the pictures."""
+    from vidseg_core.data.datasets import DataName, open_frames
+    from vidseg_core.data.open import open_source
+
+    if not DataName.is_one(text):
+        source = open_source(text)
+        return len(source), source
+    sequences = open_frames(DataName.parse(text), split="train").sequences
+    return sum(map(len, sequences)), (one.read(position) for one in sequences for position in range(len(one)))
 
 
 def evenly(length: int, count: int) -> set[int]:

@@ -16,7 +16,7 @@ from vidseg_core.networks.swiftnet import SwiftNet
 
 CLASSES = load_classes("camvid")
 COUNT = 6
-COMMON = ("--device", "cpu", "--threads", "1", "--runtime", "eager", "--scale", "1")
+COMMON = ("--device", "cpu", "--num-threads", "1", "--runtime", "eager", "--input-scale", "1")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def data(tmp_path):
 
 
 def run(data, *options, command="evaluate", kind="camvid"):
-    return cli.main([command, "--dataset", kind, "--data", str(data), *map(str, options)])
+    return cli.main([command, "--data", f"{kind}:{data}", *map(str, options)])
 
 
 def results(folder):
@@ -220,10 +220,10 @@ def fail(capsys, *arguments, **options):
 def test_mistakes_are_one_clear_error(data, weights, refine_weights, tmp_path, capsys):
     common = ("--weights", weights, "--out", tmp_path / "out", "--no-fps", *COMMON)
     assert "nowhere/val: expected a folder" in fail(capsys, tmp_path / "nowhere", *common)
-    assert "expected a split of" in fail(capsys, data, "--split", "later", *common)
+    assert "expected a split of" in fail(capsys, f"{data}:later", *common)
     (data / "test").mkdir()
     cv2.imwrite(str(data / "test" / "f0.png"), np.zeros((96, 128, 3), np.uint8))
-    assert "testannot: expected a folder" in fail(capsys, data, "--split", "test", *common)
+    assert "testannot: expected a folder" in fail(capsys, f"{data}:test", *common)
     message = fail(capsys, data, "--interval", 9, *common)
     assert "expected labelled frames with 9 frames before them, the most that one has is 5" in message
     assert "interval: expected 0 or more, got -1" in fail(capsys, data, "--interval", -1, *common)
@@ -251,8 +251,8 @@ def test_mistakes_are_one_clear_error(data, weights, refine_weights, tmp_path, c
 
 
 def torchrun(data, weights, out, processes):
-    arguments = ["--nproc-per-node", str(processes), "-m", "vidseg_core.cli", "evaluate", "--dataset", "camvid"]
-    arguments += ["--data", str(data), "--weights", weights, "--out", str(out), "--interval", "0", "2", "--no-fps"]
+    arguments = ["--nproc-per-node", str(processes), "-m", "vidseg_core.cli", "evaluate", "--data", f"camvid:{data}"]
+    arguments += ["--weights", weights, "--out", str(out), "--interval", "0", "2", "--no-fps"]
     arguments += ["--fusion", "on", "off", *COMMON]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", *arguments]

@@ -41,7 +41,18 @@ def record(path, namespace="/camera", truth=True):
 @pytest.fixture
 def call(weights):
     def run(*arguments):
-        options = ["--weights", weights, "--interval", "1", "--scale", "0.25", "--threads", "1", "--runtime", "eager"]
+        options = [
+            "--weights",
+            weights,
+            "--interval",
+            "1",
+            "--input-scale",
+            "0.25",
+            "--num-threads",
+            "1",
+            "--runtime",
+            "eager",
+        ]
         return cli.main(["replay", *map(str, arguments), *options, "--timings", "key_ms=80,step_ms=10"])
 
     return run

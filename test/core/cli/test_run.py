@@ -61,7 +61,17 @@ def test_a_folder(drive, tmp_path, weights, capsys):
 
 def test_the_real_clip_against_its_truth(shared_data, tmp_path, weights, capsys):
     clip = shared_data / "camvid"
-    arguments = ["--labels", str(clip / "valannot"), "--rate", "15", "--frames", "6", "--scale", "0.25", "--no-png"]
+    arguments = [
+        "--labels",
+        str(clip / "valannot"),
+        "--rate",
+        "15",
+        "--frames",
+        "6",
+        "--input-scale",
+        "0.25",
+        "--no-png",
+    ]
     assert cli.main(["run", str(clip / "val"), "--out", str(tmp_path / "out"), "--weights", weights, *arguments]) == 0
     summary = written(tmp_path / "out")
     assert (summary["frames"], summary["labelled_frames"]) == (6, 6)
@@ -98,7 +108,7 @@ def test_errors_are_one_line(drive, tmp_path, weights, capsys):
 def test_an_unreadable_image_ends_or_is_skipped(drive, tmp_path, weights, capsys):
     (drive / "f2.png").write_text("not an image")
     out = tmp_path / "out"
-    common = ["--out", out, "--weights", weights, "--scale", "0.5"]
+    common = ["--out", out, "--weights", weights, "--input-scale", "0.5"]
     assert "f2.png: not an image" in fail(capsys, drive, *common)
     assert written(out)["frames"] == 2
     assert "out: expected a folder without results" in fail(capsys, drive, *common)

@@ -4,6 +4,8 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
@@ -86,7 +88,7 @@ def test_get_keeps_nothing_that_is_not_as_registered(registry_file, tmp_path, ca
 
 
 def test_get_to_a_directory(registry_file, tmp_path):
-    assert vidseg("get", "good", "--to", tmp_path / "there", "--registry", registry_file) == 0
+    assert vidseg("get", "good", "--out", tmp_path / "there", "--registry", registry_file) == 0
     assert (tmp_path / "there/good.safetensors").is_file() and not (tmp_path / "kept").exists()
 
 
@@ -141,7 +143,7 @@ def test_calibrate_makes_a_file_that_integers_can_be_used_with(tmp_path, capsys)
 
     ours = tmp_path / "ours.safetensors"
     streets = [f"street:seed={seed},size=320x240,frames=9" for seed in (1, 2)]
-    assert vidseg("calibrate", "camvid-swiftnet-r18", ours, "--count", 2, "--scale", 0.5, "--data", *streets) == 0
+    assert vidseg("calibrate", "camvid-swiftnet-r18", ours, "--count", 2, "--input-scale", 0.5, "--data", *streets) == 0
     assert "32 convolutions have seen 4 pictures" in capsys.readouterr().out
     metadata = read_metadata(ours)
     assert metadata["calibration"] == {"pictures": 4, "input_scale": 0.5} and metadata["classes"]["name"] == "camvid"
@@ -150,6 +152,18 @@ def test_calibrate_makes_a_file_that_integers_can_be_used_with(tmp_path, capsys)
     assert ranges["logits.conv"][1] == pytest.approx(registered["logits.conv"][1], rel=0.7)
     with build_engine(EngineConfig(weights=str(ours), runtime="openvino_int8")) as engine:
         assert engine.networks.segmenter.execute._ranges["logits.conv"] == tuple(ranges["logits.conv"])
+
+
+def test_calibrate_looks_at_data_sets(tmp_path, capsys):
+    (tmp_path / "train").mkdir()
+    for i in range(3):
+        cv2.imwrite(str(tmp_path / "train" / f"f{i}.png"), np.full((64, 96, 3), 60 * i, np.uint8))
+    data = (f"camvid:{tmp_path}", f"folder:{tmp_path}:train", tmp_path / "train")
+    arguments = (tmp_path / "ours.safetensors", "--count", 2, "--input-scale", 0.5, "--data", *data)
+    assert vidseg("calibrate", "camvid-swiftnet-r18", *arguments) == 0
+    assert "32 convolutions have seen 6 pictures" in capsys.readouterr().out
+    assert vidseg("calibrate", "camvid-swiftnet-r18", *arguments[:-3], f"camvid:{tmp_path}/nowhere") == 2
+    assert "nowhere/train: expected a folder with images" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -166,7 +180,7 @@ def test_calibrate_with_something_else(tmp_path, capsys, arguments, message):
     assert message in capsys.readouterr().err and list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("option", "value"), [("--count", 0), ("--scale", 3)])
+@pytest.mark.parametrize(("option", "value"), [("--count", 0), ("--input-scale", 3)])
 def test_calibrate_with_a_number_out_of_range(option, value, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         vidseg("calibrate", "a", tmp_path / "b.safetensors", "--data", "c", option, value)

@@ -218,8 +218,8 @@ def test_average_follows_weights_and_statistics():
 @pytest.fixture
 def arguments(folder, tmp_path):
     return [
-        sys.executable, "-m", "vidseg_core.cli", "train", "segmenter", "--dataset", f"folder:{folder}:train",
-        "--classes", "camvid", "--output", str(tmp_path / "out"), "--cache", str(tmp_path), "--threads", "1",
+        sys.executable, "-m", "vidseg_core.cli", "train", "segmenter", "--data", f"folder:{folder}:train",
+        "--classes", "camvid", "--out", str(tmp_path / "out"), "--cache", str(tmp_path), "--num-threads", "1",
         "--batch", "4", "--crop", "64", "64", "--hold-back", "0.2", "--device", "cpu",
     ]  # fmt: skip
 
@@ -229,7 +229,7 @@ def test_command_line(arguments, tmp_path, checkout):
     assert done.returncode == 0, done.stderr
     assert "held-back mIoU" in done.stdout and str(tmp_path / "out" / "weights.safetensors") in done.stdout
     source = read_metadata(tmp_path / "out" / "weights.safetensors")["training"]["sources"][0]
-    assert source["command"].startswith("vidseg train segmenter --dataset folder:")
+    assert source["command"].startswith("vidseg train segmenter --data folder:")
 
 
 def test_termination_keeps_the_last_epoch_and_says_so(arguments, tmp_path, checkout):
@@ -252,7 +252,7 @@ def test_termination_keeps_the_last_epoch_and_says_so(arguments, tmp_path, check
         (["--device", "tpu9"], "device: expected auto, cpu or cuda"),
         (["--time-budget", "0"], "time budget"),
         (["--workers", "0"], "workers and threads"),
-        (["--dataset", "kitti:/x"], "expected KIND:WHERE"),
+        (["--data", "kitti:/x"], "expected KIND:WHERE"),
         (["--scale", "2", "1"], "scale: expected"),
     ],
 )

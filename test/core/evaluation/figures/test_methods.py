@@ -47,8 +47,8 @@ def draw(name, data, out, *options):
 
     parser = argparse.ArgumentParser()
     figure.add_arguments(parser)
-    common = ["--dataset", "camvid", "--data", data, "--width", SIZE[1], "--key-frames", "truth", "--grid-stride", 4]
-    common += ["--out", out, "--flow", "none", "--device", "cpu", "--threads", 1, "--runtime", "eager", "--fusion"]
+    common = ["--data", f"camvid:{data}", "--width", SIZE[1], "--key-frames", "truth", "--grid-stride", 4]
+    common += ["--out", out, "--flow", "none", "--device", "cpu", "--num-threads", 1, "--runtime", "eager", "--fusion"]
     figure.main(parser.parse_args([name, *map(str, (*common, *options))]))
     return cv2.imread(str(out))[..., ::-1]
 

@@ -2,9 +2,9 @@ import cv2
 import numpy as np
 import pytest
 
+from vidseg_core.data.street_set import SCENE_FRAMES, StreetStills, street_stills
 from vidseg_core.errors import ConfigError
 from vidseg_core.street import TRAIN_SEEDS, Street, StreetConfig
-from vidseg_core.training.street_set import SCENE_FRAMES, StreetStills, street_stills
 
 
 def test_specification():
