@@ -1,15 +1,19 @@
-"""Messages with pictures in their serialized form: sensor_msgs/Image and sensor_msgs/CompressedImage, without ROS.
+"""Messages with pictures in their serialized form, without ROS.
+
+These are sensor_msgs/Image and sensor_msgs/CompressedImage, and packets of compressed video:
+ffmpeg_image_transport_msgs/FFMPEGPacket and foxglove_msgs/CompressedVideo.
 
 Making a message object of a camera image copies its megabytes, more than once. The views here leave the bytes where
 they are, and what is published is written in one piece.
 
 ROS 2 writes plain CDR (OMG DDSI-RTPS 2.5, 10.2; CORBA 3.4 part 2, 9.3): two bytes that name the representation (0x0000
-big-endian, 0x0001 little-endian), two of options, then the fields in their order, each 32-bit number at a multiple of
-four. A string is its length with the closing NUL, its bytes in UTF-8, the NUL; a sequence of bytes is its length and
-the bytes. The padding before a number may hold anything, and up to three bytes may follow the last field.
+big-endian, 0x0001 little-endian), two of options, then the fields in their order, each number of 32 bits at a multiple
+of four and each of 64 bits at one of eight bytes, counted from the first field. A string is its length with the closing
+NUL, its bytes in UTF-8, the NUL; a sequence of bytes is its length and the bytes. The padding before a number may hold
+anything, and up to three bytes may follow the last field.
 
 ROS 1 (wiki.ros.org/msg) writes the same fields in little-endian order without encapsulation, padding or closing NUL,
-and each header begins with a number `seq`, which is passed over.
+and each header begins with a number `seq`, which is passed over. What begins with a mere stamp has none.
 """
 
 from __future__ import annotations
@@ -53,8 +57,9 @@ _ENCAPSULATION_BYTES = 4
 _MOST_TRAILING_BYTES = 3
 _LONGEST_NAME = 40
 _STAMP = {order: struct.Struct(order + "iI") for order in "<>"}
-_ROS1_STAMP = struct.Struct("<4xII")
+_ROS1_STAMP = struct.Struct("<II")
 _UINT32 = {order: struct.Struct(order + "I") for order in "<>"}
+_UINT64 = {order: struct.Struct(order + "Q") for order in "<>"}
 
 
 class WireError(VidsegError):
@@ -162,6 +167,18 @@ class CompressedView(Stamped):
     data: np.ndarray
 
 
+@dataclass(frozen=True, eq=False)
+class PacketView(Stamped):
+    """Serialized packet of compressed video: what it is coded in, and its `data` in the buffer (as above).
+
+    Attributes:
+        format: of foxglove_msgs/CompressedVideo its `format`, of FFMPEGPacket its `encoding`.
+    """
+
+    format: str
+    data: np.ndarray
+
+
 def parse_image(buffer: bytes, encoding: str = CDR) -> ImageView:
     """Read a sensor_msgs/Image from its serialized bytes.
 
@@ -174,7 +191,7 @@ def parse_image(buffer: bytes, encoding: str = CDR) -> ImageView:
     """
     reader = _reader(buffer, encoding)
     return ImageView(
-        reader.stamp(),
+        reader.header_stamp(),
         frame_id=reader.string(),
         height=reader.uint32(),
         width=reader.uint32(),
@@ -192,27 +209,59 @@ def parse_compressed(buffer: bytes, encoding: str = CDR) -> CompressedView:
         As `parse_image`.
     """
     reader = _reader(buffer, encoding)
-    return CompressedView(reader.stamp(), frame_id=reader.string(), format=reader.string(), data=reader.last_bytes())
+    stamp, frame_id = reader.header_stamp(), reader.string()
+    return CompressedView(stamp, frame_id, format=reader.string(), data=reader.last_bytes())
 
 
-def parse_header(buffer: bytes, encoding: str = CDR) -> tuple[int, str]:
-    """Read stamp (ns) and frame_id of a serialized message that begins with a header; the rest is not looked at.
+def parse_ffmpeg_packet(buffer: bytes, encoding: str = CDR) -> PacketView:
+    """Read an ffmpeg_image_transport_msgs/FFMPEGPacket from its serialized bytes.
 
     Args and raises:
         As `parse_image`.
     """
     reader = _reader(buffer, encoding)
-    sec, nanosec = reader.stamp()
+    stamp, frame_id = reader.header_stamp(), reader.string()
+    reader.uint32()  # width
+    reader.uint32()  # height
+    form = reader.string()
+    reader.uint64()  # pts
+    reader.uint8()  # flags
+    reader.uint8()  # is_bigendian
+    return PacketView(stamp, frame_id, form, reader.last_bytes())
+
+
+def parse_foxglove_video(buffer: bytes, encoding: str = CDR) -> PacketView:
+    """Read a foxglove_msgs/CompressedVideo from its serialized bytes.
+
+    Args and raises:
+        As `parse_image`.
+    """
+    reader = _reader(buffer, encoding)
+    stamp, frame_id, data, form = reader.stamp(), reader.string(), reader.sequence(), reader.string()
+    reader.end()
+    return PacketView(stamp, frame_id, form, data)
+
+
+def parse_header(buffer: bytes, encoding: str = CDR) -> tuple[int, str]:
+    """Read stamp (ns) and frame_id of a serialized message that begins with a header; the rest is not looked at.
+
+    In CDR a foxglove_msgs/CompressedVideo begins like one.
+
+    Args and raises:
+        As `parse_image`.
+    """
+    reader = _reader(buffer, encoding)
+    sec, nanosec = reader.header_stamp()
     return sec * 1_000_000_000 + nanosec, reader.string()
 
 
 class _CdrReader:
     """Reads the fields of plain CDR in their order, and never beyond the end of the buffer.
 
-    Offsets count from the start of the buffer; the encapsulation has four bytes, so alignment is the same from there.
+    Offsets count from the start of the buffer; alignment counts from behind the encapsulation, which has four bytes.
     """
 
-    _alignment = 4
+    _alignment, _long_alignment = 4, 8
     _most_trailing_bytes = _MOST_TRAILING_BYTES
 
     def __init__(self, buffer: bytes):
@@ -227,9 +276,18 @@ class _CdrReader:
         self._offset = _ENCAPSULATION_BYTES
         self._stamp = _STAMP[order]
         self._uint32 = _UINT32[order]
+        self._uint64 = _UINT64[order]
+
+    def header_stamp(self) -> Stamp:
+        """Read the stamp of a header, which ends before its frame_id."""
+        return self.stamp()
 
     def stamp(self) -> Stamp:
         return Stamp(*self._unpack(self._stamp))
+
+    def uint64(self) -> int:
+        self._offset += -(self._offset - _ENCAPSULATION_BYTES) % self._long_alignment
+        return self._unpack(self._uint64)[0]
 
     def uint32(self) -> int:
         self._offset += -self._offset % self._alignment
@@ -247,12 +305,21 @@ class _CdrReader:
 
     def last_bytes(self) -> np.ndarray:
         """View a sequence of bytes that is the last field: 1-D, uint8."""
+        data = self.sequence()
+        self.end()
+        return data
+
+    def sequence(self) -> np.ndarray:
+        """View a sequence of bytes: 1-D, uint8."""
         length = self.uint32()
         start = self._advance(length)
+        return np.frombuffer(self._buffer, np.uint8, length, start) if length else np.empty(0, np.uint8)
+
+    def end(self) -> None:
+        """Refuse a message with more behind its last field than padding."""
         trailing = len(self._buffer) - self._offset
         if trailing > self._most_trailing_bytes:
             raise WireError(f"expected at most {self._most_trailing_bytes} bytes after the message, got {trailing}")
-        return np.frombuffer(self._buffer, np.uint8, length, start) if length else np.empty(0, np.uint8)
 
     def _unpack(self, form: struct.Struct) -> tuple:
         return form.unpack_from(self._buffer, self._advance(form.size))
@@ -269,7 +336,7 @@ class _CdrReader:
 class _Ros1Reader(_CdrReader):
     """Reads the fields of ROS 1's serialization in their order."""
 
-    _alignment = 1
+    _alignment, _long_alignment = 1, 1
     _most_trailing_bytes = 0
 
     def __init__(self, buffer: bytes):
@@ -277,6 +344,11 @@ class _Ros1Reader(_CdrReader):
         self._offset = 0
         self._stamp = _ROS1_STAMP
         self._uint32 = _UINT32["<"]
+        self._uint64 = _UINT64["<"]
+
+    def header_stamp(self) -> Stamp:
+        self.uint32()  # seq
+        return self.stamp()
 
 
 def _reader(buffer: bytes, encoding: str) -> _CdrReader:

@@ -17,6 +17,8 @@ from vidseg_core.data.wire import (
     ImageWriter,
     WireError,
     parse_compressed,
+    parse_ffmpeg_packet,
+    parse_foxglove_video,
     parse_header,
     parse_image,
 )
@@ -40,6 +42,11 @@ class CdrWriter:
             self.bytes.append(self._random.randrange(256))
         self.numbers.append(len(self.bytes))
         self.bytes += struct.pack(self.order + "I", value)
+
+    def uint64(self, value: int) -> None:
+        while (len(self.bytes) - 4) % 8:
+            self.bytes.append(self._random.randrange(256))
+        self.bytes += struct.pack(self.order + "Q", value)
 
     def uint8(self, value: int) -> None:
         self.bytes.append(value)
@@ -71,6 +78,27 @@ def write_compressed(order="<", header=HEADER_FIELDS, format="jpeg", data=b"\xff
     cdr.header(*header)
     cdr.sequence(format.encode() + b"\0")
     cdr.sequence(data)
+    return cdr
+
+
+def write_ffmpeg_packet(order="<", header=HEADER_FIELDS, encoding="h264;yuv420p;bgr8;bgr8", data=b"\0\0\0\1 packet"):
+    cdr = CdrWriter(order)
+    cdr.header(*header)
+    cdr.uint32(640)
+    cdr.uint32(480)
+    cdr.sequence(encoding.encode() + b"\0")
+    cdr.uint64(2**64 - 2)
+    cdr.uint8(1)
+    cdr.uint8(0)
+    cdr.sequence(data)
+    return cdr
+
+
+def write_foxglove_video(order="<", header=HEADER_FIELDS, format="h264", data=b"\0\0\0\1 packet"):
+    cdr = CdrWriter(order)
+    cdr.header(*header)
+    cdr.sequence(data)
+    cdr.sequence(format.encode() + b"\0")
     return cdr
 
 
@@ -208,9 +236,64 @@ def test_every_cut_and_every_longer_message_of_ros_1_is_an_error():
 
 
 def test_other_forms_of_serialization():
-    for parse in (parse_image, parse_compressed, parse_header):
+    for parse in (parse_image, parse_compressed, parse_ffmpeg_packet, parse_foxglove_video, parse_header):
         with pytest.raises(ValueError, match="expected messages serialized as cdr or ros1, got 'json'"):
             parse(write_ros1(), "json")
+
+
+FFMPEG_PACKET = """std_msgs/Header header
+int32 width
+int32 height
+string encoding
+uint64 pts
+uint8 flags
+bool is_bigendian
+uint8[] data
+"""
+FOXGLOVE_VIDEO = "builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n"
+STRINGS_OF_EVERY_LENGTH = ["", "h", "h2", "h26", "h264", "h265x", "libx264", "h264;yuv420p;bgr8;bgr8"]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("frame_id", FRAME_IDS)
+def test_packets_of_video(order, frame_id):
+    for form in STRINGS_OF_EVERY_LENGTH:
+        for size in range(6):
+            header, data = (-3, 7, frame_id), bytes(range(size))
+            for parse, cdr in (
+                (parse_ffmpeg_packet, write_ffmpeg_packet(order, header, form, data)),
+                (parse_foxglove_video, write_foxglove_video(order, header, form, data)),
+            ):
+                buffer = bytes(cdr.bytes)
+                for trailing in range(4):
+                    view = parse(buffer + bytes(trailing))
+                    assert (view.stamp, view.frame_id, view.format) == ((-3, 7), frame_id, form)
+                    assert view.data.tobytes() == data and parse_header(buffer) == (view.stamp_ns, frame_id)
+                with pytest.raises(WireError, match="at most 3 bytes after the message, got 4"):
+                    parse(buffer + bytes(4))
+
+
+def test_packets_of_video_read_as_rosbags_reads_them():
+    typesys = pytest.importorskip("rosbags.typesys", reason="needs rosbags (extra `cpu`)")
+    for name, definition, parse in (
+        ("ffmpeg_image_transport_msgs/msg/FFMPEGPacket", FFMPEG_PACKET, parse_ffmpeg_packet),
+        ("foxglove_msgs/msg/CompressedVideo", FOXGLOVE_VIDEO, parse_foxglove_video),
+    ):
+        for system, ros in (("ROS2_HUMBLE", "cdr"), ("ROS1_NOETIC", "ros1")):
+            store = typesys.get_typestore(typesys.Stores[system])
+            store.register(typesys.get_types_from_msg(definition, name))
+            time = store.types["builtin_interfaces/msg/Time"](5, 6)
+            data = np.arange(9, dtype=np.uint8)
+            if parse is parse_ffmpeg_packet:
+                header = store.types["std_msgs/msg/Header"]
+                stamped = header(3, time, "cam") if ros == "ros1" else header(time, "cam")
+                message = store.types[name](stamped, 640, 480, "hevc", 2**63, 1, False, data)
+            else:
+                message = store.types[name](time, "cam", data, "hevc")
+            serialize = store.serialize_ros1 if ros == "ros1" else store.serialize_cdr
+            view = parse(bytes(serialize(message, name)), ros)
+            assert (view.stamp, view.frame_id, view.format) == ((5, 6), "cam", "hevc")
+            assert view.data.tobytes() == data.tobytes()
 
 
 def test_pixels_are_the_buffer_itself():
@@ -252,14 +335,19 @@ def test_no_message_at_all():
 @pytest.mark.parametrize("representation", ["0002", "0003", "0006", "0007", "0009", "000b", "0100", "ffff"])
 def test_other_representations_are_for_rclpy(representation):
     buffer = bytes.fromhex(representation) + bytes(write_image().bytes[2:])
-    for parse in (parse_image, parse_compressed, parse_header):
+    for parse in (parse_image, parse_compressed, parse_ffmpeg_packet, parse_foxglove_video, parse_header):
         with pytest.raises(WireError, match=f"plain CDR .* got 0x{representation}") as caught:
             parse(buffer)
         assert caught.value.unsupported
 
 
 def test_every_cut_is_an_error():
-    for parse, cdr in ((parse_image, write_image()), (parse_compressed, write_compressed())):
+    for parse, cdr in (
+        (parse_image, write_image()),
+        (parse_compressed, write_compressed()),
+        (parse_ffmpeg_packet, write_ffmpeg_packet()),
+        (parse_foxglove_video, write_foxglove_video()),
+    ):
         for length in range(4, len(cdr.bytes)):
             with pytest.raises(WireError, match="the message ends at") as caught:
                 parse(bytes(cdr.bytes[:length]))
@@ -412,7 +500,7 @@ def outcome(parse, buffer: bytes) -> str:
     if view.data.size:
         start = np.frombuffer(buffer, np.uint8).ctypes.data
         assert start <= view.data.ctypes.data and view.data.ctypes.data + view.data.size <= start + len(buffer)
-    if parse is parse_compressed:
+    if parse is not parse_image:
         return "compressed"
     try:
         image = to_rgb(view)
@@ -436,6 +524,8 @@ def test_a_hundred_thousand_damaged_messages_are_views_of_their_buffer_or_wire_e
     whole += [
         (parse_compressed, write_compressed(order, format=form)) for order in "<>" for form in ("", "jpeg", "png")
     ]
+    whole += [(parse_ffmpeg_packet, write_ffmpeg_packet(order)) for order in "<>"]
+    whole += [(parse_foxglove_video, write_foxglove_video(order)) for order in "<>"]
     counts = dict.fromkeys(("unsupported", "malformed", "compressed", "no picture", "encoding", "picture"), 0)
     for _ in range(100_000):
         parse, cdr = generator.choice(whole)

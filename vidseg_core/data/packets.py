@@ -1,0 +1,180 @@
+"""Compressed video as it comes in messages, one coded frame each: H.264 and H.265, decoded by FFmpeg through PyAV."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import av
+import numpy as np
+
+from vidseg_core.data.encodings import UnsupportedEncoding
+from vidseg_core.data.frame_numbers import FrameNumbers
+from vidseg_core.data.video import to_rgb
+from vidseg_core.data.wire import PacketView, Stamped, WireError
+
+VIDEO_FORMATS = ("h264", "h265")
+"""The formats of packets that are decoded."""
+
+# FFMPEGPacket names the codec and then formats of pixels, of old the encoder: h264;yuv420p;bgr8;bgr8, hevc_nvenc.
+_CODECS = {"264": "h264", "avc": "h264", "265": "hevc", "hevc": "hevc"}
+_START_CODES = b"\0\0\1", b"\0\0\0\1"
+_MOST_DELAYED = 16  # frames, the most that a decoder of either codec puts in order
+_MOST_PIXELS = 1 << 25  # 8192 x 4096
+
+
+class Picture(NamedTuple):
+    """A decoded frame.
+
+    Attributes:
+        header: of its packet.
+        frame: as it is decoded, so that one that nobody looks at costs no conversion.
+    """
+
+    header: Stamped
+    frame: av.VideoFrame
+
+    def to_rgb(self) -> np.ndarray:
+        """Convert to H x W x 3, uint8, RGB, contiguous, by the colour matrix as in video files."""
+        return to_rgb(self.frame)
+
+
+class PacketDecoder:
+    """Decodes the packets of one camera, each as soon as the stream allows.
+
+    Pictures come in the order in which they are shown, each with the header of its own packet; where packets are
+    stamped in the order in which they are decoded, with the headers in turn. No picture comes that was made from a
+    frame that is missing or found to be damaged: from there on, as from the beginning, all is lost until the next key
+    frame. What is missing is told by the numbers in the stream: about as many packets as from one key frame to the
+    next, a key frame among them, may be missing without notice.
+
+    Attributes:
+        lost: packets so far that gave no picture because of what they depend on.
+        waits: whether nothing can come before a key frame does.
+    """
+
+    def __init__(self) -> None:
+        self.lost = 0
+        self.waits = True
+        self._codec = ""
+        self._decoder: av.VideoCodecContext | None = None
+        self._numbers = FrameNumbers()
+        self._serial = 0
+        self._pending: dict[int, Stamped] = {}  # headers of the packets whose frames have not come, by serial number
+        self._held: list[tuple[int, Picture]] = []  # until it is known that they are made from nothing that is damaged
+        self._ready: list[Picture] = []
+        self._newest_ns: int | None = None
+        self._ascending = True
+
+    def feed(self, packet: PacketView) -> list[Picture]:
+        """Decode one packet. Returns the pictures that are complete now: its own, earlier ones, or none.
+
+        Raises:
+            UnsupportedEncoding: the format is none of `VIDEO_FORMATS`.
+            WireError: the packet is damaged. What was complete before it comes with the next.
+        """
+        codec, data = _codec_of(packet.format), packet.data.tobytes()
+        if not data.startswith(_START_CODES):
+            raise WireError(f"expected {codec} as NAL units behind start codes, got {data[:4].hex(' ') or 'no data'}")
+        if codec != self._codec:
+            self._restart(self._serial)
+            self._codec, self._decoder = codec, _decoder(codec)
+        if codec == "h264" and not self._numbers.follows(data):
+            self._restart(self._serial)
+        self._decode(packet, data)
+        ready, self._ready = self._ready, []
+        return ready
+
+    def finish(self) -> list[Picture]:
+        """Return the pictures that the decoder still holds. The next packet begins a new stream."""
+        self._restart(self._serial)
+        ready, self._ready = self._ready, []
+        return ready
+
+    def _decode(self, packet: PacketView, data: bytes) -> None:
+        serial, self._serial = self._serial, self._serial + 1
+        self._ascending &= self._newest_ns is None or packet.stamp_ns > self._newest_ns
+        self._newest_ns = packet.stamp_ns
+        self._pending[serial] = Stamped(packet.stamp, packet.frame_id)
+        coded = av.Packet(data)
+        coded.pts = serial
+        try:
+            frames = self._decoder.decode(coded)
+        except av.FFmpegError as error:
+            del self._pending[serial]
+            if self.waits:  # what says how to decode comes with the key frame
+                self.lost += 1
+                return
+            self._restart(serial)
+            raise WireError(f"the packet cannot be decoded: {error.strerror}") from error
+        damaged = self._hold(frames)
+        if damaged is not None:
+            self._restart(damaged)
+            raise WireError("a packet is damaged")
+        self._release()
+
+    def _hold(self, frames: list[av.VideoFrame]) -> int | None:
+        """Keep what the decoder gave. Returns the serial number of the first damaged frame, if there is one."""
+        for frame in frames:
+            if self.waits:
+                self._lose_before(frame.pts)
+                self.waits = False
+            if not self._pending:
+                continue
+            serial = frame.pts if frame.pts in self._pending else min(self._pending)
+            if self._ascending and self._decoder.has_b_frames:  # stamped as decoded: headers in turn
+                first = min(self._pending, key=lambda one: self._pending[one].stamp)
+                self._pending[first], self._pending[serial] = self._pending[serial], self._pending[first]
+            header = self._pending.pop(serial)
+            if frame.is_corrupt:
+                return serial
+            self._held.append((serial, Picture(header, frame)))
+        return None
+
+    def _release(self) -> None:
+        """Let those go that cannot be made from a frame whose damage is not known yet."""
+        if not self._decoder.has_b_frames and self._pending:
+            self._lose_before(self._serial)
+            self.waits = True
+        self._lose_before(self._serial - _MOST_DELAYED)
+        # FFmpeg's decoder of H.265 gives nothing that is made from damaged frames.
+        undecided = self._serial if self._codec == "hevc" else min(self._pending, default=self._serial)
+        while self._held and self._held[0][0] < undecided:
+            self._ready.append(self._held.pop(0)[1])
+
+    def _restart(self, bad: int) -> None:
+        """Lose all from the packet of this serial number on; what was shown before is complete."""
+        if self._decoder is None:
+            return
+        try:
+            damaged = self._hold(self._decoder.decode(None))
+        except av.FFmpegError:
+            damaged = None
+        self._decoder.flush_buffers()
+        if damaged is not None:
+            bad = min(bad, damaged)
+            self.lost += 1
+        good = [picture for serial, picture in self._held if serial < bad]
+        self.lost += len(self._held) - len(good) + len(self._pending)
+        self._ready += good
+        self._held, self._pending = [], {}
+        self._newest_ns, self._ascending, self.waits = None, True, True
+
+    def _lose_before(self, serial: int) -> None:
+        for one in [one for one in self._pending if one < serial]:
+            del self._pending[one]
+            self.lost += 1
+
+
+def _codec_of(form: str) -> str:
+    name = form.partition(";")[0].lower()
+    for part, codec in _CODECS.items():
+        if part in name:
+            return codec
+    raise UnsupportedEncoding(form, VIDEO_FORMATS)
+
+
+def _decoder(codec: str) -> av.VideoCodecContext:
+    decoder = av.CodecContext.create(codec, "r")
+    decoder.thread_count = 1  # more would give each frame some packets later
+    decoder.options = {"max_pixels": str(_MOST_PIXELS)}
+    return decoder
