@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from vidseg_core.classes import ClassTable
 from vidseg_core.data.encodings import UnsupportedEncoding, to_rgb
+from vidseg_core.data.packets import PacketDecoder, Picture
 from vidseg_core.data.recordings.open import open_recording
-from vidseg_core.data.recordings.recording import Channel, Recording
+from vidseg_core.data.recordings.recording import Channel, Recording, tell_once, warn_once
 from vidseg_core.data.source import DEFAULT_RATE_HZ, Source, checked_size
 from vidseg_core.data.stamped import StampedLabels, labels_in_folder, labels_in_memory, seconds
-from vidseg_core.data.wire import CDR, ROS1, CompressedView, ImageView, WireError, parse_compressed, parse_image
+from vidseg_core.data.video import colour_matrix
+from vidseg_core.data.wire import (
+    CDR,
+    ROS1,
+    CompressedView,
+    ImageView,
+    PacketView,
+    WireError,
+    parse_compressed,
+    parse_ffmpeg_packet,
+    parse_foxglove_video,
+    parse_image,
+)
 from vidseg_core.errors import DatasetError, SourceError
 from vidseg_core.frame import Frame
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
-PARSE: dict[str, Callable[[bytes, str], ImageView | CompressedView]] = {
+View = ImageView | CompressedView | PacketView
+PARSE: dict[str, Callable[[bytes, str], View]] = {
     IMAGE: parse_image,
     COMPRESSED_IMAGE: parse_compressed,
+    "ffmpeg_image_transport_msgs/msg/FFMPEGPacket": parse_ffmpeg_packet,
+    "foxglove_msgs/msg/CompressedVideo": parse_foxglove_video,
 }
 """Types of messages with images, and what reads them."""
 TRUTH_TOPIC = "labels_truth"
@@ -33,6 +50,9 @@ _NO_CAMERA = ("compressedDepth", TRUTH_TOPIC, "labels", "labels_color", "overlay
 
 class BagSource(Source):
     """The images of one topic, in the order in which they were recorded, with the stamps of their headers.
+
+    Compressed video begins with the first key frame. What comes before it, or is lost with a missing or damaged packet
+    until the next one, is left out with one warning that says how much.
 
     Args:
         path: of the recording.
@@ -54,27 +74,40 @@ class BagSource(Source):
         super().__init__(self.topic, rate_hz, num_frames, skip_bad, None if labels is None else labels.classes)
 
     def _read(self) -> Iterator[tuple[str, Frame | SourceError]]:
+        for name, received_ns, view in _pictures(self._messages(), f"{self._path}: {self.topic}"):
+            yield name, view if isinstance(view, SourceError) else self._frame(view, received_ns, name)
+
+    def _messages(self) -> Iterator[tuple[int | None, View | SourceError]]:
+        """As `_views`; an error at the end if there are fewer than there should be."""
         count = 0
         for received_ns, view in _views(self._recording, self._channels, self._path):
-            name = f"{count:06d}"
-            yield name, view if isinstance(view, SourceError) else self._frame(view, received_ns, name)
+            yield received_ns, view
             if received_ns is None:  # nothing follows
                 return
             count += 1
         if count < self.num_frames:
             reason = f"{self._path}: {self.topic}: expected {self.num_frames} messages, got {count}"
-            yield f"{count:06d}", SourceError(reason)
+            yield None, SourceError(reason)
 
-    def _frame(self, view: ImageView | CompressedView, received_ns: int, name: str) -> Frame | SourceError:
+    def _frame(self, view: ImageView | CompressedView | Picture, received_ns: int, name: str) -> Frame | SourceError:
         where = f"{self._path}: {self.topic}: message {name}"
         try:
-            image = checked_size(np.ascontiguousarray(to_rgb(view)), where)
+            rgb = self._rgb(view) if isinstance(view, Picture) else np.ascontiguousarray(to_rgb(view))
+            image = checked_size(rgb, where)
         except (UnsupportedEncoding, WireError) as error:
             return SourceError(f"{where}: {error}")
         except SourceError as error:
             return error
-        labels = None if self._labels is None else self._labels.at(view.stamp_ns, image.shape[:2])
-        return Frame(image, view.stamp_ns, stream=self.name, name=name, labels=labels, received_ns=received_ns)
+        stamp_ns = view.packet.stamp_ns if isinstance(view, Picture) else view.stamp_ns
+        labels = None if self._labels is None else self._labels.at(stamp_ns, image.shape[:2])
+        return Frame(image, stamp_ns, stream=self.name, name=name, labels=labels, received_ns=received_ns)
+
+    def _rgb(self, picture: Picture) -> np.ndarray:
+        matrix = colour_matrix(picture.frame)
+        if matrix is not None:
+            lines = f"{picture.frame.height} lines"
+            tell_once(f"{self._path}: {self.topic}: names no colour matrix; {matrix} is taken, as usual for {lines}")
+        return picture.to_rgb()
 
 
 def bag_labels(path: Path, where: str | Path, classes: ClassTable) -> StampedLabels:
@@ -123,7 +156,7 @@ def _label_messages(recording: Recording, topic: str, path: Path) -> Iterator[tu
 
 def _views(
     recording: Recording, channels: list[Channel], path: Path
-) -> Iterator[tuple[int | None, ImageView | CompressedView | SourceError]]:
+) -> Iterator[tuple[int | None, View | SourceError]]:
     """Times of receipt and views, an error in the place of a bad message; (None, error) for damage that ends it all."""
     try:
         for message in recording.messages(channels):
@@ -134,6 +167,42 @@ def _views(
                 yield message.received_ns, SourceError(f"{path}: {channel.topic}: a message cannot be read: {error}")
     except SourceError as error:
         yield None, error
+
+
+def _pictures(
+    messages: Iterable[tuple[int | None, View | SourceError]], where: str
+) -> Iterator[tuple[str, int | None, ImageView | CompressedView | Picture | SourceError]]:
+    """Names by the numbers of messages, times of receipt, and what shows a picture; video is decoded."""
+    decoder, names = PacketDecoder(), WeakKeyDictionary[PacketView, str]()
+    count, last_ns, error = 0, None, None
+    for received_ns, view in messages:
+        name = f"{count:06d}"
+        if received_ns is None:
+            error = view
+            break
+        count, last_ns = count + 1, received_ns
+        if not isinstance(view, PacketView):
+            yield name, received_ns, view
+            continue
+        names[view] = name
+        try:
+            complete = decoder.feed(view)
+        except (UnsupportedEncoding, WireError) as cause:
+            yield name, received_ns, SourceError(f"{where}: message {name}: {cause}")
+            continue
+        for picture in complete:
+            yield names[picture.packet], received_ns, picture
+    for picture in decoder.finish():
+        yield names[picture.packet], last_ns, picture
+    if decoder.lost == count and error is None and count:
+        error = SourceError(f"{where}: there is no key frame among {count} packets of video, nothing can be decoded")
+    elif decoder.lost:
+        warn_once(
+            f"{where}: {decoder.lost} of {count} packets of video give no picture: they come before the first key "
+            "frame, or need others that are missing or damaged"
+        )
+    if error is not None:
+        yield f"{count:06d}", None, error
 
 
 def _has_images(channel: Channel) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from vidseg_core.data.encodings import UnsupportedEncoding
 from vidseg_core.data.frame_numbers import FrameNumbers
 from vidseg_core.data.video import to_rgb
-from vidseg_core.data.wire import PacketView, Stamped, WireError
+from vidseg_core.data.wire import PacketView, WireError
 
 VIDEO_FORMATS = ("h264", "h265")
 """The formats of packets that are decoded."""
@@ -26,11 +26,11 @@ class Picture(NamedTuple):
     """A decoded frame.
 
     Attributes:
-        header: of its packet.
+        packet: that it belongs to, with its stamp and frame_id.
         frame: as it is decoded, so that one that nobody looks at costs no conversion.
     """
 
-    header: Stamped
+    packet: PacketView
     frame: av.VideoFrame
 
     def to_rgb(self) -> np.ndarray:
@@ -41,8 +41,8 @@ class Picture(NamedTuple):
 class PacketDecoder:
     """Decodes the packets of one camera, each as soon as the stream allows.
 
-    Pictures come in the order in which they are shown, each with the header of its own packet; where packets are
-    stamped in the order in which they are decoded, with the headers in turn. No picture comes that was made from a
+    Pictures come in the order in which they are shown, each with its own packet; where packets are stamped in
+    the order in which they are decoded, with the packets in turn. No picture comes that was made from a
     frame that is missing or found to be damaged: from there on, as from the beginning, all is lost until the next key
     frame. What is missing is told by the numbers in the stream: about as many packets as from one key frame to the
     next, a key frame among them, may be missing without notice.
@@ -59,7 +59,7 @@ class PacketDecoder:
         self._decoder: av.VideoCodecContext | None = None
         self._numbers = FrameNumbers()
         self._serial = 0
-        self._pending: dict[int, Stamped] = {}  # headers of the packets whose frames have not come, by serial number
+        self._pending: dict[int, PacketView] = {}  # whose frames have not come, by serial number
         self._held: list[tuple[int, Picture]] = []  # until it is known that they are made from nothing that is damaged
         self._ready: list[Picture] = []
         self._newest_ns: int | None = None
@@ -94,7 +94,7 @@ class PacketDecoder:
         serial, self._serial = self._serial, self._serial + 1
         self._ascending &= self._newest_ns is None or packet.stamp_ns > self._newest_ns
         self._newest_ns = packet.stamp_ns
-        self._pending[serial] = Stamped(packet.stamp, packet.frame_id)
+        self._pending[serial] = packet
         coded = av.Packet(data)
         coded.pts = serial
         try:
@@ -121,13 +121,13 @@ class PacketDecoder:
             if not self._pending:
                 continue
             serial = frame.pts if frame.pts in self._pending else min(self._pending)
-            if self._ascending and self._decoder.has_b_frames:  # stamped as decoded: headers in turn
+            if self._ascending and self._decoder.has_b_frames:  # stamped as decoded: stamps in turn
                 first = min(self._pending, key=lambda one: self._pending[one].stamp)
                 self._pending[first], self._pending[serial] = self._pending[serial], self._pending[first]
-            header = self._pending.pop(serial)
+            packet = self._pending.pop(serial)
             if frame.is_corrupt:
                 return serial
-            self._held.append((serial, Picture(header, frame)))
+            self._held.append((serial, Picture(packet, frame)))
         return None
 
     def _release(self) -> None:

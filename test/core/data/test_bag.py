@@ -110,6 +110,118 @@ def test_the_topic_is_found_if_there_is_one(tmp_path):
     assert open_source(path, topic="/front/labels").topic == "/front/labels"
 
 
+FFMPEG_PACKET = "ffmpeg_image_transport_msgs/msg/FFMPEGPacket"
+FFMPEG_PACKET_FIELDS = """std_msgs/Header header
+int32 width
+int32 height
+string encoding
+uint64 pts
+uint8 flags
+bool is_bigendian
+uint8[] data
+"""
+COMPRESSED_VIDEO = "foxglove_msgs/msg/CompressedVideo"
+COMPRESSED_VIDEO_FIELDS = "builtin_interfaces/Time timestamp\nstring frame_id\nuint8[] data\nstring format\n"
+
+
+def record_video(path, packets, kind, codec, storage=StoragePlugin.MCAP, ros1=False):
+    """(number, packet) in the order of decoding, stamped by the number at 20 Hz, recorded as they come."""
+    store = get_typestore(Stores.ROS1_NOETIC if ros1 else Stores.ROS2_HUMBLE)
+    store.register(get_types_from_msg(FFMPEG_PACKET_FIELDS, FFMPEG_PACKET))
+    store.register(get_types_from_msg(COMPRESSED_VIDEO_FIELDS, COMPRESSED_VIDEO))
+    packet_type, video_type = store.types[FFMPEG_PACKET], store.types[COMPRESSED_VIDEO]
+    with Ros1Writer(path) if ros1 else Writer(path, version=9, storage_plugin=storage) as writer:
+        connection = writer.add_connection("/camera/image_raw/video", kind, typestore=store)
+        for i, (number, data) in enumerate(packets):
+            stamp = Time(sec=START + number // 20, nanosec=(number % 20) * 50_000_000)
+            raw = np.frombuffer(data, np.uint8)
+            if kind == COMPRESSED_VIDEO:
+                message = video_type(stamp, "camera", raw, codec)
+            else:
+                encoding = {"h264": "h264;yuv420p;bgr8;bgr8", "h265": "hevc_nvenc"}[codec]
+                header = store.types["std_msgs/msg/Header"]
+                stamped = header(i, stamp, "camera") if ros1 else header(stamp, "camera")
+                message = packet_type(stamped, 128, 96, encoding, number, 0, False, raw)
+            serialize = store.serialize_ros1 if ros1 else store.serialize_cdr
+            writer.write(connection, START * 10**9 + i * 50_000_000, serialize(message, kind))
+    return path
+
+
+def assert_video(frames, pictures, numbers):
+    """Each frame is the picture of its stamp, and these are the numbers of all."""
+    stamps = [frame.stamp_ns - START * 10**9 for frame in frames]
+    assert stamps == [number * 50_000_000 for number in numbers]
+    for frame, number in zip(frames, numbers, strict=True):
+        assert np.abs(frame.image.astype(int) - pictures[number]).mean() < 20  # of two neighbours above 40
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+@pytest.mark.parametrize("kind", [FFMPEG_PACKET, COMPRESSED_VIDEO])
+def test_compressed_video(tmp_path, moving_pictures, encode_video, kind, codec, storage, caplog):
+    pictures = moving_pictures(25)
+    packets = encode_video(pictures, codec)
+    source = open_source(record_video(tmp_path / "all", packets, kind, codec, storage))
+    assert (source.size, len(source), source.rate_hz) == ((128, 96), 25, pytest.approx(20.0))
+    for _ in range(2):
+        frames = list(source)
+        assert_video(frames, pictures, range(25))
+        assert [frame.name for frame in frames] == [f"{i:06d}" for i in range(25)]
+        assert [frame.received_ns for frame in frames] == [START * 10**9 + i * 50_000_000 for i in range(25)]
+    assert "give no picture" not in caplog.text
+    source = open_source(record_video(tmp_path / "part", packets[4:], kind, codec, storage))
+    assert_video(list(source), pictures, range(10, 25))
+    said = "/part: /camera/image_raw/video: 6 of 21 packets of video give no picture: they come before the first key"
+    assert said in caplog.text and caplog.text.count("give no picture") == 1
+    missing = packets[:13] + packets[14:]
+    source = open_source(record_video(tmp_path / "gap", missing, kind, codec, storage))
+    assert_video(list(source), pictures, [*range(13), *range(20, 25)])
+    assert "/gap: /camera/image_raw/video: 6 of 24 packets" in caplog.text
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_video_with_b_frames(tmp_path, moving_pictures, encode_video, codec):
+    pictures = moving_pictures(25)
+    packets = encode_video(pictures, codec, bframes=3, b_adapt=0)
+    assert [number for number, _ in packets] != list(range(25))
+    frames = list(open_source(record_video(tmp_path / "bag", packets, FFMPEG_PACKET, codec)))
+    assert_video(frames, pictures, range(25))
+    received = [frame.received_ns for frame in frames]
+    assert received == sorted(received)
+
+
+def test_video_in_a_ros_1_bag(tmp_path, moving_pictures, encode_video):
+    pictures = moving_pictures(12)
+    for kind in (FFMPEG_PACKET, COMPRESSED_VIDEO):
+        path = tmp_path / f"{kind[:3]}.bag"
+        frames = list(open_source(record_video(path, encode_video(pictures), kind, "h264", ros1=True)))
+        assert_video(frames, pictures, range(12))
+
+
+def test_damaged_packets_of_video_are_errors_or_skipped(tmp_path, moving_pictures, encode_video):
+    pictures = moving_pictures(25)
+    packets = encode_video(pictures)
+    packets[4] = 4, packets[4][1][: len(packets[4][1]) // 2]
+    packets[14] = 14, b"no video"
+    path = record_video(tmp_path / "bag", packets, COMPRESSED_VIDEO, "h264")
+    with pytest.raises(SourceError, match="/camera/image_raw/video: message 000004: a packet is damaged"):
+        list(open_source(path))
+    source = open_source(path, skip_bad=True)
+    assert_video(list(source), pictures, [*range(4), *range(10, 14), *range(20, 25)])
+    assert [name for name, _ in source.skipped] == ["000004", "000014"]
+    assert "expected h264 as NAL units behind start codes, got 6e 6f 20 76" in source.skipped[1][1]
+
+
+def test_video_without_a_key_frame_or_of_another_codec(tmp_path, moving_pictures, encode_video):
+    packets = encode_video(moving_pictures(9))
+    path = record_video(tmp_path / "tail", packets[1:], COMPRESSED_VIDEO, "h264")
+    with pytest.raises(SourceError, match="there is no key frame among 8 packets of video, nothing can be decoded"):
+        open_source(path)
+    path = record_video(tmp_path / "other", packets, COMPRESSED_VIDEO, "av1")
+    with pytest.raises(SourceError, match="message 000000: expected an encoding of h264, h265, got 'av1'"):
+        open_source(path)
+
+
 def test_recordings_without_images(tmp_path):
     path = record(tmp_path / "bag", {"/text": [String(data="x")]})
     with pytest.raises(SourceError, match=r"the recording has no images of a camera; its topics are \['/text'\]"):

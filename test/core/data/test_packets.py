@@ -54,7 +54,7 @@ def decode(decoder: PacketDecoder, stream, form: str):
 
 
 def numbers(given) -> list[int]:
-    return [picture.header.stamp.sec for picture in given]
+    return [picture.packet.stamp.sec for picture in given]
 
 
 def assert_right(given, pictures) -> None:
@@ -63,7 +63,7 @@ def assert_right(given, pictures) -> None:
     for picture in given:
         rgb = picture.to_rgb()
         assert rgb.dtype == np.uint8 and rgb.flags.c_contiguous
-        assert np.abs(rgb.astype(int) - pictures[picture.header.stamp.sec]).mean() < MOST_WRONG
+        assert np.abs(rgb.astype(int) - pictures[picture.packet.stamp.sec]).mean() < MOST_WRONG
 
 
 def test_neighbours_differ_by_more_than_is_tolerated(pictures):
@@ -78,7 +78,7 @@ def test_every_picture_with_its_own_header(coded, pictures, codec, options):
     assert (order == sorted(order)) == (options == {})  # B-frames are decoded in another order
     given, damaged = decode(decoder, stream, codec)
     assert numbers(given) == list(range(COUNT)) and damaged == decoder.lost == 0
-    assert {(picture.header.stamp.nanosec, picture.header.frame_id) for picture in given} == {(5, "cam")}
+    assert {(picture.packet.stamp.nanosec, picture.packet.frame_id) for picture in given} == {(5, "cam")}
     assert_right(given, pictures)
 
 
@@ -87,7 +87,7 @@ def test_without_b_frames_each_packet_gives_its_picture_at_once(coded, codec):
     decoder = PacketDecoder()
     for number, data in coded(codec, {}):
         [picture] = decoder.feed(view(number, data, codec))
-        assert picture.header.stamp.sec == number and not decoder.waits
+        assert picture.packet.stamp.sec == number and not decoder.waits
     assert decoder.finish() == []
 
 
@@ -213,7 +213,7 @@ def test_what_has_no_start_code_is_refused(coded, data):
     with pytest.raises(WireError, match="expected h264 as NAL units behind start codes, got"):
         decoder.feed(view(1, data))
     [picture] = decoder.feed(view(*stream[1]))
-    assert picture.header.stamp.sec == 1
+    assert picture.packet.stamp.sec == 1
 
 
 def test_the_codec_may_change(coded, pictures):
