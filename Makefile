@@ -12,7 +12,7 @@ PYTHON ?= $(firstword $(foreach name,python3 $(addprefix python,3.12 3.11 3.13 3
 	$(if $(filter $(SUPPORTED),$(shell $(name) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)),$(name))))
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv .venv-ros demo test test-all test-gpu test-ros-constraints soak lint clean
+.PHONY: help .venv .venv-ros demo test test-long test-all test-gpu test-ros-constraints soak lint clean
 
 help:
 	@echo 'make .venv   install everything into .venv (2 GB, about 7 with PyTorch for CUDA; Python $(firstword $(SUPPORTED)) to $(lastword $(SUPPORTED)))'
@@ -22,7 +22,8 @@ help:
 	@echo '               SOURCE=...                a folder of images, a video, a bag (default: the synthetic street)'
 	@echo '               DURATION=20               seconds; what is shorter is repeated'
 	@echo '               WEIGHTS=...               another network, by its name or its file'
-	@echo 'make test    run the tests'
+	@echo 'make test    run the tests but for those that take minutes'
+	@echo 'make test-long   run those that take minutes: mutated recordings, ...'
 	@echo 'make test-all   run them, and what takes longer: a distribution'"'"'s versions, long drives, overload'
 	@echo 'make test-gpu   run those that need a GPU; without one they are skipped'
 	@echo 'make test-ros-constraints   run them with the versions that a ROS distribution has, in .venv-ros'
@@ -53,7 +54,7 @@ ifdef TORCH_INDEX_URL
 	$(@D)/bin/python -m pip install --no-deps --index-url '$(TORCH_INDEX_URL)' -c $(CONSTRAINTS) torch
 endif
 	$(@D)/bin/python -m pip install $(if $(TORCH_INDEX_URL),--extra-index-url '$(TORCH_INDEX_URL)') \
-	  -c $(CONSTRAINTS) -e '.[ros,cpu,train,dev]'
+	  -c $(CONSTRAINTS) -e '.[ros,label,evaluate,train,dev]'
 	@touch $@
 
 demo: .venv
@@ -63,7 +64,10 @@ demo: .venv
 test: .venv
 	.venv/bin/python -m pytest
 
-test-all: test test-ros-constraints soak
+test-long: .venv
+	.venv/bin/python -m pytest -m long
+
+test-all: test test-long test-ros-constraints soak
 
 test-gpu: .venv
 	.venv/bin/python -m pytest -m gpu

@@ -5,6 +5,21 @@ from setuptools import find_packages, setup
 PACKAGE = "vidseg_ros"
 SHARE = f"share/{PACKAGE}"
 
+# What labels images, videos and recordings needs; and what draws and logs figures.
+LABEL = [
+    "torch>=2.1",
+    "opencv-python-headless",
+    "numba",
+    "safetensors",
+    "openvino",
+    "av",
+    "mcap",
+    "zstandard",
+    "rosbags",
+    "tqdm",
+]
+PLOTS = ["matplotlib", "tensorboard"]
+
 
 def shared_files():
     """(directory below the prefix, files) for everything that the package reads at run time."""
@@ -34,19 +49,9 @@ setup(
     # to start where one is missing, and python3-opencv is no distribution called opencv-python-headless.
     install_requires=["numpy", "PyYAML"],
     extras_require={
-        "cpu": [
-            "torch>=2.1",
-            "opencv-python-headless",
-            "numba",
-            "safetensors",
-            "openvino",
-            "matplotlib",
-            "av",
-            "mcap",
-            "zstandard",
-            "rosbags",
-            "tqdm",
-        ],
+        "label": LABEL,
+        "evaluate": [*LABEL, *PLOTS],
+        "train": [*LABEL, *PLOTS],
         "ros": [
             "ros-rclpy[fastrtps]",
             "ros-sensor-msgs",
@@ -55,10 +60,11 @@ setup(
             "ros-diagnostic-msgs",
             "ros-geometry-msgs",
         ],
-        "train": ["tensorboard"],
         "dev": ["pytest", "ruff", "mypy", "scikit-learn", "colcon-common-extensions", "setuptools<80"],
         # `colcon test` looks for this name to decide that pytest runs the tests.
         "test": ["pytest"],
+        # The name of 0.1.0 for what `label` and the plots need.
+        "cpu": [*LABEL, "matplotlib"],
     },
     entry_points={
         "console_scripts": [
