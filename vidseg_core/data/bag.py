@@ -36,7 +36,7 @@ from vidseg_core.frame import Frame
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 View = ImageView | CompressedView | PacketView
-PARSE: dict[str, Callable[[bytes, str], View]] = {
+PARSE: dict[str, Callable[[bytes | memoryview, str], View]] = {
     IMAGE: parse_image,
     COMPRESSED_IMAGE: parse_compressed,
     "ffmpeg_image_transport_msgs/msg/FFMPEGPacket": parse_ffmpeg_packet,

@@ -179,7 +179,7 @@ class PacketView(Stamped):
     data: np.ndarray
 
 
-def parse_image(buffer: bytes, encoding: str = CDR) -> ImageView:
+def parse_image(buffer: bytes | memoryview, encoding: str = CDR) -> ImageView:
     """Read a sensor_msgs/Image from its serialized bytes.
 
     Args:
@@ -202,7 +202,7 @@ def parse_image(buffer: bytes, encoding: str = CDR) -> ImageView:
     )
 
 
-def parse_compressed(buffer: bytes, encoding: str = CDR) -> CompressedView:
+def parse_compressed(buffer: bytes | memoryview, encoding: str = CDR) -> CompressedView:
     """Read a sensor_msgs/CompressedImage from its serialized bytes.
 
     Args and raises:
@@ -213,7 +213,7 @@ def parse_compressed(buffer: bytes, encoding: str = CDR) -> CompressedView:
     return CompressedView(stamp, frame_id, format=reader.string(), data=reader.last_bytes())
 
 
-def parse_ffmpeg_packet(buffer: bytes, encoding: str = CDR) -> PacketView:
+def parse_ffmpeg_packet(buffer: bytes | memoryview, encoding: str = CDR) -> PacketView:
     """Read an ffmpeg_image_transport_msgs/FFMPEGPacket from its serialized bytes.
 
     Args and raises:
@@ -230,7 +230,7 @@ def parse_ffmpeg_packet(buffer: bytes, encoding: str = CDR) -> PacketView:
     return PacketView(stamp, frame_id, form, reader.last_bytes())
 
 
-def parse_foxglove_video(buffer: bytes, encoding: str = CDR) -> PacketView:
+def parse_foxglove_video(buffer: bytes | memoryview, encoding: str = CDR) -> PacketView:
     """Read a foxglove_msgs/CompressedVideo from its serialized bytes.
 
     Args and raises:
@@ -242,7 +242,7 @@ def parse_foxglove_video(buffer: bytes, encoding: str = CDR) -> PacketView:
     return PacketView(stamp, frame_id, form, data)
 
 
-def parse_header(buffer: bytes, encoding: str = CDR) -> tuple[int, str]:
+def parse_header(buffer: bytes | memoryview, encoding: str = CDR) -> tuple[int, str]:
     """Read stamp (ns) and frame_id of a serialized message that begins with a header; the rest is not looked at.
 
     In CDR a foxglove_msgs/CompressedVideo begins like one.
@@ -264,10 +264,10 @@ class _CdrReader:
     _alignment, _long_alignment = 4, 8
     _most_trailing_bytes = _MOST_TRAILING_BYTES
 
-    def __init__(self, buffer: bytes):
+    def __init__(self, buffer: bytes | memoryview):
         if len(buffer) < _ENCAPSULATION_BYTES:
             raise WireError(f"expected at least {_ENCAPSULATION_BYTES} bytes, got {len(buffer)}")
-        order = _BYTE_ORDER.get(buffer[:2])
+        order = _BYTE_ORDER.get(bytes(buffer[:2]))
         if order is None:
             raise WireError(
                 f"expected plain CDR (representation 0x0000 or 0x0001), got 0x{buffer[:2].hex()}", unsupported=True
@@ -301,7 +301,7 @@ class _CdrReader:
         """Read it as rclpy does: it ends at the first NUL, and what is not UTF-8 in it is replaced."""
         length = self.uint32()
         start = self._advance(length)
-        return self._buffer[start : start + length].partition(b"\0")[0].decode("utf-8", "replace")
+        return bytes(self._buffer[start : start + length]).partition(b"\0")[0].decode("utf-8", "replace")
 
     def last_bytes(self) -> np.ndarray:
         """View a sequence of bytes that is the last field: 1-D, uint8."""
@@ -339,7 +339,7 @@ class _Ros1Reader(_CdrReader):
     _alignment, _long_alignment = 1, 1
     _most_trailing_bytes = 0
 
-    def __init__(self, buffer: bytes):
+    def __init__(self, buffer: bytes | memoryview):
         self._buffer = buffer
         self._offset = 0
         self._stamp = _ROS1_STAMP
@@ -351,7 +351,7 @@ class _Ros1Reader(_CdrReader):
         return self.stamp()
 
 
-def _reader(buffer: bytes, encoding: str) -> _CdrReader:
+def _reader(buffer: bytes | memoryview, encoding: str) -> _CdrReader:
     if encoding == CDR:
         return _CdrReader(buffer)
     if encoding == ROS1:

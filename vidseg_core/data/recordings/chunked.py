@@ -298,6 +298,13 @@ class Runs:
             self._run = None
 
 
+def payload(data: bytes | memoryview, start: int, end: int) -> bytes | memoryview:
+    """Cut a message out of its block: a view if it is large, so that megabytes are not copied; else a copy."""
+    if end - start < _LARGE_BYTES:
+        return bytes(data[start:end])
+    return memoryview(data)[start:end]
+
+
 class _Held:
     """The blocks in use, those used last; others are read again."""
 

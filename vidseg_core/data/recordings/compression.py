@@ -73,7 +73,7 @@ def check_size(size: int) -> None:
         raise DamageError(f"{size} bytes are announced, expected at most {MOST_BYTES}")
 
 
-def decompress_message(data: bytes) -> bytes:
+def decompress_message(data: bytes | memoryview) -> bytes | memoryview:
     """Decompress a CDR message of a recorder that compressed each by itself; return any other as it is.
 
     CDR begins with a zero byte, so that one compressed by Zstandard is known by its first four. What cannot be

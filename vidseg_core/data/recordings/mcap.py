@@ -17,7 +17,7 @@ from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 
-from vidseg_core.data.recordings.chunked import Block, ChunkedRecording, Counted, NoRecordError, Runs
+from vidseg_core.data.recordings.chunked import Block, ChunkedRecording, Counted, NoRecordError, Runs, payload
 from vidseg_core.data.recordings.compression import check_size, decompress, decompress_message, decompress_start
 from vidseg_core.data.recordings.recording import Channel, DamageError, StoredMessage, ros2_type
 from vidseg_core.errors import SourceError
@@ -256,7 +256,7 @@ class McapRecording(ChunkedRecording):
     def _message(self, data: bytes | memoryview, offset: int) -> StoredMessage:
         _, length, channel_id, _, received_ns, published_ns = _MESSAGE.unpack_from(data, offset)
         channel = self._channel[channel_id]
-        content = bytes(data[offset + _MESSAGE.size : offset + _RECORD.size + length])
+        content = payload(data, offset + _MESSAGE.size, offset + _RECORD.size + length)
         if channel.encoding == "cdr":
             content = decompress_message(content)
         return StoredMessage(channel, received_ns, published_ns, content)

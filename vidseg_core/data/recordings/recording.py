@@ -54,13 +54,13 @@ class StoredMessage:
         channel: it belongs to.
         received_ns: when the recorder received it, nanoseconds since the epoch of the recorder's clock.
         published_ns: when it was sent, where that is stored, else `received_ns`.
-        data: serialized, in the channel's encoding; not compressed.
+        data: serialized, in the channel's encoding; not compressed. A view of what was read where that saves a copy.
     """
 
     channel: Channel
     received_ns: int
     published_ns: int
-    data: bytes
+    data: bytes | memoryview
 
 
 class Recording(Protocol):

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import BinaryIO
 
-from vidseg_core.data.recordings.chunked import Block, ChunkedRecording, Counted, NoRecordError, Runs
+from vidseg_core.data.recordings.chunked import Block, ChunkedRecording, Counted, NoRecordError, Runs, payload
 from vidseg_core.data.recordings.compression import check_size, decompress, decompress_start
 from vidseg_core.data.recordings.recording import Channel, DamageError, StoredMessage, ros2_type
 from vidseg_core.errors import SourceError
@@ -199,7 +199,7 @@ class Ros1Recording(ChunkedRecording):
     def _message(self, data: bytes | memoryview, offset: int) -> StoredMessage:
         fields, start, end = _record(data, offset)
         channel, when = self._message_fields(fields)
-        return StoredMessage(self._connections[channel], when, when, bytes(data[start:end]))
+        return StoredMessage(self._connections[channel], when, when, payload(data, start, end))
 
     def _message_fields(self, fields: Fields) -> tuple[int, int]:
         channel = _number(fields, b"conn")

@@ -266,10 +266,11 @@ def _stored(database: sqlite3.Connection, topics: Collection[int] | None) -> Ite
 
 
 def _row(database: sqlite3.Connection, row: int) -> tuple[int, bytes]:
-    query = "SELECT topic_id, CASE WHEN length(data) <= ? THEN data END FROM messages WHERE id = ?"
-    found = database.execute(query, (MOST_BYTES, row)).fetchone()
+    # The length stands before the message, which is not read if it is too long.
+    query = "SELECT topic_id, data FROM messages WHERE id = ? AND length(data) <= ?"
+    found = database.execute(query, (row, MOST_BYTES)).fetchone()
     if found is None:
-        raise DamageError(f"message {row} is not found")
+        raise DamageError(f"message {row} is not found, or has more than {MOST_BYTES} bytes")
     if not isinstance(found[1], bytes):
-        raise DamageError(f"message {row} is not one of bytes, or has more than {MOST_BYTES}")
+        raise DamageError(f"message {row} is not one of bytes")
     return found
