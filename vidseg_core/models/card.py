@@ -78,6 +78,10 @@ class InputCard:
             self.scale,
         )  # fmt: skip
 
+    def normalisation(self) -> dict[str, tuple[float, float, float]]:
+        """Describe the statistics as a file's metadata does."""
+        return {"mean_rgb": self.mean, "std_rgb": self.std}
+
     @property
     def is_raw(self) -> bool:
         """Return whether the network takes values 0..255 as they are."""

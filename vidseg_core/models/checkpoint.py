@@ -22,30 +22,32 @@ from vidseg_core.models.architectures import (
     FLOW_LIGHT,
     FLOWNET2_S,
     FLOWNET_S,
+    IMAGENET,
+    LITE0,
     REFINE,
     REFINEMENT,
     RESNET18,
     SEGMENTER,
-    SWIFTNET,
+    SWIFTNETS,
     SWNET_SEQ,
     expect,
     fill,
     names_with,
 )
-from vidseg_core.models.files import read_classes, read_file, read_tensors, save_weights
+from vidseg_core.models.files import read_classes, read_file, read_metadata, read_tensors, save_weights
 from vidseg_core.networks.flow_light import FlowLight
 from vidseg_core.networks.flownet_s import FlowNet2S, UpstreamFlowNetS
 from vidseg_core.networks.guided_refine import GuidedRefine
-from vidseg_core.networks.swiftnet import SwiftNet
+from vidseg_core.networks.swiftnet import Lite0Backbone, ResNet18Backbone, SwiftNet
 
 
 def load_swiftnet(path: str | Path) -> SwiftNet:
-    """Load SwiftNet-R18 with the weights of `path` (public layout or ours), in evaluation mode.
+    """Load SwiftNet, on whichever encoder, with the weights of `path` (public layout or ours), in evaluation mode.
 
     Raises:
         CheckpointError: missing, damaged, or of another architecture.
     """
-    return cast(SwiftNet, _load(path, SWIFTNET)[SEGMENTER])
+    return cast(SwiftNet, _load(path, *(one.name for one in SWIFTNETS.values()))[SEGMENTER])
 
 
 def load_swnet_seq(path: str | Path) -> tuple[FlowLight | None, GuidedRefine]:
@@ -90,39 +92,68 @@ def load_resnet18_encoder(path: str | Path, swiftnet: SwiftNet) -> None:
     Raises:
         CheckpointError: missing, damaged, or of another architecture.
     """
-    path = Path(path)
-    tensors = read_tensors(path)
-    expect(path, tensors, RESNET18)
-    given = {key: value for key, value in tensors.items() if not key.startswith("fc.")}
     backbone = swiftnet.backbone
+    if not isinstance(backbone, ResNet18Backbone):
+        raise CheckpointError(f"{path}: expected a SwiftNet on ResNet-18 to load into, got one on another encoder")
     stem = nn.ModuleDict(
         {name: getattr(backbone, name) for name in ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")}
     )
-    counters = {key: value for key, value in stem.state_dict().items() if key.endswith("num_batches_tracked")}
-    mode = swiftnet.training
-    fill(stem, counters | given, path)  # old torchvision files have no counters
-    swiftnet.train(mode)
+    _load_encoder(Path(path), stem, RESNET18, ("fc.",))
 
 
-def initialise(path: str | Path, swiftnet: SwiftNet, classes: ClassTable) -> None:
-    """Start a training from `path`: ImageNet weights for the encoder, or another SwiftNet.
+def load_lite0_encoder(path: str | Path, swiftnet: SwiftNet) -> None:
+    """Load ImageNet weights in EfficientNet-Lite0's public layout into the encoder of `swiftnet`, not the classifier.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another architecture.
+    """
+    backbone = swiftnet.backbone
+    if not isinstance(backbone, Lite0Backbone):
+        raise CheckpointError(
+            f"{path}: expected a SwiftNet on EfficientNet-Lite0 to load into, got one on another encoder"
+        )
+    _load_encoder(Path(path), backbone.encoder, LITE0, ("_conv_head.", "_bn1.", "_fc."))
+
+
+def _load_encoder(path: Path, encoder: nn.Module, architecture: str, classifier: tuple[str, ...]) -> None:
+    """Fill an encoder from a classifier's file, without the keys that begin with one of `classifier`."""
+    tensors = read_tensors(path)
+    expect(path, tensors, architecture)
+    given = {key: value for key, value in tensors.items() if not key.startswith(classifier)}
+    counters = {key: value for key, value in encoder.state_dict().items() if key.endswith("num_batches_tracked")}
+    mode = encoder.training
+    fill(encoder, counters | given, path)  # old torchvision files have no counters
+    encoder.train(mode)
+
+
+_ENCODER_LOADERS = {"r18": load_resnet18_encoder, "lite0": load_lite0_encoder}
+
+
+def initialise(path: str | Path, swiftnet: SwiftNet, classes: ClassTable) -> tuple[str, ...]:
+    """Start a training from `path`: ImageNet weights for the encoder, or another SwiftNet on the same encoder.
 
     The last layer of a SwiftNet is taken over only where the file tells the same classes in the same order.
+
+    Returns:
+        The notices that the metadata of the trained network must hold: whose work it began from, and its licence.
 
     Raises:
         CheckpointError: missing, damaged, or of another architecture.
     """
     path = Path(path)
     tensors = read_tensors(path)
-    if expect(path, tensors, RESNET18, SWIFTNET).name == RESNET18:
-        load_resnet18_encoder(path, swiftnet)
-        return
+    kind = swiftnet.encoder
+    imagenet = IMAGENET[kind]
+    if expect(path, tensors, imagenet.name, SWIFTNETS[kind].name) is imagenet:
+        _ENCODER_LOADERS[kind](path, swiftnet)
+        return () if imagenet.notice is None else (imagenet.notice,)
     stored = read_classes(path)
     if stored is None or stored.names != classes.names:
         tensors |= {key: value for key, value in swiftnet.state_dict().items() if key.startswith("logits.conv.")}
     mode = swiftnet.training
     fill(swiftnet, tensors, path)
     swiftnet.train(mode)
+    return tuple(read_metadata(path).get("notices", ()))
 
 
 def convert(
@@ -144,6 +175,8 @@ def convert(
     architecture = expect(source, file.tensors, *names_with())
     networks = architecture.networks(source, file.tensors)
     metadata = file.metadata | dict(known or {}) | {"architecture": architecture.name}
+    if not architecture.input.is_raw:
+        metadata.setdefault("normalisation", architecture.input.normalisation())
     if classes is not None:
         for net in networks.values():
             check_classes(source, getattr(net, "num_classes", len(classes)), classes)

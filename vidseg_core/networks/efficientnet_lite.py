@@ -1,8 +1,10 @@
-"""EfficientNet-Lite0, an image classifier made for 8 bit integers, and its encoder (Tan and Le, ICML 2019; Lite variant).
+"""EfficientNet-Lite0, an image classifier made for 8 bit integers, and its encoder.
 
-Inverted residual blocks (Sandler et al., CVPR 2018) with ReLU6 and without squeeze-and-excitation. State-dict keys are
-those of the public file. Padding is TensorFlow's "same": where it cannot be even on both sides, the bottom and the right
-get one more, so that strided convolutions sample other pixels than with PyTorch's own padding.
+EfficientNet (Tan and Le, ICML 2019) is a stack of inverted residual blocks (Sandler et al., CVPR 2018); its Lite
+variant has ReLU6 and no squeeze-and-excitation. State-dict keys are those of the public file.
+
+Padding is TensorFlow's "same": where it cannot be even on both sides, the bottom and the right get one more, so that
+strided convolutions sample other pixels than with PyTorch's own padding.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 class InvertedResidual(nn.Module):
-    """Expand by a 1x1 convolution, filter each channel by itself, project to few channels; a shortcut where sizes allow.
+    """Expand by a 1x1 convolution, filter each channel by itself, project to few; with a shortcut where sizes allow.
 
     Args:
         channels_in, channels: of input and output.

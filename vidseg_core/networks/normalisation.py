@@ -1,6 +1,6 @@
-"""Normalisation of pixels by this project's own statistics (those of Cityscapes): `(x - mean) / std` of values 0..255.
+"""Normalisation of pixels: `(x - mean) / std` of values 0..255, by default with this project's own statistics.
 
-A model card may have other statistics, see `InputCard`.
+The statistics are those of Cityscapes. A model card may have others, see `InputCard`.
 """
 
 from torch import Tensor
@@ -9,7 +9,9 @@ MEAN_RGB = (73.15, 82.90, 72.30)
 STD_RGB = (47.67, 48.49, 47.73)
 
 
-def normalise(rgb: Tensor) -> Tensor:
+def normalise(
+    rgb: Tensor, mean: tuple[float, float, float] = MEAN_RGB, std: tuple[float, float, float] = STD_RGB
+) -> Tensor:
     """Normalise B x 3 x H x W, floating point RGB of 0..255."""
-    mean, std = (rgb.new_tensor(values).view(1, 3, 1, 1) for values in (MEAN_RGB, STD_RGB))
-    return (rgb - mean) / std
+    means, deviations = (rgb.new_tensor(values).view(1, 3, 1, 1) for values in (mean, std))
+    return (rgb - means) / deviations

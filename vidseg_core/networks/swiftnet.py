@@ -187,10 +187,14 @@ class SwiftNet(nn.Module):
         num_classes: 1 to 255.
         encoder: one of `ENCODERS`.
         width: channels of the decoder, 3 or more.
+
+    Attributes:
+        encoder: the name of its encoder.
     """
 
     def __init__(self, num_classes: int, encoder: str = "r18", width: int = DECODER_WIDTH):
         super().__init__()
+        self.encoder = encoder
         self.backbone = ENCODERS[encoder](width)
         self.logits = BNReluConv(width, num_classes, 1, bias=True)
 

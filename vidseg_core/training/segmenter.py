@@ -23,11 +23,11 @@ from vidseg_core.backends.integers import measured
 from vidseg_core.errors import CheckpointError, ConfigError, VidsegError
 from vidseg_core.evaluation.metrics.confusion import ConfusionMatrix
 from vidseg_core.evaluation.metrics.images import evaluate_images
-from vidseg_core.models.architectures import SWIFTNET
+from vidseg_core.models.architectures import SWIFTNETS
 from vidseg_core.models.checkpoint import initialise
 from vidseg_core.models.files import read_metadata, read_tensors, save_weights
 from vidseg_core.networks.normalisation import normalise
-from vidseg_core.networks.swiftnet import SwiftNet
+from vidseg_core.networks.swiftnet import DECODER_WIDTH, ENCODERS, SwiftNet
 from vidseg_core.training.augment import Augmentation
 from vidseg_core.training.average import WeightAverage
 from vidseg_core.training.history import plot_history, write_history
@@ -50,9 +50,12 @@ class SegmenterTraining:
     """Everything that decides what a training computes; two trainings with equal values and data give equal networks.
 
     Attributes:
+        encoder: of SwiftNet, one of `networks.swiftnet.ENCODERS`.
+        width: channels of its decoder.
         epochs: how often the first data set is seen.
         batch: images per step.
         rate: largest learning rate (AdamW).
+        encoder_rate: factor on it for the encoder; less than 1 for one that is trained already.
         weight_decay: of AdamW.
         warmup: epochs in which the rate rises from 0.
         schedule: how it falls afterwards, "cosine" or "poly" (power 0.9), to 1 % of the largest.
@@ -69,9 +72,12 @@ class SegmenterTraining:
         augmentation: of the training images.
     """
 
+    encoder: str = "r18"
+    width: int = DECODER_WIDTH
     epochs: int = 60
     batch: int = 8
     rate: float = 8e-4
+    encoder_rate: float = 1.0
     weight_decay: float = 0.05
     warmup: float = 1.0
     schedule: str = "cosine"
@@ -92,6 +98,9 @@ class SegmenterTraining:
             if not valid(getattr(self, name)):
                 raise ConfigError(f"{name}: expected {what}, got {getattr(self, name)!r}")
 
+        expect("encoder", lambda v: v in ENCODERS, f"one of {', '.join(ENCODERS)}")
+        expect("width", lambda v: 8 <= v <= 1024, "8..1024 channels")
+        expect("encoder_rate", lambda v: 0 < v <= 1, "a factor above 0, at most 1")
         for name in ("epochs", "evaluate_every"):
             expect(name, lambda v: v >= 1, "at least 1")
         expect("batch", lambda v: v >= 2, "at least 2, which batch normalisation needs")
@@ -126,7 +135,7 @@ def train_segmenter(
     command: str = "",
     report: Callable[[str], None] = print,
 ) -> Path:
-    """Train SwiftNet-R18; with several processes (see `distributed.py`) each computes its part of every batch.
+    """Train SwiftNet; with several processes (see `distributed.py`) each computes its part of every batch.
 
     `output` receives `last.safetensors` after each epoch (everything a resumed training needs), `weights.safetensors`
     (the best epoch's averaged weights so far), `history.json`, `history.png` and TensorBoard's files.
@@ -160,16 +169,17 @@ def train_segmenter(
         _Run.report(report, absent)
     mix.draws(config.seed, 0, config.batch)  # a batch larger than an epoch is an error now, not later
     run = _Run(mix, config, output, torch.device(device), class_weights(frequency, config.weighting), compiled)
+    notices: tuple[str, ...] = ()
     if resume:
         run.restore()
     elif init is not None:
-        initialise(init, run.net, mix.classes)
+        notices = initialise(init, run.net, mix.classes)
         run.average = WeightAverage(run.net, config.average)
     if run.sources and run.sources[-1]["data"] != run.data():
         run.report(report, f"from epoch {run.epoch + 1} on with other data than before")
     run.sources.append({
         "from_epoch": run.epoch + 1, "epochs": config.epochs, "command": command,
-        "init": init.name if init and not resume else None, "data": run.data(),
+        "init": init.name if init and not resume else None, "notices": notices, "data": run.data(),
         "processes": distributed.world_size(),
     })  # fmt: skip
     return run.loop(workers, math.inf if time_budget_min is None else time_budget_min * 60, report)
@@ -181,10 +191,15 @@ class _Run:
     def __init__(self, mix: Mix, config: SegmenterTraining, output: Path, device, weights: Tensor, compiled: bool):
         torch.manual_seed(config.seed)
         self.mix, self.config, self.output, self.device = mix, config, output, device
-        self.net = SwiftNet(len(mix.classes)).to(device, memory_format=torch.channels_last).train()
+        self.architecture = SWIFTNETS[config.encoder]
+        self.net = (
+            SwiftNet(len(mix.classes), config.encoder, config.width)
+            .to(device, memory_format=torch.channels_last)
+            .train()
+        )
         self.forward = torch.compile(self.net) if compiled else self.net
         self.average = WeightAverage(self.net, config.average)
-        self.optimizer = torch.optim.AdamW(_groups(self.net, config.weight_decay), lr=config.rate, fused=True)
+        self.optimizer = torch.optim.AdamW(_groups(self.net, config), lr=config.rate, fused=True)
         self.loss = SegmentationLoss(weights.to(device), config.loss_stride, config.lovasz, config.hard_pixels)
         self.history: list[dict] = []
         self.ranges: Ranges = {}  # what the convolutions of the average met when it was last evaluated
@@ -264,11 +279,12 @@ class _Run:
 
     def _step(self, images: Tensor, labels: Tensor, rate: float) -> float:
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate_factor"]
         images, labels = (x.to(self.device, non_blocking=True) for x in (images, labels))
         precision = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
         with precision:
-            logits = self.forward(normalise(images.float()))
+            seen = self.architecture.input
+            logits = self.forward(normalise(images.float(), seen.mean, seen.std))
         loss = self.loss(logits.float(), labels)
         mean = loss.detach().clone()
         distributed.average([mean])
@@ -295,8 +311,9 @@ class _Run:
                 if not len(part.held_back):
                     continue
                 matrix = evaluate_images(
-                    self.average.net, part.held_back, self.config.input_scale, self.device, self.config.bfloat16
-                )
+                    self.average.net, part.held_back, self.config.input_scale, self.device, self.config.bfloat16,
+                    self.architecture.input,
+                )  # fmt: skip
                 sets[f"{number}:{part.held_back.name}"] = _figures(matrix, self.mix.classes.names)
                 score += part.share * matrix.mean_iou()
                 shares += part.share
@@ -329,11 +346,14 @@ class _Run:
             "torch": torch.__version__,
         }
         metadata = {
-            "architecture": SWIFTNET,
+            "architecture": self.architecture.name,
+            "normalisation": self.architecture.input.normalisation(),
             "classes": self.mix.classes.to_dict(),
             "input_scale": self.config.input_scale,
             "training": training,
         }
+        if notices := [notice for source in self.sources for notice in source.get("notices", ())]:
+            metadata["notices"] = notices
         if self.ranges:
             metadata["activation_ranges"] = self.ranges
         save_weights(self.output / WEIGHTS_FILE, tensors, metadata)
@@ -345,7 +365,7 @@ class _Run:
         for parameter, state in self.optimizer.state.items():
             tensors |= {f"optimizer.{key}.{names[parameter]}": value for key, value in state.items()}
         metadata = {
-            "architecture": f"training of {SWIFTNET}",
+            "architecture": f"training of {self.architecture.name}",
             "config": _plain(self.config),
             "history": self.history,
             "sources": self.sources,
@@ -367,9 +387,10 @@ class _Run:
         was, now = metadata.get("config"), _plain(self.config)
         if was is None:
             raise CheckpointError(f"{path}: expected the state of a training, found {metadata.get('architecture')!r}")
-        fixed = [key for key in now if key not in CHANGEABLE and now[key] != was.get(key)]
+        was = _plain(SegmenterTraining()) | was  # what an older version could not choose was as it is by default
+        fixed = [key for key in now if key not in CHANGEABLE and now[key] != was[key]]
         if fixed:
-            changed = "; ".join(f"{key} was {was.get(key)!r}, is {now[key]!r}" for key in fixed)
+            changed = "; ".join(f"{key} was {was[key]!r}, is {now[key]!r}" for key in fixed)
             raise ConfigError(f"{path}: expected the configuration that the training began with: {changed}")
         if [c["name"] for c in metadata["classes"]["classes"]] != list(self.mix.classes.names):
             raise ConfigError(f"{path}: expected the classes that the training began with")
@@ -385,7 +406,9 @@ class _Run:
                 step = tensors[f"optimizer.step.{name}"].to(self.device)
                 self.optimizer.state[parameter] = {"step": step, **moments}
         except (RuntimeError, KeyError) as error:
-            raise CheckpointError(f"{path}: expected the state of a {SWIFTNET} training: {error}") from error
+            raise CheckpointError(
+                f"{path}: expected the state of a {self.architecture.name} training: {error}"
+            ) from error
         self.average.updates = metadata["updates"]
         self.history, self.sources = metadata["history"], metadata["sources"]
 
@@ -411,12 +434,18 @@ def use_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def _groups(net: torch.nn.Module, weight_decay: float) -> list[dict]:
-    """Biases and batch normalisation are not decayed."""
+def _groups(net: SwiftNet, config: SegmenterTraining) -> list[dict]:
+    """Encoder and decoder with rates of their own; biases and batch normalisation are not decayed."""
+    encoder = set(net.backbone.encoder_parameters())
     parameters = list(net.parameters())
     return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": [p for p in parameters if (p in encoder) == of_encoder and (p.ndim > 1) == decayed],
+            "weight_decay": config.weight_decay if decayed else 0.0,
+            "rate_factor": config.encoder_rate if of_encoder else 1.0,
+        }
+        for of_encoder in (True, False)
+        for decayed in (True, False)
     ]
 
 

@@ -14,6 +14,7 @@ from vidseg_core.engine.segmenter import NetworkSegmenter
 from vidseg_core.evaluation.metrics.confusion import ConfusionMatrix
 from vidseg_core.frame import Frame
 from vidseg_core.kernels.decode import decode
+from vidseg_core.models.card import SWIFTNET_INPUT, InputCard
 
 
 def evaluate_images(
@@ -22,6 +23,7 @@ def evaluate_images(
     input_scale: float = 1.0,
     device: torch.device | str = "cpu",
     autocast: bool = False,
+    input: InputCard = SWIFTNET_INPUT,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> ConfusionMatrix:
     """Segment every image of `dataset` as the engine segments a key frame, and count against its labels.
@@ -32,10 +34,11 @@ def evaluate_images(
         net: has `num_classes`; B x 3 x H x W normalised RGB -> B x C x h x w logits; its training mode is put back.
         input_scale: the network sees the image resized by this factor.
         autocast: compute in bfloat16 where that is safe.
+        input: how the network's input is made of a picture.
         progress: wraps the iteration over the samples' indices, for instance `tqdm`.
     """
     device = torch.device(device)
-    segmenter = NetworkSegmenter(net, input_scale, device)
+    segmenter = NetworkSegmenter(net, input_scale, device, input=input)
     matrix = ConfusionMatrix(len(dataset.classes))
     precision = torch.autocast(device.type, torch.bfloat16) if autocast else contextlib.nullcontext()
     mode = net.training
