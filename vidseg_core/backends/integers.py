@@ -1,4 +1,4 @@
-"""Convolutions in 8 bit integers, by OpenVINO: the ranges of their inputs are measured beforehand, see `ModelCard`.
+"""Convolutions in 8 bit integers, by OpenVINO; the ranges of their inputs are measured beforehand, see `ModelCard`.
 
 A processor with instructions for that (VNNI, AMX) does twice as many multiplications of 8 bit integers as of bfloat16
 numbers. Weights get a step for each output channel, activations one for each tensor, so that the largest value of
@@ -59,23 +59,33 @@ def quantize(model: openvino.Model, ranges: Ranges) -> None:
     convolutions = {
         layer.get_friendly_name().removeprefix(PREFIX).partition(SUFFIX)[0]: layer
         for layer in model.get_ordered_ops()
-        if layer.get_type_name() == "Convolution"
+        if layer.get_type_name() in ("Convolution", "GroupConvolution")
     }
     if strangers := sorted(set(ranges) - set(convolutions)):
         raise ValueError(f"activation ranges of another network: it has no convolution {strangers[0]!r}")
     rounded: dict[tuple[str, int], openvino.Output] = {}  # several convolutions of one tensor round it once
     for name, limits in ranges.items():
         layer = convolutions[name]
-        source = layer.input_value(0)
+        target, source = layer.input(0), layer.input_value(0)
+        if source.get_node().get_type_name() == "Pad":  # rounded before it: then zeros and convolution are one operation
+            target, source = source.get_node().input(0), source.get_node().input_value(0)
         key = source.get_node().get_friendly_name(), source.get_index()
         if key not in rounded:
             rounded[key] = _rounded(source, *_activation_limits(*limits), LEVELS)
-        layer.input(0).replace_source_output(rounded[key])
+        target.replace_source_output(rounded[key])
         weights = layer.input_value(1)
-        largest = np.abs(weights.get_node().get_data()).max(axis=(1, 2, 3), keepdims=True).astype(np.float32)
+        # O x I x h x w, or one such block for each group: every output channel has a step of its own.
+        values = _constant(weights).reshape(weights.get_shape())
+        largest = np.abs(values).max(axis=(-3, -2, -1), keepdims=True).astype(np.float32)
         largest = np.maximum(largest, np.finfo(np.float32).tiny)
         layer.input(1).replace_source_output(_rounded(weights, -largest, largest, WEIGHT_LEVELS))
     model.validate_nodes_and_infer_types()
+
+
+def _constant(output: openvino.Output) -> np.ndarray:
+    """The values of a constant, in the shape in which it is stored; those of grouped convolutions get another one."""
+    node = output.get_node()
+    return _constant(node.input_value(0)) if node.get_type_name() == "Reshape" else node.get_data()
 
 
 def _activation_limits(low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
