@@ -67,7 +67,9 @@ def quantize(model: openvino.Model, ranges: Ranges) -> None:
     for name, limits in ranges.items():
         layer = convolutions[name]
         target, source = layer.input(0), layer.input_value(0)
-        if source.get_node().get_type_name() == "Pad":  # rounded before it: then zeros and convolution are one operation
+        if (
+            source.get_node().get_type_name() == "Pad"
+        ):  # rounded before it: then zeros and convolution are one operation
             target, source = source.get_node().input(0), source.get_node().input_value(0)
         key = source.get_node().get_friendly_name(), source.get_index()
         if key not in rounded:

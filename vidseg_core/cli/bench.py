@@ -23,8 +23,9 @@ examples:
       mIoU against the share of key frames, for fixed intervals and for key frames when the picture has changed
 
 Without --case the last figures are those of asynchronous key frames, with 480 x 360 frames that arrive at 30 Hz.
-Both pipelines run in turn, frame by frame, with the same weights, threads and frames. Read the ratios (plain / engine):
-milliseconds depend on what else the machine does. `spread` is the smallest and the largest ratio.
+Both pipelines run in turn, frame by frame, with the same weights (but for --plain-weights), threads and frames. Read
+the ratios (plain / engine): milliseconds depend on what else the machine does. `spread` is the smallest and the largest
+ratio.
 """
 
 
@@ -45,6 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     out = parser.add_argument("--out", metavar="PNG", help="schedules: where to draw (default: schedules.png)")
     add_former(parser, "bench", out)
     parser.add_argument("--weights", metavar="NAME|PATH", help="segmentation network")
+    parser.add_argument(
+        "--plain-weights", metavar="NAME|PATH",
+        help="segmentation network of the plain pipeline, to compare two networks (default: the same)",
+    )  # fmt: skip
     parser.add_argument("--classes", metavar="NAME|PATH", help="class table, where the weights do not tell")
     parser.add_argument("--runtime", choices=RUNTIMES, default="auto", help="of the engine (default: auto)")
     threads = parser.add_argument("--num-threads", type=int, default=0, metavar="N", help="on the CPU (default: all)")
@@ -76,7 +81,7 @@ def main(args: argparse.Namespace) -> int:
     def progress(items, name):
         return tqdm(items, desc=name, unit="loop", leave=False)
 
-    report = bench(config, cases, args.interval, args.rounds, progress)
+    report = bench(config, cases, args.interval, args.rounds, progress, args.plain_weights)
     print(table(report))
     if not args.case:
         report |= bench_async(

@@ -18,6 +18,8 @@ from vidseg_core.kernels.resample import network_input
 from vidseg_core.models import checkpoint
 from vidseg_core.models.open import open_model
 from vidseg_core.models.registry import find_weights
+from vidseg_core.networks.efficientnet_lite import SameConv2d
+from vidseg_core.networks.swiftnet import SwiftNet
 
 CPU = torch.device("cpu")
 
@@ -129,6 +131,49 @@ def test_uniform_pictures_and_weights_of_zero(network):
     ranges = measure(network, [x])
     assert ranges["first"] == (0.0, 0.0)
     torch.testing.assert_close(executor(network, ranges)(x), network(x), rtol=0, atol=0.02)
+
+
+class Depthwise(nn.Module):
+    """A filter for each channel, of very different sizes, that samples every second pixel, padded behind only."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.filter = SameConv2d(6, 6, 3, 2, groups=6)
+        with torch.no_grad():
+            self.filter.weight *= torch.tensor([1e-3, 1e-2, 0.1, 1, 10, 100]).view(6, 1, 1, 1)
+
+    def forward(self, x):
+        return self.filter(x)
+
+
+@torch.inference_mode()
+def test_depthwise_convolutions_have_a_step_for_each_channel():
+    network = Depthwise().eval()
+    x = torch.randn(1, 6, 20, 24, generator=torch.Generator().manual_seed(1))
+    ranges = measure(network, [x])
+    assert ranges["filter"] == (x.min().item(), x.max().item())
+    high = max(-ranges["filter"][0], ranges["filter"][1])
+    weights = torch.stack([rounded(w, -w.abs().max(), w.abs().max(), 255) for w in network.filter.weight])
+    padded = F.pad(rounded(x, -high * 128 / 127, high, 256), (0, 1, 0, 1))
+    expected = F.conv2d(padded, weights, stride=2, groups=6)
+    got, exact = executor(network, ranges)(x), network(x)
+    assert got.shape == exact.shape == (1, 6, 10, 12)
+    for channel in range(6):
+        size = exact[:, channel].abs().max()
+        assert (got - expected)[:, channel].abs().max() < 0.01 * size, channel
+        assert 0 < (got - exact)[:, channel].abs().max() < 0.03 * size, channel
+
+
+@torch.inference_mode()
+def test_all_convolutions_of_lite0_can_be_integers():
+    torch.manual_seed(0)
+    network = SwiftNet(5, "lite0", 16).eval()
+    x = torch.rand(1, 3, 64, 96) * 2 - 1
+    ranges = measure(network, [x])
+    assert len(ranges) == 60
+    integers, exact = executor(network, ranges)(x), network(x)
+    assert torch.corrcoef(torch.stack([integers.flatten(), exact.flatten()]))[0, 1] > 0.95
 
 
 def test_ranges_of_another_network(network, pictures):

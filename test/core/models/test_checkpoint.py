@@ -7,6 +7,9 @@ from safetensors.torch import save_file
 from vidseg_core.classes import load_classes
 from vidseg_core.errors import CheckpointError
 from vidseg_core.models import checkpoint, files
+from vidseg_core.models.architectures import IMAGENET
+from vidseg_core.models.open import open_model
+from vidseg_core.networks.efficientnet_lite import EfficientNetLite0
 from vidseg_core.networks.flow_light import FlowLight
 from vidseg_core.networks.flownet_s import FlowNet2S, UpstreamFlowNetS
 from vidseg_core.networks.guided_refine import GuidedRefine
@@ -103,6 +106,89 @@ def test_imagenet_encoder_goes_where_it_belongs(tmp_path, swiftnet_state):
         checkpoint.load_resnet18_encoder(path, net)
 
 
+@pytest.fixture
+def lite0_file(tmp_path):
+    """A file in the public layout, its numbers drawn at random."""
+    torch.manual_seed(2)
+    state = EfficientNetLite0().state_dict()
+    for key, value in state.items():
+        if key.endswith(("running_mean", "running_var")):
+            value.uniform_(0.5, 1.5)
+    torch.save(state, tmp_path / "efficientnet-lite0.pth")
+    return tmp_path / "efficientnet-lite0.pth", state
+
+
+def test_public_lite0_file_goes_into_the_encoder(tmp_path, lite0_file):
+    path, given = lite0_file
+    net = SwiftNet(3, "lite0", 24)
+    decoder = net.backbone.spp.spp.spp_bn.conv.weight.clone()
+    assert checkpoint.initialise(path, net, load_classes("camvid")) == (IMAGENET["lite0"].notice,)
+    assert "Apache-2.0" in IMAGENET["lite0"].notice and "ML Illustrated" in IMAGENET["lite0"].notice
+    encoder = net.backbone.encoder.state_dict()
+    assert len(encoder) == 296 - 8  # the classifier's head stays behind
+    assert all(torch.equal(value, given[key]) for key, value in encoder.items())
+    assert torch.equal(net.backbone.spp.spp.spp_bn.conv.weight, decoder) and net.training
+    del given["_blocks.7._bn1.running_var"]
+    torch.save(given, path)
+    with pytest.raises(CheckpointError, match=r"missing \['_blocks.7._bn1.running_var'\], unexpected none"):
+        checkpoint.load_lite0_encoder(path, net)
+
+
+def test_the_same_picture_gives_the_same_maps_in_classifier_and_segmenter(lite0_file):
+    path, given = lite0_file
+    net, classifier = SwiftNet(3, "lite0", 24), EfficientNetLite0()
+    checkpoint.load_lite0_encoder(path, net)
+    classifier.load_state_dict(given)
+    x = torch.randn(1, 3, 70, 64)
+    with torch.inference_mode():
+        for a, b in zip(net.eval().backbone.encode(x), classifier.eval()(x), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_an_encoder_begins_from_its_own_kind_of_file(tmp_path, lite0_file, swiftnet_state):
+    path, _ = lite0_file
+    with pytest.raises(CheckpointError, match="expected weights of resnet18-imagenet or swiftnet-r18, found efficient"):
+        checkpoint.initialise(path, SwiftNet(3), load_classes("camvid"))
+    with pytest.raises(CheckpointError, match="expected a SwiftNet on ResNet-18"):
+        checkpoint.load_resnet18_encoder(path, SwiftNet(3, "lite0", 24))
+    with pytest.raises(CheckpointError, match="expected a SwiftNet on EfficientNet-Lite0"):
+        checkpoint.load_lite0_encoder(path, SwiftNet(3))
+    other = tmp_path / "r18.safetensors"
+    files.save_weights(other, swiftnet_state, {"architecture": "swiftnet-r18"})
+    with pytest.raises(CheckpointError, match="efficientnet-lite0-imagenet or swiftnet-lite0, found swiftnet-r18"):
+        checkpoint.initialise(other, SwiftNet(11, "lite0", 24), load_classes("camvid"))
+    with pytest.raises(CheckpointError, match="found efficientnet-lite0-imagenet"):
+        checkpoint.convert(path, tmp_path / "out.safetensors")
+
+
+@pytest.mark.parametrize(("encoder", "width"), [("lite0", 24), ("lite0", 96), ("r18", 40)])
+def test_encoder_and_width_are_told_by_the_file(tmp_path, encoder, width):
+    net, classes = SwiftNet(11, encoder, width), load_classes("camvid")
+    public = tmp_path / "net.pt"
+    torch.save(net.state_dict(), public)
+    path = tmp_path / "net.safetensors"
+    assert checkpoint.convert(public, path, classes) == f"swiftnet-{encoder}"
+    model = open_model(path)
+    loaded = checkpoint.load_swiftnet(path)
+    assert loaded.encoder == encoder and same(loaded, net.state_dict())
+    assert model.card.architecture == f"swiftnet-{encoder}" and model.card.output.stride == 4
+    expected = ((127.0,) * 3, (128.0,) * 3) if encoder == "lite0" else ((73.15, 82.90, 72.30), (47.67, 48.49, 47.73))
+    assert (model.card.input.mean, model.card.input.std) == expected and model.card.input.multiple == 32
+    assert files.read_metadata(path)["normalisation"] == {"mean_rgb": [*expected[0]], "std_rgb": [*expected[1]]}
+    again = SwiftNet(11, encoder, width)
+    assert checkpoint.initialise(path, again, classes) == ()
+    assert same(again, net.state_dict())
+    with pytest.raises(CheckpointError, match="expected shape"):
+        checkpoint.initialise(path, SwiftNet(11, encoder, 16), classes)
+
+
+def test_notices_are_inherited(tmp_path):
+    net = SwiftNet(11, "lite0", 24)
+    path = tmp_path / "net.safetensors"
+    files.save_weights(path, net.state_dict(), {"architecture": "swiftnet-lite0", "notices": ["By somebody, MIT."]})
+    assert checkpoint.initialise(path, net, load_classes("camvid")) == ("By somebody, MIT.",)
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(CheckpointError, match=r"none\.pt: no such weight file"):
         checkpoint.load_swiftnet(tmp_path / "none.pt")
@@ -151,7 +237,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
 def test_weights_of_another_network(tmp_path):
     path = tmp_path / "flow.pt"
     torch.save(FlowLight().state_dict(), path)
-    with pytest.raises(CheckpointError, match="flow.pt: expected weights of swiftnet-r18, found light"):
+    with pytest.raises(CheckpointError, match="flow.pt: expected weights of swiftnet-r18 or swiftnet-lite0, found light"):
         checkpoint.load_swiftnet(path)
     with pytest.raises(CheckpointError, match="expected weights of flownet_s or flownet2_s, found light"):
         checkpoint.load_flownet(path)

@@ -2,6 +2,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from vidseg_core.networks.efficientnet_lite import (
+    ENCODER_WIDTHS,
+    EfficientNetLite0,
+    InvertedResidual,
+    Lite0Encoder,
+    SameConv2d,
+)
 from vidseg_core.networks.flow_light import FlowLight
 from vidseg_core.networks.flownet_s import FlowNet2S, UpstreamFlowNetS
 from vidseg_core.networks.guided_refine import GuidedRefine, guided_sum, label_edges
@@ -9,11 +16,95 @@ from vidseg_core.networks.swiftnet import SwiftNet
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize(("encoder", "width"), [("r18", 128), ("lite0", 96), ("lite0", 8)])
 @pytest.mark.parametrize(("size", "classes"), [((64, 64), 1), ((65, 91), 11), ((360, 480), 255), ((16, 16), 3)])
-def test_swiftnet_takes_any_size(size, classes):
-    logits = SwiftNet(classes).eval()(torch.randn(1, 3, *size))
+def test_swiftnet_takes_any_size(size, classes, encoder, width):
+    logits = SwiftNet(classes, encoder, width).eval()(torch.randn(1, 3, *size))
     assert logits.shape == (1, classes, -(-size[0] // 4), -(-size[1] // 4))
     assert torch.isfinite(logits).all()
+
+
+def test_the_decoder_is_as_wide_as_is_asked_for():
+    net = SwiftNet(5, "lite0", 96)
+    assert net.logits.conv.weight.shape == (5, 96, 1, 1)
+    assert net.backbone.spp.spp.spp1.conv.weight.shape == (32, 96, 1, 1)
+    assert [step.bottleneck.conv.weight.shape[:2] for step in net.backbone.upsample] == [(96, 112), (96, 40), (96, 24)]
+
+
+@pytest.mark.parametrize(("encoder", "mark"), [("r18", "layer3.0.conv1.weight"), ("lite0", "encoder._bn0.weight")])
+def test_encoder_and_decoder_have_parameters_of_their_own(encoder, mark):
+    backbone = SwiftNet(3, encoder, 32).backbone
+    names = {parameter: name for name, parameter in backbone.named_parameters()}
+    of_encoder = {names[parameter] for parameter in backbone.encoder_parameters()}
+    assert mark in of_encoder
+    assert set(names.values()) - of_encoder == {
+        name for name in names.values() if name.startswith(("spp.", "upsample."))
+    }
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("size", [(64, 96), (65, 91), (33, 32)])
+def test_lite0_encoder_has_maps_at_four_strides(size):
+    maps = Lite0Encoder().eval()(torch.randn(2, 3, *size))
+    for x, channels, stride in zip(maps, ENCODER_WIDTHS, (4, 8, 16, 32), strict=True):
+        assert x.shape == (2, channels, -(-size[0] // stride), -(-size[1] // stride))
+
+
+@torch.inference_mode()
+def test_same_padding_puts_the_odd_zero_behind():
+    ones = torch.ones(1, 1, 4, 5)
+    conv = SameConv2d(1, 1, 3, 2)
+    torch.nn.init.ones_(conv.weight)
+    # Rows: 4 values, windows 0..2 and 2..4, so one zero below. Columns: 5 values, windows -1..1, 1..3, 3..5.
+    assert conv(ones)[0, 0].tolist() == [[6, 9, 6], [4, 6, 4]]
+    large = SameConv2d(1, 1, 5, 2)
+    torch.nn.init.ones_(large.weight)
+    assert large(torch.ones(1, 1, 6, 6))[0, 0, 0].tolist() == [16, 20, 12]  # -1..3, 1..5, 3..7
+    same = SameConv2d(1, 1, 5)
+    torch.nn.init.ones_(same.weight)
+    assert same(torch.ones(1, 1, 6, 6))[0, 0, 0].tolist() == [9, 12, 15, 15, 12, 9]
+
+
+@torch.inference_mode()
+def test_inverted_residual_by_hand():
+    torch.manual_seed(0)
+    block = InvertedResidual(4, 4, 3, 1, 6)
+    for norm in (block._bn0, block._bn1, block._bn2):
+        norm.running_mean.uniform_(-0.5, 0.5)
+        norm.running_var.uniform_(0.01, 0.05)
+    block.eval()
+    x = torch.randn(2, 4, 7, 9)
+
+    def norm(layer, x):
+        mean, var, weight, bias = (
+            values.view(1, -1, 1, 1) for values in (layer.running_mean, layer.running_var, layer.weight, layer.bias)
+        )
+        return (x - mean) / (var + 1e-3).sqrt() * weight + bias
+
+    wide = norm(block._bn0, torch.einsum("oi,bihw->bohw", block._expand_conv.weight[:, :, 0, 0], x)).clamp(0, 6)
+    padded = F.pad(wide, (1, 1, 1, 1))
+    wide = sum(
+        padded[:, :, i : i + 7, j : j + 9] * block._depthwise_conv.weight[:, 0, i, j].view(1, -1, 1, 1)
+        for i in range(3)
+        for j in range(3)
+    )
+    wide = norm(block._bn1, wide).clamp(0, 6)
+    assert wide.max() == 6
+    narrow = norm(block._bn2, torch.einsum("oi,bihw->bohw", block._project_conv.weight[:, :, 0, 0], wide))
+    torch.testing.assert_close(block(x), x + narrow, rtol=1e-4, atol=1e-4)
+    assert InvertedResidual(4, 6, 3, 1, 6).eval()(x).shape == (2, 6, 7, 9)
+    assert InvertedResidual(4, 4, 5, 2, 6).eval()(x).shape == (2, 4, 4, 5)
+
+
+@torch.inference_mode()
+def test_lite0_is_the_published_classifier():
+    net = EfficientNetLite0().eval()
+    assert sum(parameter.numel() for parameter in net.parameters()) == 4_652_008 and len(net.state_dict()) == 296
+    shapes = {key: tuple(value.shape) for key, value in net.state_dict().items()}
+    assert shapes["_blocks.0._depthwise_conv.weight"] == (32, 1, 3, 3) and "_blocks.0._bn0.weight" not in shapes
+    assert shapes["_blocks.8._depthwise_conv.weight"] == (480, 1, 5, 5)
+    assert shapes["_blocks.15._project_conv.weight"] == (320, 1152, 1, 1) and shapes["_fc.weight"] == (1000, 1280)
+    assert net.classify(torch.randn(2, 3, 224, 224)).shape == (2, 1000)
 
 
 @torch.inference_mode()

@@ -16,8 +16,9 @@ from vidseg_core.data.labelled import folder_pair
 from vidseg_core.errors import CheckpointError, ConfigError, DatasetError
 from vidseg_core.evaluation.metrics.images import evaluate_images
 from vidseg_core.models.checkpoint import load_swiftnet
-from vidseg_core.models.files import read_classes, read_metadata, read_tensors
+from vidseg_core.models.files import read_classes, read_metadata, read_tensors, save_weights
 from vidseg_core.models.open import open_model
+from vidseg_core.networks.efficientnet_lite import EfficientNetLite0
 from vidseg_core.networks.swiftnet import SwiftNet
 from vidseg_core.training import segmenter as training
 from vidseg_core.training.augment import Augmentation
@@ -179,6 +180,64 @@ def test_imagenet_weights_reach_network_and_average(mix, tmp_path, monkeypatch):
         assert torch.equal(state["backbone.layer3.0.conv1.weight"], source["layer3.0.conv1.weight"])
 
 
+def test_lite0_begins_from_the_public_file_and_says_so(mix, tmp_path):
+    torch.manual_seed(4)
+    source = EfficientNetLite0().state_dict()
+    torch.save(source, tmp_path / "lite0.pth")
+    config = replace(QUICK, encoder="lite0", width=16, epochs=1, encoder_rate=1e-6, average=0.0)
+    path = train_segmenter(mix, config, tmp_path / "out", init=tmp_path / "lite0.pth", report=lambda line: None)
+    metadata = read_metadata(path)
+    assert metadata["architecture"] == "swiftnet-lite0"
+    assert metadata["normalisation"] == {"mean_rgb": [127.0] * 3, "std_rgb": [128.0] * 3}
+    (notice,) = metadata["notices"]
+    assert "EfficientNet-Lite0" in notice and "Apache-2.0" in notice
+    model = open_model(path)
+    net = model.networks["segmenter"]
+    assert set(model.card.activation_ranges) == {
+        name for name, module in net.named_modules() if isinstance(module, torch.nn.Conv2d)
+    }
+    # The normalised pixels that the stem saw: 0..255 and nothing else.
+    low, high = model.card.activation_ranges["backbone.encoder._conv_stem"]
+    assert -127 / 128 <= low < 0 < high <= 1
+    kept = net.backbone.encoder._conv_stem.weight
+    torch.testing.assert_close(kept, source["_conv_stem.weight"], rtol=0, atol=1e-3)  # at a rate of next to nothing
+    # Going on keeps the notice; another file to begin with is not asked for.
+    more = replace(config, epochs=2)
+    path = train_segmenter(mix, more, tmp_path / "out", resume=True, report=lambda line: None)
+    assert read_metadata(path)["notices"] == [notice]
+
+
+def test_encoder_and_decoder_have_rates_of_their_own(mix, tmp_path):
+    config = replace(QUICK, encoder="lite0", width=16, encoder_rate=0.25)
+    run = training._Run(mix, config, tmp_path, torch.device("cpu"), torch.ones(11), False)
+    labels = torch.zeros(2, 64, 64, dtype=torch.long)
+    run._step(torch.randint(0, 255, (2, 3, 64, 64), dtype=torch.uint8), labels, 1e-3)
+    rates, decays = {}, {}
+    for group in run.optimizer.param_groups:
+        for parameter in group["params"]:
+            assert parameter not in rates
+            rates[parameter], decays[parameter] = group["lr"], group["weight_decay"]
+    for name, parameter in run.net.named_parameters():
+        assert rates[parameter] == (2.5e-4 if name.startswith("backbone.encoder.") else 1e-3), name
+        assert decays[parameter] == (config.weight_decay if parameter.ndim > 1 else 0), name
+    assert len(rates) == len(list(run.net.parameters()))
+
+
+def test_a_state_from_before_encoders_could_be_chosen_goes_on(mix, tmp_path):
+    train_segmenter(mix, replace(QUICK, epochs=1), tmp_path, report=lambda line: None)
+    path = tmp_path / training.STATE_FILE
+    metadata, tensors = read_metadata(path), read_tensors(path)
+    for key in ("encoder", "width", "encoder_rate"):
+        del metadata["config"][key]
+    for source in metadata["sources"]:
+        del source["notices"]
+    save_weights(path, tensors, metadata)
+    with pytest.raises(ConfigError, match="width was 128, is 16"):
+        train_segmenter(mix, replace(QUICK, epochs=2, width=16), tmp_path, resume=True)
+    train_segmenter(mix, replace(QUICK, epochs=2), tmp_path, resume=True, report=lambda line: None)
+    assert len(losses(tmp_path)) == 2
+
+
 def test_learning_rate():
     config = SegmenterTraining(epochs=11, warmup=1.0, rate=1.0)
     assert config.rate_at(0) == 0 and config.rate_at(0.5) == 0.5 and config.rate_at(1) == 1
@@ -190,7 +249,8 @@ def test_learning_rate():
 @pytest.mark.parametrize(
     "options",
     [{"epochs": 0}, {"batch": 1}, {"rate": 0.0}, {"rate": float("nan")}, {"weighting": "cube"}, {"loss_stride": 3},
-     {"average": 1.0}, {"hold_back": 0.9}, {"input_scale": 0.0}, {"warmup": 61.0}, {"schedule": "step"}, {"seed": -1}],
+     {"average": 1.0}, {"hold_back": 0.9}, {"input_scale": 0.0}, {"warmup": 61.0}, {"schedule": "step"}, {"seed": -1},
+     {"encoder": "r50"}, {"width": 4}, {"encoder_rate": 0.0}, {"encoder_rate": 1.5}],
 )  # fmt: skip
 def test_bad_configurations_are_refused(options):
     name = next(iter(options))

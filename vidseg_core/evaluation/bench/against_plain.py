@@ -2,8 +2,8 @@
 
 The plain pipeline is the published method in eager float32 PyTorch: `interpolate` for every resize, FlowLight,
 `grid_sample`, guided refinement, upsampling of all logits and argmax, and a NumPy overlay. It has the same networks,
-weights, thread count and frames as the engine. Times on a shared machine drift; the ratio of two neighbouring
-measurements does not, so the median of paired ratios is what counts.
+weights, thread count and frames as the engine, or another segmenter where that is asked for. Times on a shared machine
+drift; the ratio of two neighbouring measurements does not, so the median of paired ratios is what counts.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ from vidseg_core.engine.state import StageTimes
 from vidseg_core.engine.stream import Stream
 from vidseg_core.errors import ConfigError
 from vidseg_core.frame import Frame
+from vidseg_core.models.architectures import SEGMENTER
+from vidseg_core.models.card import SWIFTNET_INPUT, InputCard
+from vidseg_core.models.open import Model, open_model
 from vidseg_core.networks.flow_light import FLOW_UNIT, FlowLight
 from vidseg_core.networks.guided_refine import GuidedRefine
 from vidseg_core.networks.normalisation import normalise
@@ -89,10 +92,14 @@ class PlainPipeline:
         segmenter, flow, refine: networks, float32 and contiguous; `refine` None leaves it out.
         case: sizes and scale.
         lut: 256 x 3, uint8.
+        input: how the segmenter's input is made of a picture.
     """
 
-    def __init__(self, segmenter: nn.Module, flow: nn.Module, refine: nn.Module | None, case: Case, lut: np.ndarray):
-        self._segmenter, self._flow, self._refine = segmenter, flow, refine
+    def __init__(
+        self, segmenter: nn.Module, flow: nn.Module, refine: nn.Module | None, case: Case, lut: np.ndarray,
+        input: InputCard = SWIFTNET_INPUT,
+    ):  # fmt: skip
+        self._segmenter, self._flow, self._refine, self._input = segmenter, flow, refine, input
         self._case, self._lut = case, lut
         self._previous: np.ndarray | None = None
         self._logits: Tensor | None = None
@@ -104,7 +111,9 @@ class PlainPipeline:
         size, grid = self._case.size, grid_size(self._case.size, self._case.grid_stride)
         if is_key:
             with timings.stage("segment"):
-                scores = self._segmenter(self._tensor(image, network_size(size, self._case.scale)))
+                given = self._input
+                x = self._tensor(image, network_size(size, self._case.scale, given.multiple), given.mean, given.std)
+                scores = self._segmenter(x)
                 self._logits = _interpolate(scores, grid)
         else:
             with timings.stage("prepare"):
@@ -123,9 +132,9 @@ class PlainPipeline:
             (image * (1 - OPACITY) + self._lut[labels] * OPACITY).astype(np.uint8)
         return labels, timings
 
-    def _tensor(self, image: np.ndarray, size: tuple[int, int]) -> Tensor:
+    def _tensor(self, image: np.ndarray, size: tuple[int, int], *statistics: tuple[float, float, float]) -> Tensor:
         x = torch.from_numpy(image).permute(2, 0, 1)[None].float()
-        return _interpolate(normalise(x), size)
+        return _interpolate(normalise(x, *statistics), size)
 
 
 def _interpolate(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -153,8 +162,9 @@ def untrained_refinement(num_classes: int) -> GuidedRefine:
 
 
 def run_case(
-    case: Case, engine: Engine, interval: int, rounds: int, progress: Callable[[Iterable[int]], Iterable[int]] = iter
-) -> dict:
+    case: Case, engine: Engine, interval: int, rounds: int, progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+    plain_model: Model | None = None,
+) -> dict:  # fmt: skip
     """Time both pipelines on street frames.
 
     Args:
@@ -162,17 +172,21 @@ def run_case(
         interval: propagated frames between key frames.
         rounds: how often key frame and propagated frames are measured, after one round that is not counted.
         progress: wraps the iteration over rounds, for instance `tqdm`.
+        plain_model: brings the plain pipeline's segmenter; None for the engine's.
 
     Returns:
         JSON-safe: `case`, `grid_stride`, `stages` (name -> `ms`, `plain_ms`, `ratio`, `spread`), for key and non-key
         frames and the whole loop, `loop_vs_eager`, `loop_vs_per_frame`, `label_agreement`.
     """
     torch.manual_seed(0)
-    network = engine.networks.segmenter.network
+    segmenter = engine.networks.segmenter
+    network, given = segmenter.network, segmenter.input
+    if plain_model is not None:
+        network, given = plain_model.networks[SEGMENTER], plain_model.card.input
     classes: ClassTable = engine.classes
     light, refine = FlowLight().eval(), untrained_refinement(len(classes)) if case.refine else None
     contiguous = deepcopy(network).to(memory_format=torch.contiguous_format)
-    plain = PlainPipeline(contiguous, light, refine, case, classes.lut)
+    plain = PlainPipeline(contiguous, light, refine, case, classes.lut, given)
     stream = _stream(engine, case, interval, light, refine)
     frames = street_frames(case.size, interval + 1)
     records: dict[str, list[tuple[float, float]]] = defaultdict(list)
@@ -259,20 +273,35 @@ def _summary(pairs: list[tuple[float, float]]) -> dict:
 def bench(
     config: EngineConfig, cases: Iterable[Case] = CASES, interval: int = 4, rounds: int = 5,
     progress: Callable[[Iterable[int], str], Iterable[int]] = lambda items, name: items,
+    plain_weights: str | None = None,
 ) -> dict:  # fmt: skip
-    """Every case; JSON-safe. `config` chooses weights, runtime and threads; stages are timed as they are on the CPU.
+    """Run every case; JSON-safe.
+
+    Args:
+        config: chooses weights, runtime and threads; stages are timed as they are on the CPU.
+        cases: what to run.
+        interval, rounds, progress: see `run_case`.
+        plain_weights: name or path of the plain pipeline's segmenter; None for the engine's.
 
     Raises:
         CheckpointError, ConfigError: as `build_engine`.
+        CheckpointError: `plain_weights` are missing, damaged, bring no segmenter or have other classes.
         ConfigError: the device is not the CPU.
     """
     engine = build_engine(config)
     if engine.networks.device.type != "cpu":
         raise ConfigError(f"device: expected cpu, for which the benchmark is written, got {engine.networks.device}")
-    rows = [run_case(case, engine, interval, rounds, lambda items, c=case: progress(items, c.name)) for case in cases]
+    plain_model = None if plain_weights is None else open_model(plain_weights, SEGMENTER)
+    if plain_model is not None:
+        plain_model.check_classes(engine.classes)
+    rows = [
+        run_case(case, engine, interval, rounds, lambda items, c=case: progress(items, c.name), plain_model)
+        for case in cases
+    ]
     return {
         "version": __version__, "processor": _processor(), "cpu_bf16": cpu_bf16(),
         "device": str(engine.networks.device), "runtime": engine.runtimes()["segmenter"],
+        "plain_weights": None if plain_model is None else plain_model.path.name,
         **headline(rows), "rounds": rounds, "engine": engine.describe(), "rows": rows,
     }  # fmt: skip
 

@@ -48,6 +48,19 @@ def test_the_engine_and_the_plain_pipeline_compute_the_same(weights):
     assert "whole loop" in table({"processor": "P", "runtime": "eager", "rows": [row]})
 
 
+def test_the_plain_pipeline_may_have_another_network_with_statistics_of_its_own(weights, tmp_path):
+    case = Case("small", (256, 320), 0.5, 8, "light", False, fusion=False)
+    path = tmp_path / "lite.safetensors"
+    torch.manual_seed(1)
+    metadata = {"architecture": "swiftnet-lite0", "classes": load_classes("camvid").to_dict(),
+                "normalisation": {"mean_rgb": [127.0] * 3, "std_rgb": [128.0] * 3}}  # fmt: skip
+    save_weights(path, SwiftNet(11, "lite0", 16).state_dict(), metadata)
+    config = EngineConfig(weights=path, device="cpu", runtime="eager")
+    same, other = (bench(config, [case], interval=1, rounds=1, plain_weights=plain) for plain in (None, str(weights)))
+    assert same["rows"][0]["label_agreement"] > 0.999 and same["plain_weights"] is None
+    assert other["rows"][0]["label_agreement"] < 0.9 and other["plain_weights"] == weights.name
+
+
 def test_the_figures_that_are_read_first_come_from_the_cases_that_define_them():
     names = ("loop_vs_eager", "loop_vs_per_frame", "decode_vs_plain", "non_key_ms", "label_agreement")
     rows = [{"case": case.name} | {name: (name, number) for name in names} for number, case in enumerate(CASES)]

@@ -7,6 +7,7 @@ from torch import nn
 from vidseg_core.classes import load_classes
 from vidseg_core.data.labelled import folder_pair
 from vidseg_core.evaluation.metrics.images import evaluate_images
+from vidseg_core.models.card import InputCard
 from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
 
 
@@ -48,6 +49,14 @@ def test_the_network_sees_scaled_normalised_rgb_and_is_scored_at_full_size(halve
     assert matrix.num_pixels == 2 * (64 * 128 - 1)
     assert matrix.pixel_accuracy() > 0.95
     assert matrix.counts[:2, :2].sum() == matrix.num_pixels
+
+
+def test_the_network_sees_what_its_card_says(halves):
+    net = RedIsClassOne()
+    card = InputCard(mean=(127.0,) * 3, std=(128.0,) * 3, multiple=32)
+    evaluate_images(net, halves, 1.0, input=card)
+    np.testing.assert_allclose(net.seen[0, :, 0, 0], -127 / 128, rtol=1e-5)
+    np.testing.assert_allclose(net.seen[0, 0, 0, -1], (200 - 127) / 128, rtol=1e-5)
 
 
 def test_evaluation_counts_every_image_and_keeps_the_mode(halves):
