@@ -237,7 +237,9 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
 def test_weights_of_another_network(tmp_path):
     path = tmp_path / "flow.pt"
     torch.save(FlowLight().state_dict(), path)
-    with pytest.raises(CheckpointError, match="flow.pt: expected weights of swiftnet-r18 or swiftnet-lite0, found light"):
+    with pytest.raises(
+        CheckpointError, match="flow.pt: expected weights of swiftnet-r18 or swiftnet-lite0, found light"
+    ):
         checkpoint.load_swiftnet(path)
     with pytest.raises(CheckpointError, match="expected weights of flownet_s or flownet2_s, found light"):
         checkpoint.load_flownet(path)

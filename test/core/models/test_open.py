@@ -52,7 +52,9 @@ def test_a_role_that_the_file_does_not_bring(tmp_path, swiftnet_state):
     with pytest.raises(CheckpointError, match="expected weights of swnet-seq or guided-refine, found swiftnet-r18"):
         open_model(tmp_path / "net.pt", "refine")
     torch.save({"a": torch.zeros(1)}, tmp_path / "a.pt")
-    with pytest.raises(CheckpointError, match=r"expected weights of swiftnet-lite0 or swiftnet-r18 or .*, found an unknown network"):
+    with pytest.raises(
+        CheckpointError, match=r"expected weights of swiftnet-lite0 or swiftnet-r18 or .*, found an unknown network"
+    ):
         open_model(tmp_path / "a.pt")
 
 
