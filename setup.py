@@ -13,6 +13,7 @@ LABEL = [
     "safetensors",
     "openvino",
     "av",
+    "lz4",
     "mcap",
     "zstandard",
     "rosbags",

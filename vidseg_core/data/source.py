@@ -1,4 +1,4 @@
-"""Sources of frames, in order: a folder of images, a video file, a rosbag2 recording, the synthetic street."""
+"""Sources of frames, in order: a folder of images, a video file, a recording, the synthetic street."""
 
 from __future__ import annotations
 

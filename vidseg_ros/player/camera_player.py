@@ -50,7 +50,7 @@ Publish a source of frames as a camera: image_raw (or image_raw/compressed), cam
 ground truth, labels_truth (mono8 class ids), all three with the same stamp and frame_id.
 """
 EPILOG = """\
-SOURCE is a folder of images, a video file, a recording (rosbag2), or the synthetic street, `street:key=value,...` with
+SOURCE is a folder of images, a video file, a recording, or the synthetic street, `street:key=value,...` with
 the keys seed, size, rate and frames.
 
 Frames are read into memory before the first is published, so that reading, or rendering a street, does not disturb the

@@ -55,7 +55,7 @@ class Block:
     index: dict[int, int] | None = None
 
     def has(self, wanted: Collection[int]) -> bool:
-        """Say if there may be messages of these channels in it."""
+        """Tell if there may be messages of these channels in it."""
         return self.channels is None or not self.channels.isdisjoint(wanted)
 
 
@@ -72,31 +72,31 @@ class ChunkedRecording(OpenWhileRead, ABC):
 
     profile = ""
     storage = ""
+    channels: tuple[Channel, ...] = ()
 
     def __init__(self, path: Path, name: str | None = None):
         self.path = path
         self.name = str(path) if name is None else name
-        self.channels: tuple[Channel, ...] = ()
         self.blocks: list[Block] = []
         self.counts: Counter[int] = Counter()
         with self._opened() as file:
             self._size = file.seek(0, 2)
             self._read_index(file)
-        self._channel = {channel.id: channel for channel in self.channels}
+        self._channel: dict[int, Channel] = {channel.id: channel for channel in self.channels}
 
     @property
     def span(self) -> tuple[int, int] | None:
-        """First and last time of receipt, in nanoseconds; None without messages."""
+        """Return the first and the last time of receipt, in nanoseconds; None without messages."""
         if not self.blocks:
             return None
         return min(block.first_ns for block in self.blocks), max(block.last_ns for block in self.blocks)
 
     def count(self, channels: Collection[Channel]) -> int:
-        """See `Recording.count`."""
+        """Count the messages of these channels."""
         return sum(self.counts[channel.id] for channel in channels)
 
     def received(self, channels: Collection[Channel]) -> list[int]:
-        """See `Recording.received`; parts that cannot be read are left out."""
+        """List when these channels' messages were received, ascending; leave out parts that cannot be read."""
         wanted = {channel.id for channel in channels}
         found: list[int] = []
         with self._opened() as file:
@@ -113,7 +113,7 @@ class ChunkedRecording(OpenWhileRead, ABC):
         return sorted(found)
 
     def messages(self, channels: Collection[Channel] | None = None) -> Iterator[StoredMessage]:
-        """See `Recording.messages`."""
+        """Iterate over the messages of these channels, as `Recording.messages` describes."""
         wanted = {channel.id for channel in (self.channels if channels is None else channels)}
         blocks = [block for block in self.blocks if block.has(wanted)]
         with self._opened() as file:
@@ -339,7 +339,8 @@ class _Entries:
     def __init__(self, walked: Iterator[tuple[int, int, int]], wanted: Collection[int], doubtful: bool):
         times, offsets = array("Q"), array("Q")
         self.damage: DamageError | None = None
-        ascending, last, channel = True, 0, None
+        ascending, last = True, 0
+        channel: int | None = None
         try:
             for channel, when, offset in walked:
                 if channel in wanted:

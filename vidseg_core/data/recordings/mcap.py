@@ -235,12 +235,12 @@ class McapRecording(ChunkedRecording):
             raise DamageError("no chunk where one is expected")
         compression = bytes(record[_CHUNK.size : start - 8]).decode("utf-8", "replace")
         if block.cut:
-            data = record[start:]
-            return _whole(decompress_start(compression, data, size) if compression else data)
-        (stored,) = struct.unpack_from("<Q", record, start - 8)
-        if stored > len(record) - start:
-            raise DamageError(f"{stored} bytes are announced, the chunk has {len(record) - start}")
-        data = record[start : start + stored]
+            stored = record[start:]
+            return _whole(decompress_start(compression, stored, size) if compression else stored)
+        (length,) = struct.unpack_from("<Q", record, start - 8)
+        if length > len(record) - start:
+            raise DamageError(f"{length} bytes are announced, the chunk has {len(record) - start}")
+        data: bytes | memoryview = record[start : start + length]
         if compression:
             data = decompress(compression, data, size)
         if crc and zlib.crc32(data) != crc:

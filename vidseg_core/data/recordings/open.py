@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import yaml
@@ -18,7 +19,7 @@ from vidseg_core.data.recordings.split import SplitRecording
 from vidseg_core.errors import SourceError
 
 METADATA = "metadata.yaml"
-SUFFIXES = (".mcap", ".db3", ".bag")
+SUFFIXES = (".mcap", ".db3", ".bag", ".bag.active")
 """Names that recordings have. A file of one of them that is none is an error, and not taken for something else."""
 
 COMPRESSED = (".zstd", ".zst")
@@ -30,8 +31,9 @@ _STORAGES: dict[bytes, tuple[str, Callable[[Path, str], Recording]]] = {
 }
 _MAGIC_BYTES = max(map(len, _STORAGES))
 _UNREAD = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x04\x22\x4d\x18": "lz4", b"PK\x03\x04": "zip"}
-# Between the files of a split there is no more than this.
+# Between the files of a split there is no more than this; and those that were written at once overlap no more.
 _GAP_NS = 10 * 10**9
+_OVERLAP_NS = 10**9
 
 
 def open_recording(path: Path) -> Recording:
@@ -58,7 +60,7 @@ def open_recording(path: Path) -> Recording:
 
 
 def is_recording(path: Path) -> bool:
-    """Say if `path` is a recording, by what is in it, or at least is called one."""
+    """Tell if `path` is a recording, by what is in it, or at least is called one."""
     if path.is_dir():
         return (path / METADATA).is_file() or bool(_storage_files(path))
     return _named_so(path) or storage_of(path) is not None
@@ -81,23 +83,28 @@ def compression_of(path: Path) -> str | None:
 
 def _open_parts(files: list[Path]) -> list[Recording]:
     """Open the files of a split; one that cannot be opened is left out with a warning, where others can."""
-    parts, errors = [], []
+    parts: list[Recording] = []
+    failed: list[SourceError] = []
     for file in files:
         try:
             parts.append(_open_file(file))
         except SourceError as error:
-            errors.append(error)
+            failed.append(error)
     if not parts:
-        raise errors[0]
-    for error in errors:
-        warn_once(f"{error}; left out")
+        raise failed[0]
+    for one in failed:
+        warn_once(f"{one}; left out")
     return parts
 
 
 def _open_file(path: Path) -> Recording:
+    try:
+        with path.open("rb"):
+            size = path.stat().st_size
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be opened: {error.strerror}") from error
     storage = storage_of(path)
     if storage is None:
-        size = path.stat().st_size
         compression = compression_of(path)
         reason = "it is empty" if not size else "it begins with none of MCAP's, SQLite's and ROS 1's marks"
         if compression is not None:
@@ -138,7 +145,7 @@ def _storage_files(folder: Path) -> list[Path]:
     """The files of a folder that are called recordings, the decompressed one where both are there."""
     found: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
-        if file.is_file() and _named_so(file):
+        if _named_so(file) and file.is_file():
             plain = _plain_name(file.name)
             if plain not in found or file.name == plain:
                 found[plain] = file
@@ -221,12 +228,12 @@ def _together(folder: Path, files: list[Path]) -> list[Path]:
     """
     if len(files) < 2 or _split_by_name(files):
         return files
-    parts = sorted((part for part in _open_parts(files) if part.span is not None), key=lambda part: part.span)
-    follow = all(
-        0 <= after.span[0] - before.span[1] <= _GAP_NS for before, after in zip(parts, parts[1:], strict=False)
-    )
-    topics = [{channel.topic for channel in part.channels} for part in parts]
-    if not follow or not all(a & b for a, b in zip(topics, topics[1:], strict=False)):
+    parts = [(part.span, {channel.topic for channel in part.channels}) for part in _open_parts(files) if part.span]
+    parts.sort(key=lambda part: part[0])
+    for (before, topics), (after, more) in pairwise(parts):
+        in_turn = before[0] < after[0] and before[1] < after[1]
+        if in_turn and -_OVERLAP_NS <= after[0] - before[1] <= _GAP_NS and topics & more:
+            continue
         raise SourceError(
             f"{folder}: a recording of {len(files)} files without metadata.yaml, which do not follow each other in "
             "time; name one of them, or try `ros2 bag reindex`"
@@ -235,6 +242,6 @@ def _together(folder: Path, files: list[Path]) -> list[Path]:
 
 
 def _split_by_name(files: list[Path]) -> bool:
-    """Say if the names differ by a number behind the same name only."""
-    forms = Counter(re.sub(r"_?\d+(?=\.\w+$)", "", _plain_name(file.name)) for file in files)
+    """Tell if the names differ by a number behind the same name only."""
+    forms = Counter(re.sub(r"_\d+(?=\.\w+$)", "", _plain_name(file.name)) for file in files)
     return len(forms) == 1

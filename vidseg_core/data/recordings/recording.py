@@ -71,14 +71,17 @@ class Recording(Protocol):
         profile: of the recording, for instance `ros2` or `ros1`; "" where it has none.
         storage: `mcap`, `sqlite3` or `ros1`.
         channels: all of them, messages or not.
-        span: when its first and its last message were received, in nanoseconds; None if it has none.
     """
 
     path: Path
     profile: str
     storage: str
     channels: tuple[Channel, ...]
-    span: tuple[int, int] | None
+
+    @property
+    def span(self) -> tuple[int, int] | None:
+        """Return when the first and the last message were received, in nanoseconds; None if there is none."""
+        ...
 
     def count(self, channels: Collection[Channel]) -> int:
         """Count the messages of these channels."""

@@ -41,15 +41,15 @@ class SplitRecording(OpenWhileRead):
         self.channels = tuple(channels)
 
     def count(self, channels: Collection[Channel]) -> int:
-        """See `Recording.count`."""
+        """Count the messages of these channels."""
         return sum(part.count(self._of(i, channels)) for i, part in enumerate(self._parts))
 
     def received(self, channels: Collection[Channel]) -> list[int]:
-        """See `Recording.received`."""
+        """List when these channels' messages were received, in nanoseconds, ascending."""
         return sorted(when for i, part in enumerate(self._parts) for when in part.received(self._of(i, channels)))
 
     def messages(self, channels: Collection[Channel] | None = None) -> Iterator[StoredMessage]:
-        """See `Recording.messages`."""
+        """Iterate over the messages of these channels, as `Recording.messages` describes."""
         wanted = self.channels if channels is None else channels
         # A part is opened when its time has come: (when, part, None) until then.
         waiting: list[tuple[int, int, StoredMessage | None]] = [

@@ -66,15 +66,15 @@ class SqliteRecording(OpenWhileRead):
             raise SourceError(f"{self.name}: not a recording that can be opened: {error}") from error
 
     def count(self, channels: Collection[Channel]) -> int:
-        """See `Recording.count`."""
+        """Count the messages of these channels."""
         return sum(self._counts.get(channel.id, 0) for channel in channels)
 
     def received(self, channels: Collection[Channel]) -> list[int]:
-        """See `Recording.received`."""
+        """List when these channels' messages were received, in nanoseconds, ascending."""
         return sorted(self._find([channel.id for channel in channels])[0])
 
     def messages(self, channels: Collection[Channel] | None = None) -> Iterator[StoredMessage]:
-        """See `Recording.messages`."""
+        """Iterate over the messages of these channels, as `Recording.messages` describes."""
         wanted = {channel.id: channel for channel in (self.channels if channels is None else channels)}
         times, rows = self._find(wanted)
         with closing(_connect(self._file)) as database:
@@ -86,9 +86,8 @@ class SqliteRecording(OpenWhileRead):
                     raise SourceError(
                         f"{self.name}: the recording is damaged from {seconds(times[i])} s on: {error}"
                     ) from error
-                if channel.encoding == "cdr":
-                    data = decompress_message(data)
-                yield StoredMessage(channel, times[i], times[i], data)
+                content = decompress_message(data) if channel.encoding == "cdr" else data
+                yield StoredMessage(channel, times[i], times[i], content)
 
     def _find(self, topics: Collection[int]) -> tuple[array, array]:
         """When the messages of these topics were received, and their rows."""
@@ -237,7 +236,7 @@ def _definitions(database: sqlite3.Connection) -> dict[tuple[str, str | None], t
         return {}
     digest = "type_description_hash" if "type_description_hash" in columns else "NULL"
     query = f"SELECT topic_type, encoding, encoded_message_definition, {digest} FROM message_definitions"
-    found = {}
+    found: dict[tuple[str, str | None], tuple[str, bytes]] = {}
     for kind, encoding, text, hashed in database.execute(query):
         if isinstance(encoding, str) and isinstance(text, str):
             found[kind, hashed] = found[kind, None] = encoding, text.encode()

@@ -94,7 +94,7 @@ def test_a_file_is_known_by_what_is_in_it(tmp_path, storage, name, packed):
     path = pack(path) if packed else path
     assert storage_of(path) == storage
     assert numbers(path) == list(range(5))
-    for other in ("other.bin", "none", "x.mp4", "y.mcap.zstd", "z.bag", "w.db3"):
+    for other in ("other.bin", "none", "x.mp4", "y.mcap.zstd", "z.bag", "w.db3", "v.bag.active"):
         assert numbers(path.rename(tmp_path / other)) == list(range(5))
         path = tmp_path / other
 
@@ -223,7 +223,7 @@ def test_files_that_do_not_belong_together(tmp_path):
             "rosbag2_bagfile_information: {relative_file_paths: [x], compression_format: lz9, compression_mode: FILE}",
             "expected compression zstd, got lz9",
         ),
-        ("rosbag2_bagfile_information: {relative_file_paths: []}", r"no .mcap, .db3, .bag file is in it"),
+        ("rosbag2_bagfile_information: {relative_file_paths: []}", r"no .mcap, .db3, .bag, .bag.active file is in it"),
     ],
 )
 def test_metadata_that_cannot_be_used(tmp_path, text, reason):
