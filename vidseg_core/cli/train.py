@@ -223,16 +223,20 @@ def _train_refine(args: argparse.Namespace) -> int:
     mix = _mix(args, config.hold_back)
     model = open_model(args.weights, SEGMENTER)
     model.check_classes(mix.classes)
-    if not model.card.input.is_default_normalisation:
-        raise CheckpointError(f"{model.path}: expected pictures normalised as in training, found {model.card.input}")
-    scale = args.input_scale or model.card.input.scale or 1.0
+    seen = model.card.input
+    if (seen.layout, seen.size_rule, model.card.output.kind) != ("nchw", "multiple", "logits"):
+        raise CheckpointError(
+            f"{model.path}: expected a network from nchw of any size to logits, found one from {seen.layout} of "
+            f"{seen.size_rule} size to {model.card.output.kind}"
+        )
+    scale = args.input_scale or seen.scale or 1.0
     init = find_weights(args.init) if args.init else None
     return _watched(
         args.out,
         lambda command, report: train_refine(
-            mix, model.networks[SEGMENTER], config, args.out, input_scale=scale, device=device, workers=args.workers,
-            segmenter_record={"file": model.path.name, "sha256": model.card.checksum}, init=init, resume=args.resume,
-            command=command, report=report,
+            mix, model.networks[SEGMENTER], config, args.out, input_scale=scale, segmenter_input=seen, device=device,
+            workers=args.workers, segmenter_record={"file": model.path.name, "sha256": model.card.checksum}, init=init,
+            resume=args.resume, command=command, report=report,
         ),
     )  # fmt: skip
 

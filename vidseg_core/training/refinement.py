@@ -27,6 +27,7 @@ from vidseg_core.kernels.decode import decode
 from vidseg_core.kernels.resample import resize
 from vidseg_core.kernels.warp import warp
 from vidseg_core.models.architectures import REFINE, SWNET_SEQ
+from vidseg_core.models.card import SWIFTNET_INPUT, InputCard
 from vidseg_core.models.checkpoint import load_swnet_seq
 from vidseg_core.models.files import read_classes, read_metadata, read_tensors, save_weights
 from vidseg_core.networks.flow_light import FLOW_UNIT, FlowLight
@@ -201,6 +202,7 @@ def train_refine(
     output: Path,
     *,
     input_scale: float = 1.0,
+    segmenter_input: InputCard = SWIFTNET_INPUT,
     segmenter_record: dict | None = None,
     device: torch.device | str = "cpu",
     workers: int = 1,
@@ -217,6 +219,7 @@ def train_refine(
     Args:
         segmenter: makes the key frames' logits.
         input_scale: size of its input in units of the image's.
+        segmenter_input: how its input is made of a picture.
         segmenter_record: which weights it has, for the record in the new ones.
         workers: threads that prepare clips.
         init: weights to start from, see `initialise`.
@@ -241,7 +244,7 @@ def train_refine(
     if not any(len(part.held_back) for part in mix.parts):
         raise ConfigError(f"hold_back: {config.hold_back} of the images is none; hold back more, or give more images")
     weights = class_weights(frequency, config.weighting)
-    run = _Run(mix, segmenter, config, output, torch.device(device), weights, input_scale)
+    run = _Run(mix, segmenter, config, output, torch.device(device), weights, input_scale, segmenter_input)
     if resume:
         run.restore()
     elif init is not None:
@@ -259,7 +262,10 @@ def train_refine(
 class _Run:
     """One training: the networks, their optimiser, their average, and how far it is."""
 
-    def __init__(self, mix, segmenter, config: RefineTraining, output: Path, device, weights: Tensor, input_scale):
+    def __init__(
+        self, mix, segmenter, config: RefineTraining, output: Path, device, weights: Tensor, input_scale: float,
+        segmenter_input: InputCard,
+    ):  # fmt: skip
         torch.manual_seed(config.seed)
         self.mix, self.config, self.output, self.device = mix, config, output, device
         self.segmenter = segmenter.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
@@ -268,7 +274,8 @@ class _Run:
         self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=config.rate, weight_decay=1e-4)
         self.loss = SegmentationLoss(weights.to(device), stride=2)
         flow: FlowEstimator | None = DIS(config.dis_preset) if config.flow == "dis" else None
-        self.source = ClipSource(ClipMaker(config.augmentation, config.motion), flow, input_scale, config.grid_stride)
+        maker = ClipMaker(config.augmentation, config.motion)
+        self.source = ClipSource(maker, flow, input_scale, config.grid_stride, segmenter_input)
         self.history: list[dict] = []
         self.record: dict = {}
 

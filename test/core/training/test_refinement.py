@@ -15,8 +15,10 @@ from vidseg_core.engine.flow import DIS
 from vidseg_core.engine.segmenter import TruthSegmenter
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.frame import Frame
+from vidseg_core.models.card import InputCard
 from vidseg_core.models.checkpoint import load_swnet_seq
 from vidseg_core.models.files import read_metadata, read_tensors, save_weights
+from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
 from vidseg_core.networks.swiftnet import SwiftNet
 from vidseg_core.training.augment import Augmentation
 from vidseg_core.training.clip_loader import ClipSource
@@ -196,3 +198,15 @@ def test_divergence_is_zero_for_equal_logits_and_grows():
 def test_bad_values(values, message):
     with pytest.raises(ConfigError, match=message):
         RefineTraining(**values)
+
+
+def test_the_segmenter_sees_pictures_as_its_card_says(mix):
+    card = InputCard(mean=(127.0,) * 3, std=(128.0,) * 3, multiple=32)
+    samples = [(mix.parts[0].train, 0), (mix.parts[0].train, 1)]
+    own, default = (
+        ClipSource(ClipMaker(VIEW), None, 1.0, 4, *more).batch(samples, 1, (0, 0)) for more in ((card,), ())
+    )
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN_RGB, STD_RGB))
+    for ours, theirs in ((own.key, default.key), (own.last, default.last)):
+        torch.testing.assert_close(ours * 128 + 127, theirs * std + mean, rtol=0, atol=1e-3)
+    assert all(torch.equal(a, b) for a, b in zip(own.images, default.images, strict=True))  # the grid's are shared
