@@ -180,12 +180,15 @@ def test_compressed_video(tmp_path, moving_pictures, encode_video, kind, codec, 
 
 
 @pytest.mark.parametrize("codec", ["h264", "h265"])
-def test_video_with_b_frames(tmp_path, moving_pictures, encode_video, codec):
+def test_video_with_b_frames(tmp_path, moving_pictures, encode_video, codec, caplog):
     pictures = moving_pictures(25)
     packets = encode_video(pictures, codec, bframes=3, b_adapt=0)
     assert [number for number, _ in packets] != list(range(25))
-    frames = list(open_source(record_video(tmp_path / "bag", packets, FFMPEG_PACKET, codec)))
+    source = open_source(record_video(tmp_path / "bag", packets, FFMPEG_PACKET, codec))
+    frames = list(source)
     assert_video(frames, pictures, range(25))
+    assert source.rate_hz == pytest.approx(20)
+    assert not [record for record in caplog.records if "stamps" in record.getMessage()]
     received = [frame.received_ns for frame in frames]
     assert received == sorted(received)
 
@@ -194,7 +197,9 @@ def test_video_in_a_ros_1_bag(tmp_path, moving_pictures, encode_video):
     pictures = moving_pictures(12)
     for kind in (FFMPEG_PACKET, COMPRESSED_VIDEO):
         path = tmp_path / f"{kind[:3]}.bag"
-        frames = list(open_source(record_video(path, encode_video(pictures), kind, "h264", ros1=True)))
+        source = open_source(record_video(path, encode_video(pictures), kind, "h264", ros1=True))
+        frames = list(source)
+        assert source.rate_hz == pytest.approx(20)
         assert_video(frames, pictures, range(12))
 
 
