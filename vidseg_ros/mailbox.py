@@ -7,14 +7,13 @@ import threading
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
-from vidseg_core.data.packets import Picture
 from vidseg_ros.stamps import Run
 
 
 class Letter(NamedTuple):
-    """A serialized message or a decoded picture, when it came (steady clock), and the run of messages it belongs to."""
+    """A serialized message, when it came (steady clock), and which run of the camera's messages it belongs to."""
 
-    message: bytes | Picture
+    message: bytes
     received_ns: int
     run: Run = Run()
 

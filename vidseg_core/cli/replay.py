@@ -37,7 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", metavar="FILE", help=f"write what {RESULTS} has here, too")
     parser.add_argument("--bag-out", metavar="DIR", help="copies of the recordings with labels and overlay added")
     parser.add_argument(
-        "--storage", choices=("sqlite3", "mcap"), default="sqlite3", help="of --bag-out (default: sqlite3)"
+        "--storage",
+        action=_Chosen,
+        choices=("sqlite3", "mcap"),
+        default="sqlite3",
+        help="of --bag-out (default: sqlite3; mcap for what SQLite cannot hold, as ROS 1 bags)",
     )
     group = parser.add_argument_group("recordings")
     group.add_argument("--topic", metavar="T", nargs="+", help="image topics (default: the only one of a camera)")
@@ -73,6 +77,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_engine_arguments(parser, without=("key_frames",))
 
 
+class _Chosen(argparse.Action):
+    """Store a value, and that it was given: `storage_chosen`."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, values)
+        setattr(namespace, f"{self.dest}_chosen", True)
+
+
 def main(args: argparse.Namespace) -> int:
     """Run the command; return 0, or 2 if something could not be replayed or ended early."""
     from vidseg_core.cli.engine_options import engine_config
@@ -100,9 +112,10 @@ def main(args: argparse.Namespace) -> int:
         key_delay=args.key_delay,
     )
     recordings = expand(args.bags)
+    copies = copy_names(recordings)
     folder = prepare_output(args.out, args.overwrite) if args.out else None
     with build_engine(config) as engine:
-        session = Session(args, engine, choices)
+        session = Session(args, engine, choices, copies)
         try:
             for recording in recordings:
                 session.replay(recording)
@@ -112,11 +125,12 @@ def main(args: argparse.Namespace) -> int:
 
 
 def expand(patterns: list[str]) -> list[Path]:
-    """List the paths that `patterns` name, in order, each once. A path that exists is no pattern.
+    """List the paths that `patterns` name, in order, each recording once. A path that exists is no pattern.
 
     Raises:
         ConfigError: a pattern matches nothing. (What is no pattern is left to whoever opens it.)
     """
+    import os
     from glob import glob, has_magic
 
     found: list[str] = []
@@ -126,7 +140,37 @@ def expand(patterns: list[str]) -> list[Path]:
         if not matches:
             raise ConfigError(f"{pattern}: expected recordings, nothing has such a name")
         found += matches
-    return [Path(path) for path in dict.fromkeys(found)]
+    each: dict[str, Path] = {}
+    for path in found:
+        each.setdefault(os.path.realpath(path), Path(path))  # `drive` and `drive/` are one
+    return list(each.values())
+
+
+def copy_names(recordings: list[Path]) -> dict[Path, str]:
+    """Name the copies of recordings: as the recordings are called, without the ending of a file.
+
+    Those of one name in several folders get the folders' names in front; those in one folder keep their endings.
+    """
+    import os
+    from collections import defaultdict
+
+    from vidseg_core.data.recordings.open import name_of
+
+    alike: dict[str, list[Path]] = defaultdict(list)
+    for recording in recordings:
+        alike[name_of(recording)].append(recording)
+    names = {}
+    for name, paths in alike.items():
+        whole = [Path(os.path.abspath(path)) for path in paths]
+        candidates = [
+            ["_".join((*path.parts[max(len(path.parts) - 1 - depth, 1) : -1], ending)) for path, ending in named]
+            for named in (list(zip(whole, [name] * len(paths), strict=True)), [(path, path.name) for path in whole])
+            for depth in range(max(len(path.parts) for path in whole))
+        ]
+        # What nothing tells apart is refused when the second is about to be written.
+        unique = next((found for found in candidates if len(set(found)) == len(paths)), candidates[0])
+        names.update(zip(paths, unique, strict=True))
+    return names
 
 
 def prepare_output(path: str, overwrite: bool) -> Path:
@@ -152,16 +196,17 @@ class Session:
         failed: recordings of which nothing was, and why.
     """
 
-    def __init__(self, args: argparse.Namespace, engine, choices):
+    def __init__(self, args: argparse.Namespace, engine, choices, copies: dict[Path, str]):
         self.replays = []
         self.failed: list[dict] = []
         self._args = args
         self._engine = engine
         self._choices = choices
+        self._copies = copies
 
     def replay(self, recording: Path) -> None:
         """Replay each wanted topic of one recording; an error is noted and does not stop the others."""
-        for topic in self._args.topic or [None]:
+        for topic in dict.fromkeys(self._args.topic or [None]):
             try:
                 result = self._replay_topic(recording, topic)
             except VidsegError as error:
@@ -232,8 +277,9 @@ class Session:
 
         namespace = topic.removesuffix("/compressed").rpartition("/")[0]
         labels, picture = f"{namespace}/labels", f"{namespace}/overlay"
-        name = recording.stem + ("" if self._args.topic is None else topic.replace("/", "_"))
-        copy = BagExtender(bag, topic, [labels, picture], Path(self._args.bag_out) / name, self._args.storage)
+        name = self._copies[recording] + ("" if self._args.topic is None else topic.replace("/", "_"))
+        storage = self._args.storage if "storage_chosen" in self._args else None
+        copy = BagExtender(bag, topic, [labels, picture], Path(self._args.bag_out) / name, storage)
 
         @contextmanager
         def adding():

@@ -364,13 +364,19 @@ class ImageWriter:
 
     What does not change from one image to the next is kept; stamp and pixels are joined to it in one copy. A writer may
     serve several topics and threads.
+
+    Args:
+        form: `cdr`, written in little-endian order; or `ros1`, where each header's `seq` is 0.
     """
 
-    def __init__(self) -> None:
-        self._fields: Callable[[str, int, int, str], bytes] = lru_cache(maxsize=8)(_fields_after_stamp)
+    def __init__(self, form: str = CDR) -> None:
+        if form not in _WRITTEN:
+            raise ValueError(f"expected messages serialized as {CDR} or {ROS1}, got {form!r}")
+        self._begin, self._stamp, fields_after_stamp = _WRITTEN[form]
+        self._fields: Callable[[str, int, int, str], bytes] = lru_cache(maxsize=8)(fields_after_stamp)
 
     def serialise(self, header: HeaderLike, encoding: str, pixels: np.ndarray) -> bytes:
-        """Write the message with the stamp and frame_id of another one, in plain little-endian CDR.
+        """Write the message with the stamp and frame_id of another one.
 
         Args:
             header: the view of that other message, or a std_msgs/Header.
@@ -378,12 +384,16 @@ class ImageWriter:
             pixels: H x W or H x W x C, uint8, C-contiguous, with at least one pixel; C fits the encoding.
 
         Raises:
-            ValueError: the encoding is none of these, or the pixels are not such an array.
+            ValueError: the encoding is none of these, the pixels are not such an array, or the form has no room for
+                the stamp.
         """
         _check(pixels, encoding)
         height, width = pixels.shape[:2]
-        stamp = _STAMP["<"].pack(header.stamp.sec, header.stamp.nanosec)
-        return b"".join((_LITTLE_ENDIAN, stamp, self._fields(header.frame_id, height, width, encoding), pixels.data))
+        try:
+            stamp = self._stamp.pack(header.stamp.sec, header.stamp.nanosec)
+        except struct.error as error:
+            raise ValueError(f"expected a stamp of 32 bits, got {header.stamp.sec} s: {error}") from error
+        return b"".join((self._begin, stamp, self._fields(header.frame_id, height, width, encoding), pixels.data))
 
 
 def _check(pixels: np.ndarray, encoding: str) -> None:
@@ -412,6 +422,15 @@ def _fields_after_stamp(frame_id: str, height: int, width: int, encoding: str) -
     )
 
 
+def _ros1_fields_after_stamp(frame_id: str, height: int, width: int, encoding: str) -> bytes:
+    """Serialize the same fields in ROS 1's form."""
+    step = width * BYTES_PER_PIXEL[encoding]
+    names = [struct.pack("<I", len(raw)) + raw for raw in (frame_id.encode(), encoding.encode())]
+    return b"".join(
+        (names[0], struct.pack("<II", height, width), names[1], struct.pack("<BII", 0, step, height * step))
+    )
+
+
 def _string(text: str) -> bytes:
     raw = text.encode() + b"\0"
     return struct.pack("<I", len(raw)) + raw
@@ -419,3 +438,10 @@ def _string(text: str) -> bytes:
 
 def _padded(fields: bytes) -> bytes:
     return fields + bytes(-len(fields) % 4)
+
+
+# Form of serialization -> what comes before the stamp, the stamp, and what serializes the fields behind it.
+_WRITTEN: dict[str, tuple[bytes, struct.Struct, Callable[[str, int, int, str], bytes]]] = {
+    CDR: (_LITTLE_ENDIAN, _STAMP["<"], _fields_after_stamp),
+    ROS1: (bytes(4), _ROS1_STAMP, _ros1_fields_after_stamp),  # seq
+}

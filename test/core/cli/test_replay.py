@@ -1,15 +1,18 @@
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mcap.writer import Writer
 
 from vidseg_core.classes import load_classes
 from vidseg_core.cli import main as cli
 from vidseg_core.cli import replay
 from vidseg_core.data.bag_writer import BagWriter
 from vidseg_core.data.open import open_source
+from vidseg_core.data.wire import ImageWriter, Stamp, Stamped
 from vidseg_core.models.files import save_weights
 from vidseg_core.networks.swiftnet import SwiftNet
 
@@ -129,6 +132,51 @@ def test_a_copy_of_the_recording_with_labels_and_overlay(tmp_path, call):
     assert [frame.stamp_ns for frame in labels] == [frame.stamp_ns for frame in overlays] == stamps
     assert all(frame.image.max() < len(CLASSES) for frame in labels)
     assert len(list(open_source(out / "drive", topic="/camera/labels_truth"))) == COUNT
+
+
+def test_copies_of_recordings_with_like_names(tmp_path, call):
+    """What differs behind a dot only, or by its folder only; and what is named twice is one recording."""
+    bags = [record(tmp_path / name) for name in ("drive.1", "drive.2", "a/clip", "b/clip")]
+    assert call(*bags, f"{bags[0]}/", bags[2] / ".." / "clip", "--no-live", "--bag-out", tmp_path / "copies") == 0
+    names = sorted(path.name for path in (tmp_path / "copies").iterdir())
+    assert names == ["a_clip", "b_clip", "drive.1", "drive.2"]
+    for name in names:
+        assert len(list(open_source(tmp_path / "copies" / name, topic="/camera/labels"))) == COUNT
+
+
+def test_names_of_copies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "drive.bag").mkdir()
+    paths = ["one.mcap", "two.db3", "three.bag", "four.mcap.zstd", "drive.bag", "drive.mcap", "x/y/bag", "x/z/bag", "."]
+    paths += ["same.db3", "same.mcap"]
+    names = ["one", "two", "three", "four", "drive.bag", "drive", "y_bag", "z_bag", tmp_path.name]
+    names += ["same.db3", "same.mcap"]
+    assert list(replay.copy_names(list(map(Path, paths))).values()) == [*names]
+
+
+def test_the_storage_of_a_copy(tmp_path, call, capsys, caplog):
+    """SQLite, unless it cannot hold the recording: then MCAP if nothing was said, else an error before the work."""
+    path, out = tmp_path / "drive.mcap", tmp_path / "copies"
+    with path.open("wb") as file:
+        writer = Writer(file)
+        writer.start("", "test")
+        image = writer.register_channel("/image", "cdr", writer.register_schema("sensor_msgs/msg/Image", "", b""))
+        for i in range(COUNT):
+            header = Stamped(Stamp(5, i * 50_000_000), "camera")
+            data = ImageWriter().serialise(header, "mono8", np.zeros((72, 96), np.uint8))
+            writer.add_message(image, START_NS + i * 50_000_000, data, 0)
+        json_channel = writer.register_channel("/json", "json", 0)
+        writer.add_message(json_channel, START_NS, b"{}", 0)
+        writer.finish()
+    assert call(path, "--no-live", "--bag-out", out, "--storage", "sqlite3") == 2
+    said = "storage sqlite3 cannot hold /json, whose messages are serialized as json; expected --storage mcap"
+    captured = capsys.readouterr()
+    assert said in captured.err and "frames" not in captured.out and not out.exists()
+    assert call(path, "--no-live", "--bag-out", out) == 0
+    assert "storage mcap: sqlite3 cannot hold /json" in caplog.text
+    assert sorted(file.name for file in (out / "drive").iterdir()) == ["drive.mcap", "metadata.yaml"]
+    assert call(record(tmp_path / "other"), "--no-live", "--bag-out", out) == 0
+    assert (out / "other" / "other.db3").is_file()
 
 
 def test_modes(tmp_path, call, capsys):

@@ -436,6 +436,22 @@ def test_what_is_written_is_to_the_byte_what_rclpy_writes_but_for_padding(serial
     assert image_fields(parse_image(theirs)) == image_fields(parse_image(ours))
 
 
+@pytest.mark.parametrize("frame_id", FRAME_IDS)
+def test_what_is_written_for_ros_1_is_to_the_byte_what_ros_1_writes(frame_id):
+    for header in ((2**32 - 1, 999_999_999, frame_id), (0, 0, frame_id)):
+        theirs = write_ros1(header, seq=0, is_bigendian=0, data=bytes(range(18)))
+        pixels = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
+        assert ImageWriter("ros1").serialise(parse_image(theirs, "ros1"), "rgb8", pixels) == theirs
+
+
+def test_forms_and_stamps_that_are_not_written():
+    with pytest.raises(ValueError, match="expected messages serialized as cdr or ros1, got 'json'"):
+        ImageWriter("json")
+    view = parse_image(write_ros1((2**32 - 1, 0, "cam")), "ros1")
+    with pytest.raises(ValueError, match="expected a stamp of 32 bits, got 4294967295 s"):
+        ImageWriter().serialise(view, "mono8", np.zeros((2, 3), np.uint8))
+
+
 def test_outputs_carry_the_header_of_their_input():
     labels = np.zeros((2, 3), np.uint8)
     writer = ImageWriter()

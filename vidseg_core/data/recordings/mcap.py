@@ -200,7 +200,7 @@ class McapRecording(ChunkedRecording):
         return Channel(
             channel.id,
             channel.topic,
-            ros2_type(schema.name),
+            ros2_type(schema.name) if channel.message_encoding in ("cdr", "ros1") else schema.name,
             channel.message_encoding,
             schema.data,
             schema.encoding,

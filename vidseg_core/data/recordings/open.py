@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -73,6 +74,15 @@ def storage_of(path: Path) -> str | None:
     """
     begin = _begin(path)
     return next((name for magic, (name, _) in _STORAGES.items() if begin.startswith(magic)), None)
+
+
+def name_of(path: Path) -> str:
+    """Name a recording as its folder or its file, without the endings that tell the format."""
+    name = Path(os.path.abspath(path)).name
+    if path.is_dir():
+        return name
+    name = _plain_name(name)
+    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name) or name
 
 
 def compression_of(path: Path) -> str | None:

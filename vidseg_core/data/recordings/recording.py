@@ -121,7 +121,7 @@ class OpenWhileRead:
 class RecordingWriter(Protocol):
     """A recording that is written, there as a whole or not at all; a context manager."""
 
-    def write(self, channel: Channel, received_ns: int, published_ns: int, data: bytes) -> None:
+    def write(self, channel: Channel, received_ns: int, published_ns: int, data: bytes | memoryview) -> None:
         """Append a serialized message; the channel is stored when it first comes. Its `id` names it in the copy."""
         ...
 
