@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from vidseg_core.data.recordings.recording import Channel, DamageError, OpenWhileRead, StoredMessage, seconds, warn_once
+from vidseg_core.data.recordings.scratch import Scratch
 from vidseg_core.errors import SourceError
 
 
@@ -64,7 +65,7 @@ class ChunkedRecording(OpenWhileRead, ABC):
 
     Args:
         path: of the file.
-        name: of the recording in messages, where `path` is a temporary copy.
+        scratch: what to read in its place.
 
     Raises:
         SourceError: not such a recording, or not one whole message is in it.
@@ -74,9 +75,9 @@ class ChunkedRecording(OpenWhileRead, ABC):
     storage = ""
     channels: tuple[Channel, ...] = ()
 
-    def __init__(self, path: Path, name: str | None = None):
+    def __init__(self, path: Path, scratch: Scratch | None = None):
         self.path = path
-        self.name = str(path) if name is None else name
+        self._scratch = scratch
         self.blocks: list[Block] = []
         self.counts: Counter[int] = Counter()
         with self._opened() as file:
@@ -140,7 +141,7 @@ class ChunkedRecording(OpenWhileRead, ABC):
                         raise damage
                 except DamageError as error:
                     raise SourceError(
-                        f"{self.name}: the recording is damaged from {seconds(when)} s on, "
+                        f"{self.path}: the recording is damaged from {seconds(when)} s on, "
                         f"in what begins at byte {blocks[number].start}: {error}"
                     ) from error
                 heapq.heappop(waiting)
@@ -180,9 +181,9 @@ class ChunkedRecording(OpenWhileRead, ABC):
 
     def _opened(self) -> BinaryIO:
         try:
-            return self.path.open("rb")
+            return (self.path if self._scratch is None else self._scratch.path).open("rb")
         except OSError as error:
-            raise SourceError(f"{self.name}: cannot be opened: {error.strerror}") from error
+            raise SourceError(f"{self.path}: cannot be opened: {error.strerror}") from error
 
     def _read(self, file: BinaryIO, offset: int, size: int) -> bytes:
         """Read `size` bytes, which must be there.
@@ -209,9 +210,9 @@ class ChunkedRecording(OpenWhileRead, ABC):
         """
         count = sum(self.counts.values())
         if self.span is None:
-            raise SourceError(f"{self.name}: not a recording that can be opened: no whole message in it: {reason}")
+            raise SourceError(f"{self.path}: not a recording that can be opened: no whole message in it: {reason}")
         warn_once(
-            f"{self.name}: the recording is cut off or damaged: {reason}; read are the {count} whole messages before, "
+            f"{self.path}: the recording is cut off or damaged: {reason}; read are the {count} whole messages before, "
             f"up to {seconds(self.span[1])} s"
         )
 

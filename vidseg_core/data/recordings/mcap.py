@@ -20,6 +20,7 @@ from mcap.opcode import Opcode
 from vidseg_core.data.recordings.chunked import Block, ChunkedRecording, Counted, NoRecordError, Runs, payload
 from vidseg_core.data.recordings.compression import check_size, decompress, decompress_message, decompress_start
 from vidseg_core.data.recordings.recording import Channel, DamageError, StoredMessage, ros2_type
+from vidseg_core.data.recordings.scratch import Scratch
 from vidseg_core.errors import SourceError
 
 MAGIC = b"\x89MCAP0\r\n"
@@ -40,14 +41,14 @@ class McapRecording(ChunkedRecording):
 
     storage = "mcap"
 
-    def __init__(self, path: Path, name: str | None = None):
+    def __init__(self, path: Path, scratch: Scratch | None = None):
         self._schemas: dict[int, records.Schema] = {}
         self._found: dict[int, records.Channel] = {}
-        super().__init__(path, name)
+        super().__init__(path, scratch)
 
     def _read_index(self, file: BinaryIO) -> None:
         if file.seek(0) or file.read(len(MAGIC)) != MAGIC:
-            raise SourceError(f"{self.name}: not a recording that can be opened: it does not begin as MCAP does")
+            raise SourceError(f"{self.path}: not a recording that can be opened: it does not begin as MCAP does")
         try:
             self._read_summary(file)
             damage = None

@@ -15,7 +15,7 @@ import zstandard
 from vidseg_core.data.recordings import mcap, ros1, sqlite
 from vidseg_core.data.recordings.compression import ZSTD_MAGIC
 from vidseg_core.data.recordings.recording import Recording, warn_once
-from vidseg_core.data.recordings.scratch import decompressed
+from vidseg_core.data.recordings.scratch import Scratch, decompressed, keep_for
 from vidseg_core.data.recordings.split import SplitRecording
 from vidseg_core.errors import SourceError
 
@@ -25,7 +25,7 @@ SUFFIXES = (".mcap", ".db3", ".bag", ".bag.active")
 
 COMPRESSED = (".zstd", ".zst")
 
-_STORAGES: dict[bytes, tuple[str, Callable[[Path, str], Recording]]] = {
+_STORAGES: dict[bytes, tuple[str, Callable[[Path, Scratch | None], Recording]]] = {
     mcap.MAGIC: ("mcap", mcap.McapRecording),
     sqlite.MAGIC: ("sqlite3", sqlite.SqliteRecording),
     ros1.MAGIC: ("ros1", ros1.Ros1Recording),
@@ -46,6 +46,7 @@ def open_recording(path: Path) -> Recording:
     Raises:
         SourceError: there is none, it cannot be opened, or it is not clear which files belong together.
     """
+    keep_for(path.absolute())
     if not path.is_dir():
         return _open_file(path)
     files = _listed(path)
@@ -121,7 +122,7 @@ def _open_file(path: Path) -> Recording:
             reason = f"it is compressed by {compression}; decompress it first"
         raise SourceError(f"{path}: not a recording that can be opened: {reason}")
     opened = next(opener for name, opener in _STORAGES.values() if name == storage)
-    return opened(decompressed(path) if _is_compressed(path) else path, str(path))
+    return opened(path, decompressed(path) if _is_compressed(path) else None)
 
 
 def _begin(path: Path) -> bytes:

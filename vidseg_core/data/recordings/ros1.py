@@ -39,7 +39,7 @@ class Ros1Recording(ChunkedRecording):
     def _read_index(self, file: BinaryIO) -> None:
         if file.seek(0) or (begin := file.read(len(_VERSION))) != _VERSION:
             version = begin.split(b"\n")[0].decode("ascii", "replace")
-            raise SourceError(f"{self.name}: not a recording that can be opened: expected #ROSBAG V2.0, got {version}")
+            raise SourceError(f"{self.path}: not a recording that can be opened: expected #ROSBAG V2.0, got {version}")
         self._connections: dict[int, Channel] = {}
         damage = None
         try:
@@ -61,7 +61,7 @@ class Ros1Recording(ChunkedRecording):
             raise DamageError("no bag header")
         if head.get(b"encryptor"):
             encryptor = head[b"encryptor"].decode("utf-8", "replace")
-            raise SourceError(f"{self.name}: not a recording that can be opened: encrypted by {encryptor}")
+            raise SourceError(f"{self.path}: not a recording that can be opened: encrypted by {encryptor}")
         offset = _number(head, b"index_pos", _UINT64)
         if offset == 0:
             raise DamageError("no index")

@@ -21,7 +21,7 @@ from vidseg_core.data.recordings.recording import (
     tell_once,
     warn_once,
 )
-from vidseg_core.data.recordings.scratch import copied
+from vidseg_core.data.recordings.scratch import Scratch, copied
 from vidseg_core.errors import SourceError
 
 MAGIC = b"SQLite format 3\0"
@@ -39,7 +39,7 @@ class SqliteRecording(OpenWhileRead):
 
     Args:
         path: of the file.
-        name: of the recording in messages, where `path` is a temporary copy.
+        scratch: what to read in its place.
 
     Raises:
         SourceError: not such a recording.
@@ -48,11 +48,11 @@ class SqliteRecording(OpenWhileRead):
     profile = "ros2"
     storage = "sqlite3"
 
-    def __init__(self, path: Path, name: str | None = None):
+    def __init__(self, path: Path, scratch: Scratch | None = None):
         self.path = path
-        self.name = str(path) if name is None else name
         self._whole: dict[int, tuple[array, array]] | None = None
-        self._file, damage = _settled(path, self.name)
+        self._scratch, damage = _settled(path, scratch)
+        self._file = path if self._scratch is None else self._scratch.path
         try:
             with closing(_connect(self._file)) as database:
                 self.channels = tuple(_channels(database))
@@ -63,7 +63,7 @@ class SqliteRecording(OpenWhileRead):
                 if damage is not None:
                     self._take_whole(database, damage)
         except (sqlite3.Error, DamageError) as error:
-            raise SourceError(f"{self.name}: not a recording that can be opened: {error}") from error
+            raise SourceError(f"{self.path}: not a recording that can be opened: {error}") from error
 
     def count(self, channels: Collection[Channel]) -> int:
         """Count the messages of these channels."""
@@ -84,7 +84,7 @@ class SqliteRecording(OpenWhileRead):
                     channel = wanted[topic]
                 except (sqlite3.Error, DamageError, KeyError) as error:
                     raise SourceError(
-                        f"{self.name}: the recording is damaged from {seconds(times[i])} s on: {error}"
+                        f"{self.path}: the recording is damaged from {seconds(times[i])} s on: {error}"
                     ) from error
                 content = decompress_message(data) if channel.encoding == "cdr" else data
                 yield StoredMessage(channel, times[i], times[i], content)
@@ -131,37 +131,38 @@ class SqliteRecording(OpenWhileRead):
         found = [(min(times), max(times)) for times, _ in self._whole.values()]
         self.span = min(first for first, _ in found), max(last for _, last in found)
         warn_once(
-            f"{self.name}: the recording is cut off or damaged: {damage}; read are the {sum(self._counts.values())} "
+            f"{self.path}: the recording is cut off or damaged: {damage}; read are the {sum(self._counts.values())} "
             f"whole messages that can be found, up to {seconds(self.span[1])} s"
         )
 
 
-def _settled(path: Path, name: str) -> tuple[Path, str | None]:
-    """The database as SQLite can read it, on a copy where that is not as it lies there; and in which way it is cut off.
+def _settled(path: Path, scratch: Scratch | None) -> tuple[Scratch | None, str | None]:
+    """What to read in the place of a database that SQLite cannot read as it lies there; and in which way it is cut off.
 
     Raises:
         SourceError: it cannot be read, or there is no room for a copy.
     """
     logs = [log for suffix in _LOGS if (log := path.with_name(path.name + suffix)).is_file() and log.stat().st_size]
     if logs:
-        tell_once(f"{name}: read with what is in {', '.join(log.name for log in logs)}, on a copy")
-        return copied([path, *logs], _merge, f"{name}: {logs[0].name} beside it must be merged"), None
+        tell_once(f"{path}: read with what is in {', '.join(log.name for log in logs)}, on a copy")
+        return copied([path, *logs], _merge, f"{path}: {logs[0].name} beside it must be merged"), None
+    file = path if scratch is None else scratch.path
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(100)
+        size = file.stat().st_size
+        with file.open("rb") as opened:
+            head = opened.read(100)
     except OSError as error:
-        raise SourceError(f"{name}: cannot be opened: {error.strerror}") from error
+        raise SourceError(f"{path}: cannot be opened: {error.strerror}") from error
     if len(head) < 100 or not head.startswith(MAGIC):
-        raise SourceError(f"{name}: not a recording that can be opened: it does not begin as SQLite does")
+        raise SourceError(f"{path}: not a recording that can be opened: it does not begin as SQLite does")
     page = int.from_bytes(head[16:18], "big")
     page = 65536 if page == 1 else page
     change, pages, valid_for = (_UINT32.unpack_from(head, offset)[0] for offset in (24, 28, 92))
     announced = pages * page if change == valid_for else 0
     cut = f"{announced} bytes are announced, the file ends at {size}" if size < announced else None
     if page >= 512 and size % page:  # SQLite would take what is missing of the last page for zeros
-        return copied([path], lambda copy: _shorten(copy, size - size % page), f"{name}: it is cut off"), cut or "cut"
-    return path, cut
+        return copied([file], lambda copy: _shorten(copy, size - size % page), f"{path}: it is cut off"), cut or "cut"
+    return scratch, cut
 
 
 def _merge(path: Path) -> None:

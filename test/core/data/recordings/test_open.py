@@ -99,7 +99,7 @@ def test_a_file_is_known_by_what_is_in_it(tmp_path, storage, name, packed):
         path = tmp_path / other
 
 
-def test_what_is_decompressed_is_removed(tmp_path, monkeypatch):
+def test_what_is_decompressed_is_made_once_and_removed(tmp_path, monkeypatch):
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(scratch))
@@ -107,11 +107,19 @@ def test_what_is_decompressed_is_removed(tmp_path, monkeypatch):
     before = path.read_bytes()
     for _ in range(3):
         assert numbers(path) == list(range(5))
-    assert len(list(scratch.iterdir())) == 1 and path.read_bytes() == before
+    (made,) = scratch.iterdir()
+    recording = open_recording(path)
+    assert recording.path == path
+    other = pack(write(tmp_path / "other.mcap", range(7)))
+    for _ in range(2):
+        assert numbers(other) == list(range(7))
+    assert made.exists() and len(list(recording.messages())) == 5 and path.read_bytes() == before
+    del recording
+    assert not made.exists() and len(list(scratch.iterdir())) == 1
     monkeypatch.setattr("vidseg_core.data.recordings.scratch.FREE_BYTES", 2**60)
-    path.write_bytes(before + before)
     with pytest.raises(SourceError, match=r"drive.mcap.zstd: decompressing it: \d+ bytes more are needed in .*scratch"):
         open_recording(path)
+    assert list(scratch.iterdir()) == []
 
 
 def test_a_compressed_file_that_is_cut_off(tmp_path, caplog):
