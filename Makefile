@@ -54,7 +54,7 @@ ifdef TORCH_INDEX_URL
 	$(@D)/bin/python -m pip install --no-deps --index-url '$(TORCH_INDEX_URL)' -c $(CONSTRAINTS) torch
 endif
 	$(@D)/bin/python -m pip install $(if $(TORCH_INDEX_URL),--extra-index-url '$(TORCH_INDEX_URL)') \
-	  -c $(CONSTRAINTS) -e '.[ros,label,evaluate,train,dev]'
+	  -c $(CONSTRAINTS) -e '.[ros,label,evaluate,onnx,train,dev]'
 	@touch $@
 
 demo: .venv

@@ -61,6 +61,7 @@ setup(
             "ros-diagnostic-msgs",
             "ros-geometry-msgs",
         ],
+        "onnx": ["onnx", "onnxruntime"],
         "dev": ["pytest", "ruff", "mypy", "scikit-learn", "colcon-common-extensions", "setuptools<80"],
         # `colcon test` looks for this name to decide that pytest runs the tests.
         "test": ["pytest"],

@@ -5,25 +5,14 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 
-import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 
-from vidseg_core.data.encodings import to_rgb
-from vidseg_core.data.wire import (
-    CompressedView,
-    HeaderLike,
-    ImageView,
-    ImageWriter,
-    Stamp,
-    WireError,
-    parse_compressed,
-    parse_header,
-    parse_image,
-)
+from vidseg_core.data.encodings import UnsupportedEncoding, to_rgb
+from vidseg_core.data.packets import PacketDecoder, Picture
+from vidseg_core.data.wire import HeaderLike, ImageWriter, WireError, parse_header
 from vidseg_core.errors import VidsegError
 from vidseg_core.frame import Frame, Segmentation
 from vidseg_ros import outputs, transport
@@ -31,6 +20,7 @@ from vidseg_ros.diagnostics import SILENCE_S, Report, Statistics, Tick, frame_st
 from vidseg_ros.heartbeat import Heartbeat
 from vidseg_ros.mailbox import Letter, Mailbox
 from vidseg_ros.messages.headers import header_of
+from vidseg_ros.messages.kinds import KINDS, View
 from vidseg_ros.parameters import OUTPUTS, CameraSettings
 from vidseg_ros.stamps import Run, Runs, Stamps
 from vidseg_ros.subscription import LATCHED, publish_images, subscribe_raw
@@ -52,7 +42,7 @@ class Camera:
         max_gap_s: see `EngineConfig`.
 
     Raises:
-        ConfigError: the ego mask cannot be read.
+        ConfigError: the ego mask cannot be read, or the package of the camera's messages is not installed.
     """
 
     def __init__(
@@ -72,10 +62,12 @@ class Camera:
         self._node = node
         self._log = node.get_logger().get_child(settings.name.replace("/", ".")) if settings.name else node.get_logger()
         self._prefix = f"{settings.name}/" if settings.name else ""
-        self._compressed = settings.image_transport == "compressed"
+        self._kind = KINDS[settings.image_transport]
+        self._message_type = self._kind.message_type()
+        self._decoder = PacketDecoder() if self._kind.is_video else None
         # As image_transport has it: the name that image_raw was remapped to, and the transport behind it.
-        images = node.resolve_topic_name(f"{self._prefix}image_raw")
-        self._subscribed = f"{images}/compressed" if self._compressed else f"{self._prefix}image_raw"
+        images, behind = f"{self._prefix}image_raw", self._kind.transport
+        self._subscribed = images if behind == "raw" else f"{node.resolve_topic_name(images)}/{behind}"
         self.topic = node.resolve_topic_name(self._subscribed)  # that name may be remapped itself
         self._classes = engine.classes
         self._stream = engine.stream(settings.ego_mask, phase=phase)
@@ -99,6 +91,7 @@ class Camera:
         self._status = None
         self._latched = []
         self.statistics = Statistics(self.topic, time.monotonic_ns())
+        self.statistics.decodes = self._kind.is_video
 
     def open(self) -> None:
         """Create subscription and publishers."""
@@ -109,7 +102,7 @@ class Camera:
         self._latch_label_info()
         self._subscription = subscribe_raw(
             self._node,
-            CompressedImage if self._compressed else Image,
+            self._message_type,
             self._subscribed,
             self._on_message,
             self._on_lost,
@@ -135,6 +128,8 @@ class Camera:
         """Begin to take messages; the stream starts afresh."""
         self.request_reset(reason)
         self.statistics.resume(time.monotonic_ns())
+        if self._decoder is not None:  # what came since it last listened is missing
+            self._decoder = PacketDecoder()
         self.listening = True
 
     def request_reset(self, reason: str) -> None:
@@ -209,13 +204,39 @@ class Camera:
         self._latch(LabelInfo, "label_info", outputs.label_info(self._classes, header, LabelInfo, VisionClass))
 
     def _on_message(self, message: bytes) -> None:
-        """On the executor's thread: look at the stamp, leave the message, be gone."""
+        """On the executor's thread: look at the stamp, leave the message, be gone. Video is decoded here.
+
+        A packet of video cannot wait for the worker, where a newer one would take its place.
+        """
         if not self.listening:
             return
         received_ns = time.monotonic_ns()
         self.statistics.received(received_ns)
         stamp_ns = self._stamp_of(message)
-        letter = Letter(message, received_ns, self._run_of(stamp_ns, received_ns / 1e9))
+        run = self._run_of(stamp_ns, received_ns / 1e9)
+        if self._decoder is None:
+            self._leave(Letter(message, received_ns, run), stamp_ns)
+            return
+        for picture in self._decode(message):
+            self._leave(Letter(picture, received_ns, run), picture.packet.stamp_ns)
+
+    def _decode(self, message: bytes) -> list[Picture]:
+        """Return the pictures that are complete with this packet; report what is lost."""
+        counts, lost, repeated = self.statistics.counts, self._decoder.lost, self._decoder.repeated
+        try:
+            pictures = self._decoder.feed(self._view(message))
+        except (UnsupportedEncoding, WireError) as error:
+            counts.undecoded += 1
+            self._complain(error)
+            pictures = []
+        counts.undecoded += self._decoder.lost - lost
+        counts.repeated += self._decoder.repeated - repeated
+        if self._decoder.lost > lost and self._decoder.waits:
+            self.statistics.failed("waits for a key frame: packets without what they depend on cannot be decoded")
+        return pictures
+
+    def _leave(self, letter: Letter, stamp_ns: int | None) -> None:
+        """Leave a letter for the worker, unless it is the one before it once more."""
         if stamp_ns is not None and self._is_repeated(stamp_ns):
             self.statistics.counts.repeated += 1
         elif not self._waits_for_others(letter) and self._mailbox.put(self, ((self, letter),)):
@@ -226,7 +247,7 @@ class Camera:
         if self._synchronizer is None:
             return False
         try:
-            view = self._view(letter.message)
+            view = letter.message.packet if isinstance(letter.message, Picture) else self._view(letter.message)
         except WireError:
             return False  # the worker says what is wrong with it
         if view.stamp_ns < 0:
@@ -268,33 +289,33 @@ class Camera:
             self._warned.add(text)
             self._log.warning(transport.warning(text, topic=self.topic, **values))
 
-    def _read(self, message: bytes) -> tuple[ImageView | CompressedView, Frame]:
-        view = self._view(message)
-        return view, Frame(to_rgb(view), view.stamp_ns, stream=self.settings.name, name=self.topic)
+    def _read(self, message: bytes | Picture) -> tuple[HeaderLike, Frame]:
+        if isinstance(message, Picture):
+            view, rgb = message.packet, message.to_rgb()
+        else:
+            view = self._view(message)
+            rgb = to_rgb(view)
+        return view, Frame(rgb, view.stamp_ns, stream=self.settings.name, name=self.topic)
 
-    def _view(self, message: bytes) -> ImageView | CompressedView:
+    def _view(self, message: bytes) -> View:
         try:
-            return parse_compressed(message) if self._compressed else parse_image(message)
+            return self._kind.parse(message)
         except WireError as error:
             if not error.unsupported:
                 raise
             self._warn_once("{topic}: {error}; these messages are read by rclpy, which is slow", error=error)
-        return self._deserialize(message)
-
-    def _deserialize(self, message: bytes) -> ImageView | CompressedView:
         try:
-            image = deserialize_message(message, CompressedImage if self._compressed else Image)
+            return self._kind.view(deserialize_message(message, self._message_type))
         except RuntimeError as error:
             raise WireError(f"rclpy cannot read the message either: {error}") from error
-        stamp, data = image.header.stamp, np.asarray(image.data, dtype=np.uint8)
-        stamped = (Stamp(stamp.sec, stamp.nanosec), image.header.frame_id)
-        if self._compressed:
-            return CompressedView(*stamped, image.format, data)
-        return ImageView(*stamped, image.height, image.width, image.encoding, image.is_bigendian, image.step, data)
 
     def _refuse(self, error: Exception) -> None:
-        """Say why a message has no labels; a camera repeats its mistakes, so only once in `QUIET_S`."""
+        """Take note that a message has no labels."""
         self.statistics.counts.refused += 1
+        self._complain(error)
+
+    def _complain(self, error: Exception) -> None:
+        """Say why a message has no labels; a camera repeats its mistakes, so only once in `QUIET_S`."""
         self.statistics.failed(str(error))
         now_s = time.monotonic()
         if now_s - self._complained_s >= QUIET_S:
@@ -330,7 +351,7 @@ class Camera:
                 if rendered is not None:
                     self._send(publisher, self._writer.serialise(header, *rendered))
 
-    def _publish_status(self, view: ImageView | CompressedView, segmentation: Segmentation, too_old: bool) -> None:
+    def _publish_status(self, view: HeaderLike, segmentation: Segmentation, too_old: bool) -> None:
         if self._status.get_subscription_count() > 0:
             status = frame_status(f"{self._node.get_name()}: {self.topic}", segmentation, too_old)
             self._status.publish(DiagnosticArray(header=header_of(view), status=[status]))

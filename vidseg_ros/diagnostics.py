@@ -60,6 +60,7 @@ class Counts:
     repeated: int = 0
     refused: int = 0
     lost: int = 0
+    undecoded: int = 0
     unpublished: int = 0
     outdated: int = 0
     faults: int = 0
@@ -106,6 +107,8 @@ class Statistics:
         self.topic = topic
         self.synchronised = False
         """Whether only frames count that make a set with those of other cameras."""
+        self.decodes = False
+        """Whether messages are packets of video."""
         self.counts = Counts()
         self.resets = 0
         self.last_error: str | None = None
@@ -163,6 +166,7 @@ class Statistics:
             topic=self.topic,
             state=state,
             synchronised=self.synchronised,
+            decodes=self.decodes,
             period=period,
             counts=Counts(**vars(counts)),
             rates=rates,
@@ -184,6 +188,7 @@ class Report:
     topic: str
     state: str
     synchronised: bool
+    decodes: bool
     period: Period
     counts: Counts
     rates: tuple[float, ...] | None
@@ -279,6 +284,7 @@ class Report:
             "Frames repeated": str(counts.repeated),
             "Frames refused": str(counts.refused),
             "Messages lost in transport": str(counts.lost),
+            **({"Packets not decoded": str(counts.undecoded)} if self.decodes else {}),
             "Messages not published": str(counts.unpublished),
             "Frames with outdated labels": str(counts.outdated),
             **_percentiles("Processing latency", [tick.processing_ns for tick in self.period.ticks]),

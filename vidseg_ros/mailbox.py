@@ -7,13 +7,14 @@ import threading
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
+from vidseg_core.data.packets import Picture
 from vidseg_ros.stamps import Run
 
 
 class Letter(NamedTuple):
-    """A serialized message, when it came (steady clock), and which run of the camera's messages it belongs to."""
+    """A serialized message or a decoded picture, when it came (steady clock), and the run of messages it belongs to."""
 
-    message: bytes
+    message: bytes | Picture
     received_ns: int
     run: Run = Run()
 

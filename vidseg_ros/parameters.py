@@ -21,6 +21,7 @@ from rclpy.parameter import Parameter
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.errors import ConfigError
 from vidseg_core.options import Option, option, options_of
+from vidseg_ros.messages.kinds import KINDS
 
 OUTPUTS = ("labels", "overlay", "labels_color", "confidence")
 NODE_NAME = "vidseg"
@@ -126,8 +127,9 @@ class NodeSettings:
     )
     image_transport: str = option(
         "raw",
-        "raw, or compressed: subscribe to the (remapped) name of image_raw with `/compressed` behind it.",
-        choices=("raw", "compressed"),
+        "raw; else subscribe to the (remapped) name of image_raw with this behind it: `/compressed`, or video from "
+        "`/ffmpeg` (needs ffmpeg_image_transport_msgs) or `/foxglove` (needs foxglove_msgs).",
+        choices=tuple(KINDS),
         per_camera=True,
     )
     sync: str = option(

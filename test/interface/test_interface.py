@@ -26,10 +26,12 @@ def surface():
 def lost(recorded, now, where="") -> list[str]:
     """Paths of all that is recorded and now missing or another.
 
-    An option may have further spellings, and one that had to be given need not be any more.
+    An option may have further spellings and values, and one that had to be given need not be any more.
     """
-    if where.endswith("/spellings"):
-        return [f"{where}: {one} is missing" for one in recorded if one not in now]
+    if where.endswith(("/spellings", "/choices")) and isinstance(recorded, list):
+        return [f"{where}: {one} is missing" for one in recorded if one not in (now or [])]
+    if where.endswith("/range") and isinstance(recorded, str) and "," in recorded:
+        return [f"{where}: {one} is missing" for one in recorded.split(", ") if one not in now.split(", ")]
     if where.endswith("/required") and not now:
         return []
     if isinstance(recorded, dict) and isinstance(now, dict):
@@ -50,6 +52,11 @@ def test_more_may_be_allowed_and_less_be_asked_for():
     option = {"spellings": ["--a"], "required": True}
     assert lost({"--a": option}, {"--a": {"spellings": ["--a", "-a"], "required": False}}) == []
     assert lost({"--a": option}, {"--a": {"spellings": ["-a"], "required": True}}) == ["/--a/spellings: --a is missing"]
+    assert lost({"choices": ["a", "b"], "range": "a, b"}, {"choices": ["b", "c", "a"], "range": "b, c, a"}) == []
+    assert lost({"choices": ["a"], "range": "a, b"}, {"choices": ["b"], "range": "b, c"}) == [
+        "/choices: a is missing",
+        "/range: a is missing",
+    ]
     option["required"] = False
     assert lost({"--a": option}, {"--a": {"spellings": ["--a"], "required": True}}) == [
         "/--a/required: was False, is True"

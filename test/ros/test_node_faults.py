@@ -6,6 +6,7 @@ import resource
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -349,7 +350,8 @@ def test_a_representation_that_is_not_plain_cdr_goes_through_rclpy(rig, ros, mon
 
     with rig.Rig(ros, rig.StandIn()) as one:
         one.prime()
-        monkeypatch.setattr(module, "parse_image", unsupported)
+        [camera] = one.node.cameras
+        monkeypatch.setattr(camera, "_kind", replace(camera._kind, parse=unsupported))
         for seed in range(3):
             image = rig.picture(seed)
             labels = one.exchange(one.image(image))["labels"]

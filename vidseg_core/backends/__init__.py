@@ -8,6 +8,7 @@ BACKENDS = {
     "eager": ("torch_eager", "Eager"),
     "openvino": ("openvino", "OpenVINO"),
     "openvino_int8": ("openvino", "OpenVINOIntegers"),
+    "onnxruntime": ("onnx_runtime", "OnnxRuntime"),
     "eager bf16": ("torch_eager", "EagerBFloat16"),
 }
 # Backends that are no choice of a user's: `auto` alone takes them.

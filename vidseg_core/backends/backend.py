@@ -52,6 +52,10 @@ class Backend(Protocol):
         """Return None where it can execute networks on `device`, else the reason why it cannot."""
         ...
 
+    def executes(self, network: nn.Module) -> bool:
+        """Return whether it can execute a network of this kind: PyTorch's modules, or graphs of ONNX files."""
+        ...
+
     def is_worth_trying(self) -> bool:
         """Return whether this machine can profit by it, so that `auto` tries it where it is available."""
         ...

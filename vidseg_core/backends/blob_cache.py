@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vidseg_core import networks
 from vidseg_core.backends.backend import Ranges
+from vidseg_core.networks.graph import Graph
 
 if TYPE_CHECKING:
     import openvino
@@ -49,6 +50,8 @@ def key_of(
         _source_digest(frozenset(type(module) for module in network.modules())),
     ):
         key.update(repr(value).encode())
+    if isinstance(network, Graph):  # whose weights are in the file
+        key.update(repr((network.checksum, network.output)).encode())
     for name, value in sorted(network.state_dict().items()):
         key.update(name.encode())
         key.update(value.contiguous().numpy().tobytes())

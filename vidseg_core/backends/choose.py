@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from vidseg_core.backends import AUTO_ONLY, BACKENDS
 from vidseg_core.backends.backend import Backend, Compiled, Outputs, Ranges
 from vidseg_core.errors import ConfigError
+from vidseg_core.networks.graph import Graph
 
 log = logging.getLogger(__name__)
 BASELINE = "eager"
@@ -27,6 +28,8 @@ TRIAL_ROUNDS = (3, 20)  # at least and at most; as many as fit into
 TRIAL_S = 0.5
 CLEARLY = 1.1  # a measured advantage below this is no reason for rounding otherwise than PyTorch does
 MOST_SHAPES = 8
+# For networks of ONNX files: the baseline, and what has to be clearly faster.
+GRAPH_BACKENDS = ("onnxruntime", "openvino")
 
 
 def load_backend(name: str) -> Backend:
@@ -58,6 +61,7 @@ class Runtime:
 
     def __init__(self, choice: str, device: torch.device, num_threads: int):
         self._num_threads = num_threads
+        self._device = device
         self._is_auto = choice == "auto"
         if self._is_auto:
             self._backends = (load_backend(BASELINE), *_challengers(device))
@@ -76,12 +80,36 @@ class Runtime:
             network: in evaluation mode, float32; takes and gives tensors of four dimensions, one or a tuple of them.
             name: what to call it in messages.
             ranges: the values that its convolutions meet; None where that is not known.
+
+        Raises:
+            ConfigError: the backend that was asked for, or everything that is here, cannot execute such a network.
         """
-        backends = self._backends
-        if self._is_auto:
+        backends = tuple(one for one in self._backends if one.executes(network))
+        if self._is_auto and isinstance(network, Graph):
+            backends = self._graph_backends(network, name)
+        elif not backends:
+            wanted = self._backends[0].name
+            raise ConfigError(f"runtime: {wanted} cannot execute the {name}, which is in {_form_of(network)}")
+        elif self._is_auto:
             challengers = [one for one in backends[1:] if ranges is not None or not one.needs_ranges]
             backends = (backends[0], *challengers[:1])
         return Executor(network, name, backends, self._num_threads, ranges)
+
+    def _graph_backends(self, graph: Graph, name: str) -> tuple[Backend, ...]:
+        problems = dict(graph.problems)
+        for each in GRAPH_BACKENDS:
+            if each not in problems and (problem := load_backend(each).available(self._device)):
+                problems[each] = problem
+        found = tuple(load_backend(each) for each in GRAPH_BACKENDS if each not in problems)
+        if not found:
+            raise ConfigError(f"runtime: nothing executes the {name}, an ONNX file: {'; '.join(problems.values())}")
+        if problems:
+            log.info("runtime of the %s: %s; %s", name, found[0].name, "; ".join(problems.values()))
+        return found
+
+
+def _form_of(network: nn.Module) -> str:
+    return "an ONNX file" if isinstance(network, Graph) else "no ONNX file"
 
 
 def _challengers(device: torch.device) -> tuple[Backend, ...]:

@@ -22,6 +22,7 @@ from vidseg_core.backends.backend import Outputs, Ranges
 from vidseg_core.backends.blob_cache import cache_directory, key_of, store_blob
 from vidseg_core.backends.cpu_features import integer_instructions
 from vidseg_core.backends.integers import quantize
+from vidseg_core.networks.graph import Graph
 
 if TYPE_CHECKING:
     import openvino
@@ -44,6 +45,10 @@ class OpenVINO:
             return f"OpenVINO cannot be imported ({problem}); `pip install openvino` installs it"
         return None
 
+    def executes(self, network: nn.Module) -> bool:
+        """Return True."""
+        return True
+
     def is_worth_trying(self) -> bool:
         """Return True."""
         return True
@@ -60,6 +65,10 @@ class OpenVINOIntegers(OpenVINO):
 
     name = "openvino_int8"
     needs_ranges = True
+
+    def executes(self, network: nn.Module) -> bool:
+        """Return whether the network is PyTorch's own: those of others have no convolutions with known names."""
+        return not isinstance(network, Graph)
 
     def is_worth_trying(self) -> bool:
         """Return whether the processor has instructions for 8 bit integers."""
@@ -109,7 +118,7 @@ class Compiled:
             request.set_output_tensor(k, View(y, shared_memory=True))
         request.infer()
         self._idle.append(request)
-        results = tuple(torch.from_numpy(y).permute(0, 3, 1, 2) for y in outputs)
+        results = tuple(torch.from_numpy(y if y.ndim == 4 else y[..., None]).permute(0, 3, 1, 2) for y in outputs)
         return results[0] if len(results) == 1 else results
 
 
@@ -138,7 +147,7 @@ def load(
             log.warning("%s: cannot be used, compiled anew: %s", path, " ".join(str(error).split()))
         else:
             return model
-    model = _convert(network, inputs)
+    model = _read(core, network, inputs) if isinstance(network, Graph) else _convert(network, inputs)
     if ranges is not None:
         quantize(model, ranges)
     model = core.compile_model(model, "CPU", options)
@@ -165,6 +174,37 @@ def _convert(network: nn.Module, inputs: tuple[Tensor, ...]) -> openvino.Model:
         model = frontend.convert(frontend.load(decoder))
     model.reshape({k: list(example.shape) for k, example in enumerate(examples)})
     return model
+
+
+def _read(core: openvino.Core, graph: Graph, inputs: tuple[Tensor, ...]) -> openvino.Model:
+    """Read a graph for pictures of the shape of `inputs`; what goes in and comes out is float32, channels last."""
+    import openvino
+    from openvino.preprocess import PrePostProcessor
+
+    model = core.read_model(graph.path)
+    outputs = [one for node in model.get_ops() for one in node.outputs() if graph.output in one.get_names()]
+    model = openvino.Model([outputs[0]], model.get_parameters(), graph.path.stem)
+    batch, channels, height, width = inputs[0].shape
+    shape = [batch, channels, height, width] if graph.input_layout == "nchw" else [batch, height, width, channels]
+    model.reshape({graph.input: shape})
+    prepared = PrePostProcessor(model)
+    given = prepared.input(graph.input)
+    given.tensor().set_layout(openvino.Layout("NHWC")).set_element_type(openvino.Type.f32)
+    given.model().set_layout(openvino.Layout(graph.input_layout.upper()))
+    if model.input(graph.input).get_element_type().is_integral():
+        given.preprocess().custom(_rounded)
+    result = prepared.output(0)
+    result.tensor().set_element_type(openvino.Type.f32)
+    if graph.output_layout != "nhw":
+        result.model().set_layout(openvino.Layout(graph.output_layout.upper()))
+        result.tensor().set_layout(openvino.Layout("NHWC"))
+    return prepared.build()
+
+
+def _rounded(node: openvino.Output) -> openvino.Output:
+    from openvino import opset10
+
+    return opset10.round(node, "half_to_even").output(0)
 
 
 @cache

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vidseg_core.backends.backend import Outputs, Ranges
 from vidseg_core.backends.cpu_features import cpu_bf16
+from vidseg_core.networks.graph import Graph
 
 
 class Eager:
@@ -21,6 +22,10 @@ class Eager:
     def available(self, device: torch.device) -> str | None:
         """Return None: it is available everywhere."""
         return None
+
+    def executes(self, network: nn.Module) -> bool:
+        """Return whether the network is PyTorch's own."""
+        return not isinstance(network, Graph)
 
     def is_worth_trying(self) -> bool:
         """Return True."""
@@ -45,6 +50,10 @@ class EagerBFloat16:
         if device.type != "cpu":
             return f"eager bf16 is for the CPU, the device is {device}"
         return None if cpu_bf16() else "the processor has no instructions for bfloat16"
+
+    def executes(self, network: nn.Module) -> bool:
+        """Return whether the network is PyTorch's own."""
+        return not isinstance(network, Graph)
 
     def is_worth_trying(self) -> bool:
         """Return True."""

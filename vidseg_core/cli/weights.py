@@ -21,6 +21,8 @@ examples:
   vidseg weights get cityscapes-swnet-seq        fetch it, check it, keep it
   vidseg weights verify                          checksums of everything that is here
   vidseg weights show best.safetensors           which network, which classes, how trained
+  vidseg weights inspect mine.onnx --image street.png --out look
+                                                 what is known of it; an overlay, and a card to edit, in look/
   vidseg weights convert public.pth.tar our.safetensors --classes cityscapes
   vidseg weights calibrate best.safetensors fast.safetensors --data camvid:CamVid street:seed=3,frames=100
                                                  what 8 bit integers need to know: twice as fast where the CPU has them
@@ -87,6 +89,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         writing.add_argument(
             "--classes", metavar="TABLE", help="class table to put in: a name or a YAML file (default: as registered)"
         )
+
+    from vidseg_core.cli.weights_inspect import add_arguments as add_inspect_arguments
+    from vidseg_core.cli.weights_inspect import inspect_weights
+
+    text = "say what a network is and what is assumed of it, an .onnx file's included, and have it label a picture"
+    add_inspect_arguments(action("inspect", inspect_weights, text))
 
     show = action("show", show_weights, "say what a file holds")
     show.add_argument("file", metavar="FILE", help="a file, or a registered name")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from statistics import median
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from vidseg_core.classes import ClassTable
+from vidseg_core.data.clock import SAMPLE, Clock, Stamp, Times, period_ns
 from vidseg_core.data.encodings import UnsupportedEncoding, to_rgb
 from vidseg_core.data.packets import PacketDecoder, Picture
 from vidseg_core.data.recordings.open import open_recording
@@ -54,6 +55,8 @@ class BagSource(Source):
     Compressed video begins with the first key frame. What comes before it, or is lost with a missing or damaged packet
     until the next one, is left out with one warning that says how much.
 
+    Stamps that cannot be used are replaced by receive times (see `Clock`), with one warning; labels go by them, too.
+
     Args:
         path: of the recording.
         topic: None finds the only one of a camera.
@@ -70,12 +73,31 @@ class BagSource(Source):
         self.topic = _image_topic(self._recording, topic, path)
         self._channels = image_channels(self._recording, self.topic)
         num_frames = self._recording.count(self._channels)
-        rate_hz = _rate_hz(self._recording.received(self._channels))
+        self._sample = _sample(self._recording, self._channels)
+        clock = Clock(self._sample)
+        self._stamps_usable = clock.is_usable
+        self._warn(clock)
+        if clock.is_usable and labels is not None and labels.clock is not None and not labels.clock.is_usable:
+            self._warn_of_labels()
+        if clock.is_usable:  # sorted, since packets of video come in the order in which they are decoded
+            rate_hz = _rate_hz(sorted(Times(clock.stamp(times).ns, times.received_ns) for times in self._sample))
+        else:
+            rate_hz = _rate_hz(Times(ns, ns) for ns in self._recording.received(self._channels))
         super().__init__(self.topic, rate_hz, num_frames, skip_bad, None if labels is None else labels.classes)
 
     def _read(self) -> Iterator[tuple[str, Frame | SourceError]]:
-        for name, received_ns, view in _pictures(self._messages(), f"{self._path}: {self.topic}"):
-            yield name, view if isinstance(view, SourceError) else self._frame(view, received_ns, name)
+        clock = Clock(self._sample)
+        for number, received_ns, view in _pictures(self._messages(), f"{self._path}: {self.topic}"):
+            name = f"{number:06d}"
+            if isinstance(view, SourceError):
+                yield name, view
+                continue
+            stamped = view.packet if isinstance(view, Picture) else view
+            stamp = clock.stamp(Times(stamped.stamp_ns, received_ns))
+            self._warn(clock)
+            yield name, self._frame(view, stamp, received_ns, number)
+        if clock.complaint is None:
+            self._warn_of_labels()
 
     def _messages(self) -> Iterator[tuple[int | None, View | SourceError]]:
         """As `_views`; an error at the end if there are fewer than there should be."""
@@ -89,7 +111,10 @@ class BagSource(Source):
             reason = f"{self._path}: {self.topic}: expected {self.num_frames} messages, got {count}"
             yield None, SourceError(reason)
 
-    def _frame(self, view: ImageView | CompressedView | Picture, received_ns: int, name: str) -> Frame | SourceError:
+    def _frame(
+        self, view: ImageView | CompressedView | Picture, stamp: Stamp, received_ns: int, number: int
+    ) -> Frame | SourceError:
+        name = f"{number:06d}"
         where = f"{self._path}: {self.topic}: message {name}"
         try:
             rgb = self._rgb(view) if isinstance(view, Picture) else np.ascontiguousarray(to_rgb(view))
@@ -98,9 +123,34 @@ class BagSource(Source):
             return SourceError(f"{where}: {error}")
         except SourceError as error:
             return error
-        stamp_ns = view.packet.stamp_ns if isinstance(view, Picture) else view.stamp_ns
-        labels = None if self._labels is None else self._labels.at(stamp_ns, image.shape[:2])
-        return Frame(image, stamp_ns, stream=self.name, name=name, labels=labels, received_ns=received_ns)
+        labels = self._labels_of(number, stamp, received_ns, image.shape[:2])
+        return Frame(image, stamp.ns, stream=self.name, name=name, labels=labels, received_ns=received_ns)
+
+    def _labels_of(self, number: int, stamp: Stamp, received_ns: int, size: tuple[int, int]) -> np.ndarray | None:
+        if self._labels is None:
+            return None
+        labels = None
+        if stamp.is_own or self._labels.clock is None:
+            labels = self._labels.at(stamp.ns, size, received_ns)
+        if labels is None and number in self._pairs:
+            labels = self._labels.numbered(self._pairs[number], stamp.ns, size)
+        return labels
+
+    @cached_property
+    def _pairs(self) -> dict[int, int]:
+        """Numbers of images and of their labels, as far as receive times and not stamps have to tell."""
+        if self._labels is None or self._labels.clock is None:
+            return {}
+        return self._labels.pairs(self._recording.received(self._channels), all_of_them=not self._stamps_usable)
+
+    def _warn(self, clock: Clock) -> None:
+        if clock.complaint is not None:
+            warn_once(f"{self._path}: {self.topic}: {clock.complaint}")
+
+    def _warn_of_labels(self) -> None:
+        """Images and labels often have the same fault; then the images' is enough."""
+        if self._labels is not None and self._labels.clock is not None and self._labels.clock.complaint is not None:
+            warn_once(f"{self._labels.where}: {self._labels.clock.complaint}")
 
     def _rgb(self, picture: Picture) -> np.ndarray:
         matrix = colour_matrix(picture.frame)
@@ -145,8 +195,8 @@ def image_channels(recording: Recording, topic: str) -> list[Channel]:
     return [channel for channel in recording.channels if channel.topic == topic and _has_images(channel)]
 
 
-def _label_messages(recording: Recording, topic: str, path: Path) -> Iterator[tuple[int, np.ndarray]]:
-    for _, view in _views(recording, image_channels(recording, topic), path):
+def _label_messages(recording: Recording, topic: str, path: Path) -> Iterator[tuple[Times, np.ndarray]]:
+    for received_ns, view in _views(recording, image_channels(recording, topic), path):
         if isinstance(view, SourceError):
             raise view
         where = f"{path}: {topic}: labels at {seconds(view.stamp_ns)} s"
@@ -154,7 +204,7 @@ def _label_messages(recording: Recording, topic: str, path: Path) -> Iterator[tu
         if encoding not in ("mono8", "8UC1"):
             raise DatasetError(f"{where}: expected class ids as mono8, got {encoding}")
         try:
-            yield view.stamp_ns, np.ascontiguousarray(view.pixels(1)[..., 0])
+            yield Times(view.stamp_ns, received_ns), np.ascontiguousarray(view.pixels(1)[..., 0])
         except WireError as error:
             raise SourceError(f"{where}: {error}") from error
 
@@ -176,29 +226,28 @@ def _views(
 
 def _pictures(
     messages: Iterable[tuple[int | None, View | SourceError]], where: str
-) -> Iterator[tuple[str, int | None, ImageView | CompressedView | Picture | SourceError]]:
-    """Names by the numbers of messages, times of receipt, and what shows a picture; video is decoded."""
-    decoder, names = PacketDecoder(), WeakKeyDictionary[PacketView, str]()
+) -> Iterator[tuple[int, int | None, ImageView | CompressedView | Picture | SourceError]]:
+    """Numbers of messages, times of receipt, and what shows a picture; video is decoded."""
+    decoder, numbers = PacketDecoder(), WeakKeyDictionary[PacketView, int]()
     count, last_ns, error = 0, None, None
     for received_ns, view in messages:
-        name = f"{count:06d}"
         if received_ns is None:
             error = view
             break
-        count, last_ns = count + 1, received_ns
+        number, count, last_ns = count, count + 1, received_ns
         if not isinstance(view, PacketView):
-            yield name, received_ns, view
+            yield number, received_ns, view
             continue
-        names[view] = name
+        numbers[view] = number
         try:
             complete = decoder.feed(view)
         except (UnsupportedEncoding, WireError) as cause:
-            yield name, received_ns, SourceError(f"{where}: message {name}: {cause}")
+            yield number, received_ns, SourceError(f"{where}: message {number:06d}: {cause}")
             continue
         for picture in complete:
-            yield names[picture.packet], received_ns, picture
+            yield numbers[picture.packet], received_ns, picture
     for picture in decoder.finish():
-        yield names[picture.packet], last_ns, picture
+        yield numbers[picture.packet], last_ns, picture
     if decoder.lost == count and error is None and count:
         error = SourceError(f"{where}: there is no key frame among {count} packets of video, nothing can be decoded")
     elif decoder.lost:
@@ -207,7 +256,7 @@ def _pictures(
             "frame, or need others that are missing or damaged"
         )
     if error is not None:
-        yield f"{count:06d}", None, error
+        yield count, None, error
 
 
 def _has_images(channel: Channel) -> bool:
@@ -235,7 +284,23 @@ def _image_topic(recording: Recording, wanted: str | None, path: Path) -> str:
     raise SourceError(f"{path}: the recording has several image topics, choose one with topic: {candidates}")
 
 
-def _rate_hz(received: list[int]) -> float:
+def _sample(recording: Recording, channels: list[Channel]) -> list[Times]:
+    """The times of the topic's first messages, as far as they can be read."""
+    sample = []
+    try:
+        for message in islice(recording.messages(channels), SAMPLE):
+            channel = message.channel
+            try:
+                view = PARSE[channel.type](message.data, channel.encoding)
+            except WireError:
+                continue  # whoever reads the images is told
+            sample.append(Times(view.stamp_ns, message.received_ns))
+    except SourceError:
+        pass  # as before
+    return sample
+
+
+def _rate_hz(times: Iterable[Times]) -> float:
     """The rate of messages by their own median period: breaks, and what other topics do, do not change it."""
-    steps = [after - before for before, after in pairwise(received) if after > before]
-    return 1e9 / median(steps) if steps else DEFAULT_RATE_HZ
+    period = period_ns(times)
+    return DEFAULT_RATE_HZ if period is None else 1e9 / period

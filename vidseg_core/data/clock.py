@@ -7,6 +7,7 @@ one receive time, a recorder falls behind and catches up), so stamps that work a
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from statistics import median
@@ -61,30 +62,36 @@ class Clock:
         sample: times of the topic's first messages, for instance `SAMPLE` of them.
 
     Attributes:
-        complaint: what is wrong with the stamps, as far as is known by now; None if nothing is.
+        complaint: the first thing that is wrong with the stamps and what is done about it; None if nothing is by now.
+        is_usable: stamps are those of the headers, but for single ones.
     """
 
     def __init__(self, sample: Sequence[Times]):
-        self.complaint = _complaint(sample)
-        self._usable = self.complaint is None
+        fault = _fault(sample)
+        self.is_usable = fault is None
+        self.complaint = None if fault is None else f"{fault}; receive times take their place"
         # Before the first stamp that is set, receive times are moved as it will be.
         self._offset_ns = next((times.stamp_ns - times.received_ns for times in sample if times.stamp_ns), 0)
-        self._previous_ns: int | None = None
+        self._previous: Times | None = None
 
     def stamp(self, times: Times) -> Stamp:
         """Give the next message its stamp."""
-        if not self._usable:
+        if not self.is_usable:
             return Stamp(times.received_ns, False)
-        previous_ns, self._previous_ns = self._previous_ns, times.stamp_ns
-        if times.stamp_ns and times.stamp_ns != previous_ns:
-            self._offset_ns = times.stamp_ns - times.received_ns
-            return Stamp(times.stamp_ns, True)
-        what = "come twice" if times.stamp_ns else "are zero"
-        self.complaint = self.complaint or f"some of its stamps {what}"
-        return Stamp(times.received_ns + self._offset_ns, False)
+        previous, self._previous = self._previous, times
+        is_again = previous is not None and times.stamp_ns == previous.stamp_ns
+        if times.stamp_ns == 0 or is_again:
+            what = "come again" if times.stamp_ns else "are zero"
+            self.complaint = self.complaint or f"some of its stamps {what}; receive times take their place"
+            return Stamp(times.received_ns + self._offset_ns, False)
+        if previous is not None and previous.stamp_ns and _jumps(previous, times):
+            jump_s = (times.stamp_ns - previous.stamp_ns) / 1e9
+            self.complaint = self.complaint or f"its stamps jump by {jump_s:.3f} s, the receive times do not"
+        self._offset_ns = times.stamp_ns - times.received_ns
+        return Stamp(times.stamp_ns, True)
 
 
-def _complaint(sample: Sequence[Times]) -> str | None:
+def _fault(sample: Sequence[Times]) -> str | None:
     if not sample:
         return None
     stamps = [times.stamp_ns for times in sample]
@@ -104,7 +111,45 @@ def _advances(previous: Times, times: Times) -> bool:
     stamp_ns, received_ns = times.stamp_ns - previous.stamp_ns, times.received_ns - previous.received_ns
     if stamp_ns <= 0 or received_ns <= 0:
         return stamp_ns > 0
-    return received_ns / _TOO_SLOW <= stamp_ns <= received_ns + _LATE_NS
+    return received_ns / _TOO_SLOW <= stamp_ns and not _jumps(previous, times)
+
+
+def _jumps(previous: Times, times: Times) -> bool:
+    """Tell if the stamp went backward, or much further than the receive time did."""
+    stamp_ns, received_ns = times.stamp_ns - previous.stamp_ns, times.received_ns - previous.received_ns
+    return stamp_ns < 0 or (received_ns > 0 and stamp_ns > received_ns + _LATE_NS)
+
+
+def pairs_by_receipt(images: Sequence[int], labels: Sequence[int]) -> dict[int, int]:
+    """Find which labels belong to which images where stamps do not tell, by when both were received.
+
+    As many labels as images, always about as late, belong to them in turn. Else a pair are those that are nearest to
+    each other, up to a quarter of a frame period: rather none than another image's.
+
+    Args:
+        images: when the images were received, nanoseconds, ascending.
+        labels: when the labels were.
+
+    Returns:
+        Number of an image -> number of its labels.
+    """
+    steps = [after - before for before, after in pairwise(images) if after > before]
+    period = median(steps) if steps else 0
+    late = [label - image for image, label in zip(images, labels, strict=False)]
+    if late and len(images) == len(labels) and max(late) - min(late) <= period / 2:
+        return {number: number for number in range(len(images))}
+    pairs = {}
+    for number, label in enumerate(labels if period else ()):
+        image = _nearest(images, label)
+        if abs(images[image] - label) <= period / 4 and _nearest(labels, images[image]) == number:
+            pairs[image] = number
+    return pairs
+
+
+def _nearest(times: Sequence[int], time: int) -> int:
+    """The number of the one of ascending times that is nearest."""
+    after = bisect_left(times, time)
+    return min(range(max(after - 1, 0), min(after + 1, len(times))), key=lambda number: abs(times[number] - time))
 
 
 def step_ns(previous: Timed, timed: Timed) -> int | None:

@@ -49,12 +49,14 @@ class PacketDecoder:
 
     Attributes:
         lost: packets so far that gave no picture because of what they depend on.
+        repeated: packets so far that were the one before them once more, and gave nothing.
         waits: whether nothing can come before a key frame does.
     """
 
     def __init__(self) -> None:
-        self.lost = 0
+        self.lost = self.repeated = 0
         self.waits = True
+        self._last = b""
         self._codec = ""
         self._decoder: av.VideoCodecContext | None = None
         self._numbers = FrameNumbers()
@@ -75,6 +77,10 @@ class PacketDecoder:
         codec, data = _codec_of(packet.format), packet.data.tobytes()
         if not data.startswith(_START_CODES):
             raise WireError(f"expected {codec} as NAL units behind start codes, got {data[:4].hex(' ') or 'no data'}")
+        if data == self._last:
+            self.repeated += 1
+            return []
+        self._last = data
         if codec != self._codec:
             self._restart(self._serial)
             self._codec, self._decoder = codec, _decoder(codec)

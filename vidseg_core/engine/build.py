@@ -83,7 +83,7 @@ def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, class
     process: SegmenterProcess | None = None
     if beside and loaded is not None:  # late, as it has to be ended where anything fails
         task = Task(models.files["segmenter"].absolute(), loaded.input_scale, config.runtime, num_threads)
-        segmenter = process = SegmenterProcess(task, loaded.num_classes)
+        segmenter = process = SegmenterProcess(task, loaded.num_classes, loaded.half_pixel)
     networks = Networks(segmenter, flow, refine, device, feedback, updater)
     try:
         return Engine(config, classes, networks, models.files, runtime, num_threads)

@@ -33,7 +33,7 @@ class EngineConfig:
 
     weights: str = option(
         DEFAULT_WEIGHTS,
-        "Segmentation network: a name in `weights/registry.yaml`, or the path of a file.",
+        "Segmentation network: a name in `weights/registry.yaml`, or the path of a file, an .onnx file's included.",
         metavar="NAME|PATH",
     )
     refine_weights: str | None = option(
@@ -176,8 +176,8 @@ class EngineConfig:
     runtime: str = option(
         "auto",
         "Executor of networks: eager (PyTorch), openvino (on the CPU, in bfloat16 where that has it), openvino_int8 "
-        "(convolutions in 8 bit integers, for weights that tell their activation ranges), or auto: the fastest by a "
-        "short trial on the first frame.",
+        "(convolutions in 8 bit integers, for weights that tell their activation ranges), onnxruntime (for ONNX "
+        "files), or auto: the fastest by a short trial on the first frame.",
         choices=RUNTIMES,
     )
     num_threads: int = option(

@@ -70,12 +70,19 @@ class Capabilities:
         turns: pauses the segmenter while a stream is at a frame; None if it cannot be paused.
         close: ends the segmenter at once; None if there is nothing to end.
         is_truth: True if scores are the frame's own ground truth.
+        half_pixel: True if the pixels of its scores cover equal parts of the picture; else the outermost lie on the
+            picture's outermost.
     """
 
     fused: Callable[[Frame, Tensor, Tensor], Tensor] | None = None
     turns: Turns | None = None
     close: Callable[[], None] | None = None
     is_truth: bool = False
+    half_pixel: bool = False
+
+    def picture_of(self, frame: Frame) -> tuple[int, int] | None:
+        """Return the size of the picture where the scores' pixels cover equal parts of it, else None."""
+        return frame.size if self.half_pixel else None
 
 
 def capabilities(segmenter: object) -> Capabilities:
@@ -85,4 +92,5 @@ def capabilities(segmenter: object) -> Capabilities:
         turns=getattr(segmenter, "turns", None),
         close=getattr(segmenter, "close", None),
         is_truth=getattr(segmenter, "is_truth", False),
+        half_pixel=getattr(segmenter, "half_pixel", False),
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -15,10 +17,13 @@ from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.frame import Frame
 from vidseg_core.kernels.resample import network_input
 from vidseg_core.models.architectures import SEGMENTER
-from vidseg_core.models.card import SWIFTNET_INPUT, InputCard
+from vidseg_core.models.card import SWIFTNET_INPUT, InputCard, OutputCard
 from vidseg_core.models.open import Model
 
 TRUTH_LOGIT = 10.0
+LEAST_PROBABILITY = 1e-6
+VOTING = 4
+SWIFTNET_OUTPUT = OutputCard(stride=4)
 
 
 class Segmenter(Protocol):
@@ -44,13 +49,8 @@ def load_segmenter(
         ConfigError: the runtime needs activation ranges, and the card has none.
     """
     card = model.card
-    for what, found, expected in (
-        ("input layout", card.input.layout, "nchw"),
-        ("input size rule", card.input.size_rule, "multiple"),
-        ("output", card.output.kind, "logits"),
-    ):
-        if found != expected:
-            raise CheckpointError(f"{model.path}: {what}: expected {expected}, found {found}")
+    if card.output.kind not in SCORES_OF:
+        raise CheckpointError(f"{model.path}: output: expected {', '.join(SCORES_OF)}, found {card.output.kind}")
     if card.activation_ranges is None and runtime.needs_ranges:
         raise ConfigError(
             f"runtime: openvino_int8 needs weights that tell their activation ranges, {model.path} does not: "
@@ -59,7 +59,7 @@ def load_segmenter(
     network = ready(model.networks[SEGMENTER], device)
     ranges = None if card.activation_ranges is None else dict(card.activation_ranges)
     execute = runtime.executor(network, name, ranges)
-    return NetworkSegmenter(network, input_scale, device, execute, card.input)
+    return NetworkSegmenter(network, input_scale, device, execute, card.input, card.output)
 
 
 def ready(network: nn.Module, device: torch.device) -> nn.Module:
@@ -68,15 +68,49 @@ def ready(network: nn.Module, device: torch.device) -> nn.Module:
     return network.eval().requires_grad_(False).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def _logits(output: Tensor, card: OutputCard, num_classes: int) -> Tensor:
+    """Return logits as they are; of one channel, the second of two classes against the first."""
+    if output.shape[1] != 1 or num_classes == 1:
+        return output
+    above = output - math.log(card.threshold / (1 - card.threshold))
+    return torch.cat((torch.zeros_like(above), above), 1)
+
+
+def _of_probabilities(output: Tensor, card: OutputCard, num_classes: int) -> Tensor:
+    if output.shape[1] == 1:
+        return _logits(output.logit(LEAST_PROBABILITY), card, num_classes)
+    return output.clamp_min(LEAST_PROBABILITY).log()
+
+
+def _of_labels(output: Tensor, card: OutputCard, num_classes: int) -> Tensor:
+    """Turn class ids, B x 1 x H x W, into votes of squares of `VOTING` pixels; void ids vote for nothing."""
+    ids = output[0, 0].numpy().astype(np.uint8)
+    size = max(1, ids.shape[1] // VOTING), max(1, ids.shape[0] // VOTING)
+    votes = np.empty((size[1], size[0], num_classes), dtype=np.float32)
+    for i in range(num_classes):
+        share = cv2.resize((ids == i).view(np.uint8) * 255, size, interpolation=cv2.INTER_AREA)
+        np.multiply(share, TRUTH_LOGIT / 255, out=votes[..., i])
+    return torch.from_numpy(votes)[None].permute(0, 3, 1, 2)
+
+
+SCORES_OF = {"logits": _logits, "probabilities": _of_probabilities, "labels": _of_labels}
+"""By the kind of a network's output: (output, card, number of classes) -> logits, B x C x h x w."""
+
+
 class NetworkSegmenter:
     """A per-frame network.
 
     Args:
-        network: B x 3 x h x w, as `input` says, to logits B x C x any smaller size; has `num_classes`.
+        network: B x 3 x h x w, as `input` says, to B x C x any smaller size, as `output` says; has `num_classes`.
         input_scale: size of its input in units of the image's.
         device: where it is.
         execute: what calls it, see `backends.choose`; None for the network itself.
         input: how its input is made of a picture.
+        output: what it gives.
+
+    Attributes:
+        half_pixel: whether its scores' pixels cover equal parts of the picture; else the outermost lie on the
+            picture's.
     """
 
     def __init__(
@@ -86,19 +120,24 @@ class NetworkSegmenter:
         device: torch.device,
         execute: Callable[..., Any] | None = None,
         input: InputCard = SWIFTNET_INPUT,
+        output: OutputCard = SWIFTNET_OUTPUT,
     ):
         self.network = network
         self.execute = execute or network
         self.num_classes = cast(int, network.num_classes)
         self.input_scale = input_scale
         self.input = input
+        self.output = output
+        self.half_pixel = output.corners == "half_pixel" or output.kind == "labels"
         self._device = device
 
     def __call__(self, frame: Frame) -> Tensor:
-        size = network_size(frame.size, self.input_scale, self.input.multiple)
+        fixed = self.input.size_rule == "fixed" and self.input.size
+        size = fixed or network_size(frame.size, self.input_scale, self.input.multiple)
         bgr = self.input.colours == "bgr"
         image = network_input(frame.image, size, bgr=bgr, mean=self.input.mean, std=self.input.std)
-        return self.execute(image.to(self._device))
+        found = self.execute(image.to(self._device))
+        return SCORES_OF[self.output.kind](found, self.output, self.num_classes)
 
 
 class TruthSegmenter:

@@ -12,7 +12,7 @@ from torch import Tensor
 from vidseg_core.classes import VOID
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.flow import FlowEstimator
-from vidseg_core.engine.fusion import fuse, picture, update
+from vidseg_core.engine.fusion import fuse, on_grid, picture, update
 from vidseg_core.engine.geometry import View, grid_size
 from vidseg_core.engine.key_frames.jobs import AtOnce, Job, KeyFrames
 from vidseg_core.engine.picture_change import change, small_picture
@@ -25,7 +25,6 @@ from vidseg_core.errors import ConfigError
 from vidseg_core.frame import Frame, Segmentation
 from vidseg_core.kernels.decode import decode
 from vidseg_core.kernels.difference import difference
-from vidseg_core.kernels.resample import resize
 from vidseg_core.kernels.warp import warp
 from vidseg_core.networks.guided_refine import Refined
 
@@ -145,7 +144,9 @@ class Stream:
             job = self._key_frames.begin(partial(self._segment, past), frame)
         small = small_picture(frame.image) if decision.is_key and self._schedule.looks else None
         fresh: str | None
+        half_pixel = False
         if waits and job is not None:
+            half_pixel = capabilities(self._networks.segmenter).half_pixel
             key = job.wait()
             timings.update(key.timings)
             scores, memory, fresh = key.scores, Memory(key.logits, key.picture, small, frame.stamp_ns), decision.reason
@@ -159,11 +160,13 @@ class Stream:
         since_key = self._since_key(decision)
         self._state = State(frame.size, frame.stamp_ns, since_key, changed, memory, waiting, flow_input)
         with timings.stage("decode"):
-            labels = decode(scores, frame.size)
+            labels = decode(scores, frame.size, half_pixel)
             if self._ego_mask is not None:
                 labels[self._ego_mask] = VOID
         reset, self._reset_reason = self._reset_reason, None
-        confidence = self._confidence(resize(scores, view.grid)) if self._config.confidence else None
+        confidence = None
+        if self._config.confidence:
+            confidence = self._confidence(on_grid(scores, view.grid, frame.size if half_pixel else None))
         # An update network has seen every frame.
         evidence_ns = memory.stamp_ns if self._networks.updater is None else frame.stamp_ns
         return Segmentation(
@@ -249,15 +252,16 @@ class Stream:
                     assert past.memory.picture is not None  # every key frame has one where the past is fused
                     apart = difference(shown, past.memory.picture, past.memory.motion)
         with timings.stage("segment"):
-            fused = capabilities(segmenter).fused
+            able = capabilities(segmenter)
+            fused = able.fused
             if past is not None and apart is not None and fused is not None:
                 scores, apart = fused(frame, past.logits, apart), None
             else:
                 scores = segmenter(frame).to(self._networks.device)  # 1 x C x any size
         if past is not None and apart is not None:
             with timings.stage("fuse"):
-                scores = fuse(scores, past.logits, apart)
-        return Segmented(scores, resize(scores, view.grid), shown, timings)
+                scores = fuse(scores, past.logits, apart, able.picture_of(frame))
+        return Segmented(scores, on_grid(scores, view.grid, able.picture_of(frame)), shown, timings)
 
     def _move(self, flow_input: object, timings: StageTimes) -> tuple[Past, Waiting | None]:
         """The past at this frame, and the key frame under way as seen from it.
@@ -289,7 +293,8 @@ class Stream:
             with timings.stage("update"):
                 fresh = self._networks.updater(frame).to(self._networks.device)  # 1 x C x any size
                 assert memory.picture is not None  # every key frame has one where there is an update network
-                logits = update(logits, fresh, difference(picture(view), memory.picture, memory.motion))
+                seen = capabilities(self._networks.updater).picture_of(frame)
+                logits = update(logits, fresh, difference(picture(view), memory.picture, memory.motion), seen)
         return logits, memory
 
     @staticmethod

@@ -22,10 +22,41 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size, mode="bilinear", align_corners=True)
 
 
-def positions(inputs: int, outputs: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each output pixel the input pixel before it (int32) and how far it lies behind that (float32, 0..1)."""
-    step = np.float32(inputs - 1) / np.float32(max(outputs - 1, 1))
-    at = np.arange(outputs, dtype=np.float32) * step
+def resample(
+    x: Tensor, size: tuple[int, int], picture: tuple[int, int], *, source_half_pixel: bool, target_half_pixel: bool
+) -> Tensor:
+    """Interpolate between lattices that lie otherwise in the same picture.
+
+    The pixels of one cover equal parts of the picture (half pixel), or its outermost pixels lie on the picture's.
+
+    Args:
+        x: B x C x any size.
+        size: (h, w) wanted.
+        picture: (H, W) of the picture.
+        source_half_pixel, target_half_pixel: which of the two `x` and the result are.
+    """
+    sides = []
+    for inputs, outputs, side in zip(x.shape[2:], size, picture, strict=True):
+        at = torch.arange(outputs, dtype=torch.float64)
+        at = (at + 0.5) * (side / outputs) - 0.5 if target_half_pixel else at * ((side - 1) / max(outputs - 1, 1))
+        at = (at + 0.5) * (inputs / side) - 0.5 if source_half_pixel else at * ((inputs - 1) / max(side - 1, 1))
+        sides.append((2 * at / max(inputs - 1, 1) - 1).to(x))
+    grid = torch.stack((sides[1].expand(size), sides[0][:, None].expand(size)), -1)
+    grid = grid.expand(x.shape[0], *grid.shape)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def positions(inputs: int, outputs: int, half_pixel: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Find for each output pixel the input pixel before it (int32) and how far it lies behind that (float32, 0..1).
+
+    With `half_pixel` the pixels of both cover equal parts of the picture; else the outermost fall on each other.
+    """
+    if half_pixel:
+        step = np.float32(inputs) / np.float32(outputs)
+        at = ((np.arange(outputs, dtype=np.float32) + np.float32(0.5)) * step - np.float32(0.5)).clip(0, inputs - 1)
+    else:
+        step = np.float32(inputs - 1) / np.float32(max(outputs - 1, 1))
+        at = np.arange(outputs, dtype=np.float32) * step
     before = np.minimum(at.astype(np.int32), inputs - 1)
     return before, at - before.astype(np.float32)
 

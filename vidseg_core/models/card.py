@@ -21,6 +21,7 @@ LAYOUTS = ("nchw", "nhwc")
 COLOURS = ("rgb", "bgr")
 SIZE_RULES = ("multiple", "fixed")
 KINDS = ("logits", "probabilities", "labels", "flow")
+CORNERS = ("aligned", "half_pixel")
 
 
 def _expect(good: object, name: str, expected: str, value: object) -> None:
@@ -104,14 +105,22 @@ class OutputCard:
     Attributes:
         kind: logits or probabilities (B x C x h x w), labels (B x h x w, class ids) or flow (B x 2 x h x w).
         stride: pixels of the input per pixel of the output, 1 or more.
+        corners: how its pixels lie in the picture: aligned (the outermost on the picture's outermost) or half_pixel
+            (each covers an equal part of the picture).
+        threshold: for one channel, the probability above which a pixel is of the second of two classes, 0..1.
     """
 
     kind: str = "logits"
     stride: int = 1
+    corners: str = "aligned"
+    threshold: float = 0.5
 
     def __post_init__(self):
         _expect(self.kind in KINDS, "kind", f"one of {', '.join(KINDS)}", self.kind)
         _expect(_counts((self.stride,), 1), "stride", "a whole number, 1 or more", self.stride)
+        _expect(self.corners in CORNERS, "corners", f"one of {', '.join(CORNERS)}", self.corners)
+        good = _numbers((self.threshold,), 1) and 0 < self.threshold < 1
+        _expect(good, "threshold", "a number between 0 and 1", self.threshold)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from vidseg_core.models.architectures import SEGMENTER, expect, names_with
 from vidseg_core.models.card import ModelCard, card_of
 from vidseg_core.models.checkpoint import check_classes
 from vidseg_core.models.files import read_file
+from vidseg_core.models.onnx import open_onnx
 from vidseg_core.models.registry import WeightRecord, find_weights, load_registry, record_with
 
 
@@ -64,6 +65,11 @@ def open_model(
     """
     records = load_registry() if records is None else records
     path = find_weights(name_or_path, records)
+    if path.suffix == ".onnx":
+        if role not in (None, SEGMENTER):
+            raise CheckpointError(f"{path}: expected weights of {' or '.join(names_with(role))}, found an ONNX file")
+        card, graph = open_onnx(path)
+        return Model(path, card, {SEGMENTER: graph})
     file = read_file(path)
     architecture = expect(path, file.tensors, *names_with(role))
     networks = architecture.networks(path, file.tensors)

@@ -1,8 +1,11 @@
+import shutil
+
 import cv2
 import numpy as np
 import pytest
 
 from vidseg_core.cli import main as cli
+from vidseg_core.data.bag_writer import BagWriter
 from vidseg_core.data.open import open_source
 
 
@@ -48,6 +51,23 @@ def test_a_recording_is_copied_with_its_own_stamps(drive, tmp_path):
     (a, b, *_), (c, d) = open_source(first), open_source(second)
     assert (a.stream, c.stream) == ("/image_raw", "/left/image_raw")
     assert (a.stamp_ns, b.stamp_ns) == (c.stamp_ns, d.stamp_ns)
+
+
+def test_a_copy_keeps_when_images_were_received(tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    received = [10**18, 10**18 + 70_000_000, 10**18 + 140_000_000]
+    for stamps in ([0, 0, 0], [5, 10**8, 10**15]):
+        with BagWriter(first, "mcap") as bag:
+            for ns, stamp_ns in zip(received, stamps, strict=True):
+                image = np.zeros((70, 90, 3), np.uint8)
+                bag.write_image("/camera/image_raw", "rgb8", image, stamp_ns, recorded_ns=ns)
+        assert cli.main(["bag", "make", str(first), "--out", str(second)]) == 0
+        frames = list(open_source(second))
+        assert [frame.received_ns for frame in frames] == received
+        shifted = [ns + 10**9 for ns in stamps]
+        assert [frame.stamp_ns for frame in frames] == (shifted if any(stamps) else received)
+        for path in (first, second):
+            shutil.rmtree(path)
 
 
 def test_a_recording_takes_its_labels_along(drive, tmp_path, capsys):

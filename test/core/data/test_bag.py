@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 from rosbags.rosbag1 import Writer as Ros1Writer
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from vidseg_core.data.open import open_source
@@ -180,12 +180,15 @@ def test_compressed_video(tmp_path, moving_pictures, encode_video, kind, codec, 
 
 
 @pytest.mark.parametrize("codec", ["h264", "h265"])
-def test_video_with_b_frames(tmp_path, moving_pictures, encode_video, codec):
+def test_video_with_b_frames(tmp_path, moving_pictures, encode_video, codec, caplog):
     pictures = moving_pictures(25)
     packets = encode_video(pictures, codec, bframes=3, b_adapt=0)
     assert [number for number, _ in packets] != list(range(25))
-    frames = list(open_source(record_video(tmp_path / "bag", packets, FFMPEG_PACKET, codec)))
+    source = open_source(record_video(tmp_path / "bag", packets, FFMPEG_PACKET, codec))
+    frames = list(source)
     assert_video(frames, pictures, range(25))
+    assert source.rate_hz == pytest.approx(20)
+    assert not [record for record in caplog.records if "stamps" in record.getMessage()]
     received = [frame.received_ns for frame in frames]
     assert received == sorted(received)
 
@@ -194,7 +197,9 @@ def test_video_in_a_ros_1_bag(tmp_path, moving_pictures, encode_video):
     pictures = moving_pictures(12)
     for kind in (FFMPEG_PACKET, COMPRESSED_VIDEO):
         path = tmp_path / f"{kind[:3]}.bag"
-        frames = list(open_source(record_video(path, encode_video(pictures), kind, "h264", ros1=True)))
+        source = open_source(record_video(path, encode_video(pictures), kind, "h264", ros1=True))
+        frames = list(source)
+        assert source.rate_hz == pytest.approx(20)
         assert_video(frames, pictures, range(12))
 
 
@@ -321,6 +326,30 @@ def test_a_damaged_database(tmp_path, caplog):
     file.write_text("not a database")
     with pytest.raises(SourceError, match="bag.db3: not a recording that can be opened: it begins with none of MCAP's"):
         open_source(path)
+
+
+# SQLite has no compression of its own.
+@pytest.mark.parametrize(
+    ("storage", "mode"),
+    [(storage, mode) for storage in STORAGES for mode in (CompressionMode.FILE, CompressionMode.MESSAGE)]
+    + [(StoragePlugin.MCAP, CompressionMode.STORAGE)],
+)
+@pytest.mark.parametrize("metadata", [True, False])
+def test_a_compressed_recording(tmp_path, storage, mode, metadata):
+    path = tmp_path / "bag"
+    writer = Writer(path, version=9, storage_plugin=storage)
+    writer.set_compression(mode, CompressionFormat.ZSTD)
+    with writer:
+        connection = writer.add_connection("/image", Image.__msgtype__, typestore=STORE)
+        for i in range(5):
+            data = STORE.serialize_cdr(image(picture(i), "rgb8", i), Image.__msgtype__)
+            writer.write(connection, START * 10**9 + i * 50_000_000, data)
+    if not metadata:
+        (path / "metadata.yaml").unlink()
+    frames = list(open_source(path))
+    assert [f.stamp_ns for f in frames] == [START * 10**9 + i * 50_000_000 for i in range(5)]
+    for i, frame in enumerate(frames):
+        np.testing.assert_array_equal(frame.image, picture(i))
 
 
 def test_the_rate_is_that_of_the_topic_itself(tmp_path):

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vidseg_core.data.clock import SAMPLE, Clock, Stamp, Times, period_ns, played_step_ns, step_ns
+from vidseg_core.data.clock import SAMPLE, Clock, Stamp, Times, pairs_by_receipt, period_ns, played_step_ns, step_ns
 
 MS = 10**6
 S = 10**9
@@ -53,7 +53,8 @@ def test_a_single_stamp_is_one():
     ids=["zero", "one zero", "constant", "backward", "whole seconds", "too slow", "too fast", "two clocks in turn"],
 )
 def test_stamps_that_cannot_be_used_are_replaced_by_receive_times(headers, complaint):
-    assert stamps(headers) == ([Stamp(ns, False) for ns in received(len(headers))], complaint)
+    found = [Stamp(ns, False) for ns in received(len(headers))]
+    assert stamps(headers) == (found, f"{complaint}; receive times take their place")
 
 
 def test_zeros_among_good_stamps_go_by_the_receive_time_on_the_camera_s_clock():
@@ -62,7 +63,7 @@ def test_zeros_among_good_stamps_go_by_the_receive_time_on_the_camera_s_clock():
     found, complaint = stamps(headers)
     assert [stamp.ns for stamp in found] == [10 * S + i * PERIOD for i in range(8)]
     assert [stamp.is_own for stamp in found] == [False, False, True, True, True, False, True, True]
-    assert complaint == "some of its stamps are zero"
+    assert complaint == "some of its stamps are zero; receive times take their place"
 
 
 def test_zeros_later_on_go_by_what_the_clocks_differed_last():
@@ -71,7 +72,7 @@ def test_zeros_later_on_go_by_what_the_clocks_differed_last():
     found, complaint = stamps(headers, receives)
     assert found[:30] == own(*headers[:30])
     assert found[30:] == [Stamp(START + 30 * PERIOD + MS, False), Stamp(START + 31 * PERIOD - 2 * MS, False)]
-    assert complaint == "some of its stamps are zero"
+    assert complaint == "some of its stamps are zero; receive times take their place"
 
 
 def test_a_message_that_came_twice_is_a_little_later():
@@ -79,7 +80,7 @@ def test_a_message_that_came_twice_is_a_little_later():
     receives = [START + i // 2 * PERIOD + i % 2 * MS for i in range(40)]
     found, complaint = stamps(headers, receives)
     assert found == [Stamp(ns, i % 2 == 0) for i, ns in enumerate(receives)]
-    assert complaint == "some of its stamps come twice"
+    assert complaint == "some of its stamps come again; receive times take their place"
 
 
 def test_a_clock_that_stops_while_recording_goes_on_with_the_receive_time():
@@ -92,7 +93,15 @@ def test_a_clock_that_stops_while_recording_goes_on_with_the_receive_time():
 @pytest.mark.parametrize("jump", [DAYS_300, -DAYS_300, -2 * S])
 def test_stamps_after_a_jump_are_still_the_camera_s(jump):
     headers = [START + i * PERIOD + (jump if i >= 3 else 0) for i in range(6)]
-    assert stamps(headers) == (own(*headers), None)
+    told = f"its stamps jump by {(jump + PERIOD) / 1e9:.3f} s, the receive times do not"
+    assert stamps(headers) == (own(*headers), told)
+
+
+def test_a_recorder_that_falls_behind_and_pauses_are_no_jumps():
+    headers = [START + i * PERIOD + (60 * S if i >= 30 else 0) for i in range(60)]
+    receives = list(headers)
+    receives[10:30] = [START + 9 * S + i for i in range(20)]
+    assert stamps(headers, receives) == (own(*headers), None)
 
 
 @pytest.mark.parametrize(
@@ -164,3 +173,29 @@ def test_the_period_is_the_median_of_the_steps_that_are_known():
     assert period_ns([timed(START, START), timed(START + DAYS_300, START + PERIOD)]) == PERIOD
     assert period_ns([timed(START), timed(START)]) is None
     assert period_ns([timed(START)]) is None and period_ns([]) is None
+
+
+def at_ms(*times):
+    return [START + round(time * MS) for time in times]
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "pairs"),
+    [
+        ((0, 50, 100), (1, 51, 101), {0: 0, 1: 1, 2: 2}),
+        ((0, 50, 100), (0, 50, 100), {0: 0, 1: 1, 2: 2}),
+        ((0, 50, 100), (-2, 47, 99), {0: 0, 1: 1, 2: 2}),
+        ((0, 50, 100, 150), (90, 140, 190, 240), {0: 0, 1: 1, 2: 2, 3: 3}),  # of a network that takes its time
+        ((0, 50, 100, 150), (3, 102), {0: 0, 2: 1}),
+        ((0, 50, 100, 150), (40, 140), {1: 0, 3: 1}),
+        ((0, 50, 100, 150), (25, 120), {}),  # of neither
+        ((0, 50, 100, 150), (1, 3, 51), {0: 0, 1: 2}),  # no image has two
+        ((0, 0, 0), (0, 0, 0), {0: 0, 1: 1, 2: 2}),  # a converter's
+        ((0, 0, 0), (0, 0), {}),
+        ((0,), (7,), {0: 0}),
+        ((0, 50), (), {}),
+        ((0, 50, 100), (0, 50, 170), {0: 0, 1: 1}),
+    ],
+)
+def test_labels_without_stamps_belong_to_images_by_receipt(images, labels, pairs):
+    assert pairs_by_receipt(at_ms(*images), at_ms(*labels)) == pairs

@@ -216,6 +216,14 @@ def test_what_has_no_start_code_is_refused(coded, data):
     assert picture.packet.stamp.sec == 1
 
 
+@pytest.mark.parametrize(("codec", "options"), STREAMS, ids=IDS)
+def test_packets_that_come_twice_count_once(coded, pictures, codec, options):
+    decoder = PacketDecoder()
+    given, damaged = decode(decoder, [one for one in coded(codec, options) for _ in range(2)], codec)
+    assert numbers(given) == list(range(COUNT)) and damaged == decoder.lost == 0 and decoder.repeated == COUNT
+    assert_right(given, pictures)
+
+
 def test_the_codec_may_change(coded, pictures):
     decoder = PacketDecoder()
     given = []
@@ -275,4 +283,4 @@ def test_ten_thousand_mutated_packets(coded, codec, options):
         except (WireError, UnsupportedEncoding):
             refused += 1
     given += len(decoder.finish())
-    assert given + refused + decoder.lost == 2500 and min(given, decoder.lost) > 100
+    assert given + refused + decoder.lost + decoder.repeated == 2500 and min(given, decoder.lost) > 100

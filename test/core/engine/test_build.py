@@ -15,6 +15,7 @@ from vidseg_core.engine.segmenter import TruthSegmenter
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.frame import Frame
 from vidseg_core.models import files as model_files
+from vidseg_core.models.checkpoint import convert
 from vidseg_core.models.checksum import checksum
 from vidseg_core.models.files import save_weights
 from vidseg_core.networks.flow_light import FlowLight
@@ -264,3 +265,25 @@ def test_networks_on_the_grid_share_one_picture(files, tmp_path):
 def test_a_given_segmenter_comes_with_its_classes():
     with pytest.raises(ConfigError, match="classes: expected the class table of the given segmenter, got none"):
         build_engine(EngineConfig(), segmenter=TruthSegmenter(11))
+
+
+def test_segmenters_on_another_encoder_and_of_another_width(files, tmp_path):
+    for name, encoder, width in (("key", "lite0", 24), ("update", "lite0", 8)):
+        torch.manual_seed(width)
+        metadata = {"architecture": f"swiftnet-{encoder}", "classes": CAMVID.to_dict(), "input_scale": 0.5}
+        network = SwiftNet(11, encoder, width)
+        checkpoint = tmp_path / f"{name}.pt"
+        torch.save(network.state_dict(), checkpoint)
+        convert(checkpoint, tmp_path / f"{name}.safetensors", known=metadata)
+    engine = build_engine(
+        EngineConfig(
+            weights=tmp_path / "key.safetensors", update_weights=tmp_path / "update.safetensors", device="cpu",
+            runtime="eager", refine=True, refine_weights=files / "refine.safetensors", interval=2,
+        )
+    )  # fmt: skip
+    segmenter, updater = engine.networks.segmenter, engine.networks.updater
+    assert (segmenter.network.backbone.spp.spp.spp_bn.conv.out_channels, updater.input_scale) == (24, 0.5)
+    assert segmenter.input.mean == updater.input.mean == (127.0, 127.0, 127.0)
+    stream = engine.stream()
+    for number in range(3):
+        assert stream.step(frame(number)).labels.shape == (96, 128)

@@ -63,14 +63,16 @@ class SegmenterProcess:
     Args:
         task: what it computes.
         num_classes: of the network.
+        half_pixel: see `Capabilities`.
 
     Attributes:
         turns: with which streams make it stand still.
         runtime: what executes the network there; None while nothing is chosen yet.
     """
 
-    def __init__(self, task: Task, num_classes: int):
+    def __init__(self, task: Task, num_classes: int, half_pixel: bool = False):
         self.num_classes = num_classes
+        self.half_pixel = half_pixel
         self.input_scale = task.input_scale
         self.runtime: str | None = None
         self._task = task

@@ -116,7 +116,8 @@ def _answer(segmenter: NetworkSegmenter, given: list[np.ndarray], wanted: Shared
             scores = segmenter(Frame(image, 0))
             if past:
                 carried, apart = map(torch.from_numpy, past)
-                scores = fuse(scores, carried.permute(2, 0, 1)[None], apart[None, None])
+                size = image.shape[:2] if segmenter.half_pixel else None
+                scores = fuse(scores, carried.permute(2, 0, 1)[None], apart[None, None], size)
             values = scores.permute(0, 2, 3, 1).numpy()
         np.copyto(wanted.arrays((values.shape, np.float32))[0], values)
     except Exception:  # the owner raises it

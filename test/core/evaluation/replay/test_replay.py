@@ -238,6 +238,28 @@ def test_gaps_and_jumps_of_time_are_told(tmp_path):
     assert summary["outputs"] == 7 and result.log.duration_ns == 3_500_000_000 + PERIOD_NS
 
 
+@pytest.mark.parametrize("kind", ["zero", "constant", "backward", "two zeros", "set later", "set back"])
+def test_nobody_waits_for_stamps_that_cannot_be(tmp_path, kind):
+    days_ns = 300 * 86400 * 10**9
+    stamps_ns = {
+        "zero": [0] * 6,
+        "constant": [START_NS] * 6,
+        "backward": [START_NS - i * PERIOD_NS for i in range(6)],
+        "two zeros": [0 if i < 2 else START_NS + i * PERIOD_NS for i in range(6)],
+        "set later": [START_NS + i * PERIOD_NS - (days_ns if i < 3 else 0) for i in range(6)],
+        "set back": [START_NS + i * PERIOD_NS + (days_ns if i < 3 else 0) for i in range(6)],
+    }[kind]
+    path = record(tmp_path / "bag", stamps_ns)
+    period_s, is_set = PERIOD_NS / 1e9, kind.startswith("set")
+    for choices in (ReplayChoices(realtime=True), ReplayChoices(timings=WorkerTimes(20, 5))):
+        result = replay(engine(), footage(path), "bag", choices)
+        summary = result.summary()
+        assert summary["offline"]["rate_hz"] == pytest.approx(1 / period_s, rel=1e-3)
+        assert summary["offline"]["labelled_frames"] == 6 and result.every.breaks == ([3] if is_set else [])
+        assert result.log.duration_ns == pytest.approx(6 * PERIOD_NS, rel=1e-6)
+    assert summary["live"]["outputs"] == 6 and summary["live"]["rate_hz"] == pytest.approx(1 / period_s, rel=1e-3)
+
+
 def test_truth_of_another_size_keeps_what_was_before_it(tmp_path):
     truth = [np.zeros((72, 96), np.uint8)] * 3 + [np.zeros((36, 48), np.uint8)] * 2
     path = record(tmp_path / "bag", [START_NS + i * PERIOD_NS for i in range(5)], truth=truth)

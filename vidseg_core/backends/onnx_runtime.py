@@ -1,0 +1,106 @@
+"""Networks of ONNX files executed by ONNX Runtime on the CPU, in the type of numbers that the file has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from vidseg_core.backends.backend import Outputs, Ranges
+from vidseg_core.networks.graph import Graph
+
+_NUMPY = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
+
+
+class OnnxRuntime:
+    """ONNX Runtime; for networks of ONNX files only."""
+
+    name = "onnxruntime"
+    needs_ranges = False
+    fixed_shapes = False
+
+    def available(self, device: torch.device) -> str | None:
+        """Return None where the device is the CPU and ONNX Runtime is installed, else the reason."""
+        if device.type != "cpu":
+            return f"ONNX Runtime is used on the CPU, the device is {device}"
+        try:
+            import onnxruntime  # noqa: F401
+        except ImportError as error:
+            return f"ONNX Runtime cannot be imported ({error}); `pip install onnxruntime` installs it"
+        return None
+
+    def executes(self, network: nn.Module) -> bool:
+        """Return whether the network is in an ONNX file."""
+        return isinstance(network, Graph)
+
+    def is_worth_trying(self) -> bool:
+        """Return True."""
+        return True
+
+    def compile(self, network: nn.Module, inputs: tuple[Tensor, ...], ranges: Ranges | None, num_threads: int) -> Call:
+        """Load the graph; see `Backend.compile`."""
+        assert isinstance(network, Graph)  # `executes` has said so
+        return Call(network, num_threads)
+
+
+class Call:
+    """A graph, loaded by ONNX Runtime."""
+
+    runtime = "onnxruntime"
+
+    def __init__(self, graph: Graph, num_threads: int):
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Threads that spin while they wait take the processor from the frames in between.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        source: str | bytes = str(graph.path)
+        if not _is_output(graph):
+            source = with_output(graph.path, graph.output)
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", str(graph.path.absolute().parent)
+            )
+        self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        self._graph = graph
+        kinds = {one.name: one.type for one in self._session.get_inputs()}
+        self._type: Any = _NUMPY[kinds[graph.input]]
+
+    def __call__(self, *inputs: Tensor) -> Outputs:
+        graph = self._graph
+        [image] = inputs
+        values = (image.permute(0, 2, 3, 1) if graph.input_layout == "nhwc" else image).numpy()
+        if self._type is np.uint8:
+            values = np.rint(values)
+        values = np.ascontiguousarray(values, dtype=self._type)
+        [result] = self._session.run([graph.output], {graph.input: values})
+        found = torch.from_numpy(np.ascontiguousarray(result, dtype=np.float32))
+        if graph.output_layout == "nhw":
+            found = found[:, None]
+        elif graph.output_layout == "nhwc":
+            found = found.permute(0, 3, 1, 2)
+        return found
+
+
+def _is_output(graph: Graph) -> bool:
+    import onnx
+
+    model = onnx.load(graph.path, load_external_data=False)
+    return graph.output in {one.name for one in model.graph.output}
+
+
+def with_output(path: Path, tensor: str) -> bytes:
+    """Return the graph of a file with `tensor` as its only output, serialized; data in other files stay there."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    known = [one for one in model.graph.value_info if one.name == tensor]
+    output = known[0] if known else onnx.helper.make_empty_tensor_value_info(tensor)
+    del model.graph.output[:]
+    model.graph.output.append(output)
+    return model.SerializeToString()

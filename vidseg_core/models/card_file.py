@@ -1,0 +1,122 @@
+"""Cards beside weight files of others: `NAME.card.yaml` says what the file does not, in the words of `ModelCard`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from vidseg_core.classes import ClassTable, load_classes
+from vidseg_core.errors import CheckpointError
+from vidseg_core.models.card import CARD_VERSION
+
+_KEYS = ("card_version", "classes", "input", "output", "licence", "source")
+_INPUT = ("name", "layout", "colours", "mean", "std", "size_rule", "multiple", "size", "scale")
+_OUTPUT = ("name", "layout", "kind", "corners", "threshold")
+BACKGROUND = "background"
+
+
+@dataclass(frozen=True)
+class CardFile:
+    """What a card beside a weight file says.
+
+    Attributes:
+        path: where it is or would be.
+        classes: a class table; None where it does not say.
+        input, output: what it says of them, by the names in `InputCard` and `OutputCard`.
+        licence, source: see `ModelCard`.
+    """
+
+    path: Path
+    classes: ClassTable | None = None
+    input: Mapping[str, Any] = field(default_factory=dict)
+    output: Mapping[str, Any] = field(default_factory=dict)
+    licence: str | None = None
+    source: str | None = None
+
+
+def read_card_file(weights: Path) -> CardFile:
+    """Read the card beside a weight file; one that says nothing where there is none.
+
+    Raises:
+        CheckpointError: it is not a YAML file of the known keys, or mean and deviation are of values 0..1.
+        ClassTableError: its class table is malformed or unknown.
+    """
+    path = weights.with_suffix(".card.yaml")
+    if not path.is_file():
+        return CardFile(path)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
+    _known(path, "", content, _KEYS)
+    version = content.get("card_version", CARD_VERSION)
+    if version != CARD_VERSION:
+        raise CheckpointError(f"{path}: card_version: expected {CARD_VERSION}, got {version!r}")
+    given, taken = content.get("input") or {}, content.get("output") or {}
+    _known(path, "input", given, _INPUT)
+    _known(path, "output", taken, _OUTPUT)
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    _check_units(path, given)
+    return CardFile(
+        path, _classes(path, content.get("classes")), given, taken, content.get("licence"), content.get("source")
+    )
+
+
+def _known(path: Path, where: str, content: object, keys: Sequence[str]) -> None:
+    prefix = f"{path}: {where + ': ' if where else ''}"
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{prefix}expected some of {', '.join(keys)}, got {content!r}")
+    if unknown := sorted(set(map(str, content)) - set(keys)):
+        raise CheckpointError(f"{prefix}expected some of {', '.join(keys)}, got {', '.join(unknown)}")
+
+
+def _check_units(path: Path, given: Mapping[str, Any]) -> None:
+    """Refuse statistics of values 0..1, which is how most other software writes them."""
+    if ("mean" in given) != ("std" in given):
+        raise CheckpointError(f"{path}: input: expected mean and std, both or neither, got {dict(given)}")
+    mean, std = given.get("mean", ()), given.get("std", ())
+    if not all(isinstance(values, tuple) and values for values in (mean, std)):
+        return  # none; or `InputCard` says what is wrong
+    if not all(isinstance(one, int | float) for one in (*mean, *std)):
+        return
+    if max(std) <= 1 and max(mean) <= 1 and (tuple(mean), tuple(std)) != ((0,) * 3, (1,) * 3):
+        scaled = [round(255 * one, 3) for one in mean], [round(255 * one, 3) for one in std]
+        raise CheckpointError(
+            f"{path}: input: mean and std are of values 0..255, these look like those of values 0..1; expected "
+            f"mean: {scaled[0]}, std: {scaled[1]}"
+        )
+
+
+def _classes(path: Path, given: object) -> ClassTable | None:
+    if given is None:
+        return None
+    if isinstance(given, str):
+        beside = path.parent / given
+        return load_classes(beside if beside.is_file() else given)
+    if isinstance(given, dict):
+        return ClassTable.from_dict(given, path)
+    if isinstance(given, list) and all(isinstance(one, str) for one in given):
+        return table_of(path.name.removesuffix(".card.yaml"), given)
+    raise CheckpointError(f"{path}: classes: expected a class table, its name, or a list of names, got {given!r}")
+
+
+def table_of(name: str, names: Sequence[str]) -> ClassTable:
+    """Make a class table of names alone; colours are spread over the hues. One name gets a background before it.
+
+    Raises:
+        ClassTableError: none, too many, or one twice.
+    """
+    names = (BACKGROUND, *names) if len(names) == 1 else tuple(names)
+    return ClassTable(name, names, tuple(_colour(i) for i in range(len(names))))
+
+
+def _colour(index: int) -> tuple[int, int, int]:
+    """Colours that differ from their neighbours': hues by the golden ratio; the first of a background is dark."""
+    hue, value = (index * 0.61803398875) % 1.0, (0.95, 0.75, 0.55)[index % 3]
+    channels = [value * (1 - 0.75 * np.clip(2 - abs((hue * 6 + shift) % 6 - 3), 0, 1)) for shift in (0.0, 4.0, 2.0)]
+    return tuple(int(round(255 * channel)) for channel in channels)  # type: ignore[return-value]
