@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,6 +14,11 @@ from vidseg_core.resources import resource
 
 VOID = 255
 MAX_CLASSES = 255
+Color = tuple[int, int, int]
+_SHOWN = 5
+# Of Cityscapes' labelIds: parking, rail track, guard rail, bridge, tunnel, polegroup. As class ids they are terrain,
+# sky, truck, bus, train and bicycle.
+_RARE_LABEL_IDS = (9, 10, 14, 15, 16, 18)
 
 
 @dataclass(frozen=True)
@@ -27,14 +32,18 @@ class ClassTable:
         void_color: RGB of pixels without a class.
         file_ids: for each class the ids that label files use for it.
         void_ids: ids in label files that mean "no class".
+        file_colors: for each class further colours that colour-coded label files use for it, beside `palette`'s.
+        void_colors: colours in such files that mean "no class", beside `void_color`.
     """
 
     name: str
     names: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
-    void_color: tuple[int, int, int] = (0, 0, 0)
+    palette: tuple[Color, ...]
+    void_color: Color = (0, 0, 0)
     file_ids: tuple[tuple[int, ...], ...] = ()
     void_ids: tuple[int, ...] = (VOID,)
+    file_colors: tuple[tuple[Color, ...], ...] = ()
+    void_colors: tuple[Color, ...] = ()
 
     def __post_init__(self):
         def fail(message):
@@ -46,9 +55,17 @@ class ClassTable:
             fail("class names must differ")
         if len(self.palette) != len(self.names):
             fail(f"expected {len(self.names)} colours, got {len(self.palette)}")
-        for color in (*self.palette, self.void_color):
+        if not self.file_colors:
+            object.__setattr__(self, "file_colors", ((),) * len(self.names))
+        if len(self.file_colors) != len(self.names):
+            fail(f"expected colours of label files for {len(self.names)} classes, got {len(self.file_colors)}")
+        in_files = [color for colors in self.file_colors for color in colors] + list(self.void_colors)
+        for color in (*self.palette, self.void_color, *in_files):
             if len(color) != 3 or not all(isinstance(v, int) and 0 <= v <= 255 for v in color):
                 fail(f"expected colours as three integers 0..255, got {list(color)}")
+        if len(set(in_files)) != len(in_files) or not set(in_files).isdisjoint(self.palette):
+            twice = {color for color in in_files if in_files.count(color) > 1 or color in self.palette}
+            fail(f"colours of label files {sorted(twice)} are used twice")
         if not self.file_ids:
             object.__setattr__(self, "file_ids", tuple((i,) for i in range(len(self.names))))
         used = [i for ids in self.file_ids for i in ids] + list(self.void_ids)
@@ -81,6 +98,59 @@ class ClassTable:
             table[list(ids)] = class_id
         return table
 
+    @cached_property
+    def _from_color(self) -> tuple[np.ndarray, np.ndarray]:
+        """Ascending codes of all known colours, and their class ids; a class goes before void."""
+        known = dict.fromkeys((self.void_color, *self.void_colors), VOID)
+        for class_id, (color, more) in enumerate(zip(self.palette, self.file_colors, strict=True)):
+            known |= dict.fromkeys((color, *more), class_id)
+        codes = np.array([_code(np.array(color, np.uint32)) for color in known])
+        order = np.argsort(codes)
+        return codes[order], np.array(list(known.values()), np.uint8)[order]
+
+    @property
+    def has_class_ids(self) -> bool:
+        """Tell whether label files hold class ids: 0 for the first class and so on."""
+        return self.file_ids == tuple((i,) for i in range(len(self)))
+
+    def with_class_ids(self) -> ClassTable:
+        """Return this table for label files that hold class ids, and 255 for void."""
+        return self if self.has_class_ids else replace(self, file_ids=(), void_ids=(VOID,))
+
+    def read_colors(self, colors: np.ndarray, where: str | Path) -> np.ndarray:
+        """Translate a colour-coded label file into class ids (H x W, uint8, 255 = void).
+
+        Args:
+            colors: H x W x 3, uint8, RGB.
+            where: names the file in messages.
+
+        Raises:
+            DatasetError: a colour is not in the table, or stands for several classes.
+        """
+        codes = _code(colors)
+        known, ids = self._from_color
+        place = np.minimum(np.searchsorted(known, codes), len(known) - 1)
+        strange = known[place] != codes
+        if strange.any():
+            found, counts = np.unique(codes[strange], return_counts=True)
+            most = np.argsort(-counts)[:_SHOWN]
+            shares = (f"{_triple(found[i])} {100 * counts[i] / codes.size:.3g} %" for i in most)
+            more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+            grey = (colors[..., :1] == colors).all()
+            raise DatasetError(
+                f"{where}: colours (red, green, blue) of {100 * strange.mean():.3g} % of the pixels are not in class "
+                f"table {self.name!r}: {', '.join(shares)}{more}"
+                + ("; all three channels are equal: are these ids, which belong into one channel?" if grey else "")
+            )
+        for color in {color for color in self.palette if self.palette.count(color) > 1}:
+            if (codes == _code(np.array(color, np.uint32))).any():
+                several = [name for name, own in zip(self.names, self.palette, strict=True) if own == color]
+                raise DatasetError(
+                    f"{where}: expected colours of one class each, {color} is that of {' and '.join(several)} in class "
+                    f"table {self.name!r}"
+                )
+        return ids[place]
+
     def read_ids(self, ids: np.ndarray, where: str | Path) -> np.ndarray:
         """Class ids (H x W, uint8, 255 = void) for the ids of a label file.
 
@@ -102,19 +172,21 @@ class ClassTable:
     def _refuse_class_ids(self, ids: np.ndarray, labels: np.ndarray, where: str | Path) -> None:
         """Raise DatasetError for a file of trainIds where the table has Cityscapes' labelIds.
 
-        Nothing in such a file says so. What gives it away: it has no id but those of classes and 255, and either both
-        or, read as labelIds, more void than anything else.
+        Nothing in such a file says so. What gives it away: it has no id but those of classes and 255, and either both,
+        or, read as labelIds, much of what is rare on streets, or more void than anything else.
         """
-        if self.name != "cityscapes":
+        if self.name != "cityscapes" or self.has_class_ids:
             return
         void = ids == VOID
         if void.all() or not ((ids < len(self)) | void).all():
             return
         mostly_void = 2 * np.count_nonzero(labels == VOID) > labels.size
-        if void.any() or (mostly_void and ids.max() >= min(map(min, self.file_ids))):
+        rare = 20 * np.count_nonzero(np.isin(ids, _RARE_LABEL_IDS)) > labels.size
+        if void.any() or rare or (mostly_void and ids.max() >= min(map(min, self.file_ids))):
             raise DatasetError(
                 f"{where}: expected labelIds of class table {self.name!r}, got what look like class ids (trainIds): "
-                f"{np.unique(ids).tolist()}; such files are read with class table {self.name}-trainids"
+                f"{np.unique(ids).tolist()}; such files are read with class table {self.name}-trainids "
+                "(--label-classes; --classes where that is the labels' table)"
             )
 
     def to_dict(self) -> dict:
@@ -123,11 +195,14 @@ class ClassTable:
             "name": self.name,
             "classes": [
                 {"name": name, "color": list(color), "ids": list(ids)}
-                for name, color, ids in zip(self.names, self.palette, self.file_ids, strict=True)
+                | ({"file_colors": [list(one) for one in more]} if more else {})
+                for name, color, ids, more in zip(
+                    self.names, self.palette, self.file_ids, self.file_colors, strict=True
+                )
             ],
             "void_color": list(self.void_color),
             "void_ids": list(self.void_ids),
-        }
+        } | ({"void_colors": [list(one) for one in self.void_colors]} if self.void_colors else {})
 
     @classmethod
     def from_dict(cls, data: dict, where: str | Path = "class table") -> ClassTable:
@@ -137,17 +212,19 @@ class ClassTable:
             ClassTableError: a key is missing or unknown, or a value is not of the right kind.
         """
         try:
-            unknown = set(data) - {"name", "classes", "void_color", "void_ids"}
+            unknown = set(data) - {"name", "classes", "void_color", "void_ids", "void_colors"}
             if unknown:
                 raise ClassTableError(f"{where}: unknown keys {sorted(unknown)}")
             classes = data["classes"]
             return cls(
-                name=str(data["name"]),
+                name=_class_name(data["name"], where),
                 names=tuple(_class_name(entry["name"], where) for entry in classes),
                 palette=tuple(tuple(entry["color"]) for entry in classes),
                 void_color=tuple(data.get("void_color", (0, 0, 0))),
                 file_ids=tuple(_ids(entry.get("ids", i)) for i, entry in enumerate(classes)),
                 void_ids=_ids(data.get("void_ids", VOID)),
+                file_colors=tuple(_colors(entry.get("file_colors", ())) for entry in classes),
+                void_colors=_colors(data.get("void_colors", ())),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ClassTableError(
@@ -158,7 +235,7 @@ class ClassTable:
 def _class_name(name: object, where: str | Path) -> str:
     if name is None or isinstance(name, bool):
         raise ClassTableError(
-            f"{where}: expected class names as text, got {name!r}; YAML takes yes, no, on, off, true, false and null "
+            f"{where}: expected names as text, got {name!r}; YAML takes yes, no, on, off, true, false and null "
             "for something else unless they stand in quotes"
         )
     return str(name)
@@ -167,6 +244,22 @@ def _class_name(name: object, where: str | Path) -> str:
 def _ids(given: int | list[int]) -> tuple[int, ...]:
     """Ids of label files: one number or several."""
     return (given,) if isinstance(given, int) else tuple(given)
+
+
+def _colors(given: list) -> tuple[Color, ...]:
+    """Colours of label files: one or several."""
+    several = [given] if given and isinstance(given[0], int) else given
+    return tuple(tuple(one) for one in several)
+
+
+def _code(colors: np.ndarray) -> np.ndarray:
+    """Pack RGB triples (... x 3) into numbers (..., uint32)."""
+    red, green, blue = (colors[..., i].astype(np.uint32) for i in range(3))
+    return red << 16 | green << 8 | blue
+
+
+def _triple(code: int) -> tuple[int, ...]:
+    return tuple(int(code) >> shift & 255 for shift in (16, 8, 0))
 
 
 def load_classes(name_or_path: str | Path) -> ClassTable:

@@ -208,9 +208,14 @@ class Record:
 
     def _accuracy(self) -> dict:
         if not self._labelled:
-            return {"labelled_frames": 0, "miou": None, "iou": None}
+            return {"labelled_frames": 0, "miou": None, "iou": None, "absent_classes": None}
         iou = dict(zip(self._classes.names, map(_number, self._matrix.iou()), strict=True))
-        return {"labelled_frames": self._labelled, "miou": _number(self._matrix.mean_iou()), "iou": iou}
+        return {
+            "labelled_frames": self._labelled,
+            "miou": _number(self._matrix.mean_iou()),
+            "iou": iou,
+            "absent_classes": [self._classes.names[i] for i in self._matrix.absent()],
+        }
 
 
 class Interruption:

@@ -32,7 +32,7 @@ def test_read_ids_names_file_and_id():
 
 
 def test_dictionary_round_trip():
-    for name in ("camvid", "cityscapes"):
+    for name in ("camvid", "cityscapes", "cityscapes-trainids"):
         table = load_classes(name)
         assert ClassTable.from_dict(table.to_dict()) == table
 
@@ -49,8 +49,15 @@ def test_dictionary_round_trip():
         ("name: x\nclasses: [{name: a, color: [1, 2, 3], ids: [255]}]\n", "used twice"),
         ("name: x\ncolour: 3\nclasses: []\n", "unknown keys"),
         ("name: [x\n", "not a YAML file"),
-        ("name: x\nclasses: [{name: on, color: [1, 2, 3]}]\n", "class names as text, got True; .* quotes"),
+        ("name: x\nclasses: [{name: on, color: [1, 2, 3]}]\n", "names as text, got True; .* quotes"),
         ("name: x\nclasses: [{name: a, color: [1, 2, 3], ids: [true]}]\n", "label file ids in 0..255"),
+        ("name: no\nclasses: [{name: a, color: [1, 2, 3]}]\n", "names as text, got False"),
+        ("name: x\nclasses: [{name: a, color: [1, 2, 3], file_colors: [[1, 2]]}]\n", "three integers 0..255"),
+        (
+            "name: x\nclasses: [{name: a, color: [1, 2, 3], file_colors: [1, 2, 3]}]\n",
+            "\\(1, 2, 3\\)\\] are used twice",
+        ),
+        ("name: x\nvoid_colors: [[1, 2, 3]]\nclasses: [{name: a, color: [1, 2, 3]}]\n", "are used twice"),
     ],
 )
 def test_malformed_tables(tmp_path, text, message):
@@ -80,7 +87,7 @@ def test_one_id_may_stand_without_brackets(tmp_path):
     assert (table.names, table.file_ids, table.void_ids) == (("no",), ((255,),), (0,))
 
 
-@pytest.mark.parametrize("ids", [[10, 2, 13, 0, 255], [10, 10, 2, 13, 7], [7, 8, 255, 11]])
+@pytest.mark.parametrize("ids", [[10, 2, 13, 0, 255], [10, 10, 2, 13, 7], [7, 8, 255, 11], [8, 8, 8, 13, 13, 8, 10]])
 def test_class_ids_are_not_taken_for_label_ids(ids):
     ids = np.array([ids], np.uint8)
     with pytest.raises(DatasetError, match=r"a.png: .*look like class ids \(trainIds\).*table cityscapes-trainids"):
@@ -92,3 +99,31 @@ def test_class_ids_are_not_taken_for_label_ids(ids):
 def test_label_ids_are_read_as_such(ids):
     table = load_classes("cityscapes")
     assert table.read_ids(np.array([ids], np.uint8), "a").tolist() == [table.from_file[ids].tolist()]
+
+
+def test_class_ids_of_a_table():
+    table = load_classes("cityscapes")
+    assert not table.has_class_ids and table.with_class_ids().has_class_ids
+    assert table.with_class_ids().from_file[[0, 18, 19, 255]].tolist() == [0, 18, -1, VOID]
+    assert load_classes("cityscapes-trainids").has_class_ids
+
+
+def test_colours_of_label_files(tmp_path):
+    path = tmp_path / "table.yaml"
+    path.write_text(
+        "name: x\nvoid_color: [9, 9, 9]\nvoid_colors: [8, 8, 8]\n"
+        "classes: [{name: a, color: [9, 9, 9]}, {name: b, color: [1, 2, 3], file_colors: [[4, 5, 6], [7, 7, 7]]}]\n"
+    )
+    table = load_classes(path)
+    colors = np.array([[[1, 2, 3], [4, 5, 6], [7, 7, 7], [9, 9, 9], [8, 8, 8]]], np.uint8)
+    assert table.read_colors(colors, "a.png").tolist() == [[1, 1, 1, 0, VOID]], "a class goes before void"
+    assert ClassTable.from_dict(table.to_dict()) == table
+
+
+def test_a_colour_of_two_classes_tells_nothing():
+    table = ClassTable("x", ("a", "b", "c"), ((1, 2, 3), (1, 2, 3), (4, 5, 6)))
+    assert table.read_colors(np.array([[[4, 5, 6], [0, 0, 0]]], np.uint8), "a.png").tolist() == [[2, VOID]]
+    with pytest.raises(
+        DatasetError, match=r"a.png: expected colours of one class each, \(1, 2, 3\) is that of a and b"
+    ):
+        table.read_colors(np.array([[[1, 2, 3]]], np.uint8), "a.png")

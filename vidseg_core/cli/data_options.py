@@ -1,11 +1,14 @@
-"""The command line options that name a data set, `--data KIND:WHERE[:SPLIT]`, and what 0.1.0 had in their place."""
+"""The command line options that name a data set, `--data KIND:WHERE[:SPLIT]`, or say how labels are read."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
+from vidseg_core.classes import ClassTable, load_classes
 from vidseg_core.cli.former import notice
 from vidseg_core.data.datasets import KINDS, DataName
+from vidseg_core.errors import ClassTableError, ConfigError
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, kinds: tuple[str, ...] = KINDS) -> None:
@@ -41,6 +44,36 @@ def data_name(args: argparse.Namespace) -> DataName:
     if former:
         notice(args, " with ".join(former), f"--data {name}")
     return name
+
+
+def add_label_classes(group) -> None:
+    """Add `--label-classes`, of a command with `--labels`; `label_table` reads it."""
+    group.add_argument(
+        "--label-classes",
+        metavar="NAME|PATH",
+        help="class table by which the files in --labels are read, for instance cityscapes-trainids; it has the "
+        "network's classes (default: the network's table)",
+    )
+
+
+def label_table(args: argparse.Namespace, classes: ClassTable) -> ClassTable:
+    """Return the class table of the files in `--labels`: the network's `classes`, or `--label-classes`.
+
+    Raises:
+        ClassTableError: the tables have other classes, or there is no such table.
+        ConfigError: there are no such files.
+    """
+    if args.label_classes is None:
+        return classes
+    if args.labels is None or not Path(args.labels).is_dir():
+        raise ConfigError(f"--label-classes: expected --labels to name a folder of label files, got {args.labels}")
+    table = load_classes(args.label_classes)
+    if table.names != classes.names:
+        raise ClassTableError(
+            f"--label-classes: expected the network's classes ({', '.join(classes.names)}), "
+            f"table {table.name!r} has {', '.join(table.names)}"
+        )
+    return table
 
 
 def parse_size(text: str) -> tuple[int, int]:

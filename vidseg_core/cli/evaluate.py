@@ -113,13 +113,14 @@ def _evaluate(args: argparse.Namespace) -> int:
     check_same_classes(methods[0].engine.classes, video)
     scored = scored_frames(video, needed)
     if name.kind != "street":
-        check_labels(video, scored, truth, progress("reading labels"))
+        counts = check_labels(video, scored, truth, progress("reading labels"))
+        name_absent([known for known, count in zip(video.classes.names, counts, strict=False) if not count])
     saving = args.save_res or args.save_seq_res
     observer = folders.observer(args, methods)
     results = evaluate(video, methods, observer, not saving, progress("evaluating"), args.key_delay)
     if not distributed.is_writer():
         return 0
-    rows = []
+    rows, absent = [], []
     for method, interval, score in progress("measuring frame rates")(results):
         timed = not (truth or args.no_fps)
         fps = frames_per_second(method, interval, video.sequences[scored[0][0]]) if timed else None
@@ -127,6 +128,9 @@ def _evaluate(args: argparse.Namespace) -> int:
             tables.row(method, interval, score, fps, key_delay=args.key_delay or 0)
             | {"key_frames": args.key_frames, "key_delay": args.key_delay}
         )
+        absent = [video.classes.names[i] for i in score.total(interval).absent()]  # the truth is the same for all rows
+    if name.kind == "street":  # the others were read before
+        name_absent(absent)
     delayed = args.key_delay is not None
     protocols = {key_frames_depend_on_past(method.engine.config) or delayed for method in methods}
     labelled = sum(map(sum, (sequence.labelled for sequence in video.sequences)))
@@ -135,6 +139,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         "dataset": video.name,
         "labelled_frames": labelled,
         "scored_frames": len(scored),
+        "absent_classes": absent,
         "definitions": {
             "protocol": "; ".join([PROTOCOL_CLIPS] * (False in protocols) + [PROTOCOL_STREAMS] * (True in protocols)),
             "avg_miou": "mean IoU of one confusion matrix accumulated over the distances 0..i",
@@ -152,6 +157,18 @@ def _evaluate(args: argparse.Namespace) -> int:
     print(f"{result['title']}; shares in percent\n{tables.summary_table(rows)}\n")
     print(tables.distance_table(rows))
     return 0
+
+
+def name_absent(classes: list[str]) -> None:
+    """Say which classes no scored frame has, whose figures therefore mean nothing."""
+    from vidseg_core import distributed
+
+    if classes and distributed.is_writer():
+        print(
+            f"vidseg: the scored frames have no pixel of {', '.join(classes)}; such a class counts 0 in mIoU where it "
+            "is predicted, and is left out where it is not",
+            file=sys.stderr,
+        )
 
 
 def process_options(args: argparse.Namespace) -> argparse.Namespace:

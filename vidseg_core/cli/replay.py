@@ -28,7 +28,7 @@ REPORT, RESULTS = "report.html", "report.json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from vidseg_core.cli.data_options import parse_size
+    from vidseg_core.cli.data_options import add_label_classes, parse_size
     from vidseg_core.cli.engine_options import add_engine_arguments
 
     parser.add_argument("bags", metavar="BAG", nargs="+", help="recording: folder, .mcap, .db3, .bag; or a pattern")
@@ -51,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="ground truth: a topic of class ids (mono8); a folder of PNG files named by their stamps in nanoseconds "
         "(default: labels_truth beside the images, where there is one)",
     )
+    add_label_classes(group)
     group.add_argument("--skip-bad", action="store_true", help="leave out frames that cannot be read")
     group.add_argument("--frames", type=int, metavar="N", help="the first N only")
     group.add_argument("--size", type=parse_size, metavar="WxH", help="resize frames and labels to this size first")
@@ -244,6 +245,7 @@ class Session:
     def _replay_topic(self, recording: Path, topic: str | None):
         from tqdm import tqdm
 
+        from vidseg_core.cli.data_options import label_table
         from vidseg_core.data.bag import BagSource, bag_labels
         from vidseg_core.data.open import find_bag
         from vidseg_core.errors import SourceError
@@ -255,7 +257,7 @@ class Session:
             raise SourceError(f"{recording}: expected a recording: an .mcap, .db3 or .bag file, or the folder of one")
         topic = BagSource(bag, topic=topic, skip_bad=True).topic
         where = labels_of(bag, topic, args.labels)
-        labels = None if where is None else bag_labels(bag, where, self._engine.classes)
+        labels = None if where is None else bag_labels(bag, where, label_table(args, self._engine.classes))
         source = BagSource(bag, topic=topic, skip_bad=args.skip_bad, labels=labels)
         footage = Footage(source, args.size, args.frames)
 
@@ -329,6 +331,8 @@ def describe(summary: dict) -> str:
     every, live = summary["offline"], summary["live"]
     name = "mIoU" if summary["reference"] == "ground truth" else "mIoU against the per-frame segmenter"
     parts = [f"{every['frames']} frames, {every['key_frames']} of them key frames; {name} {_percent(every['miou'])}"]
+    if summary["reference"] == "ground truth" and every["absent_classes"]:
+        parts.append(f"not in the truth: {', '.join(every['absent_classes'])}")
     if summary["avg_miou"] is not None:
         parts.append(f"avg {summary['avg_miou']:.1f}, min {summary['min_miou']:.1f}")
     if live:

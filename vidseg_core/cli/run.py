@@ -19,6 +19,7 @@ examples:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from vidseg_core.cli.data_options import add_label_classes
     from vidseg_core.cli.engine_options import add_engine_arguments
 
     parser.add_argument("source", metavar="SOURCE", help="folder, video file, recording, or street:key=value,...")
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--labels", metavar="DIR|TOPIC", help="ground truth: PNG files with the images' names; a recording's topic"
     )
+    add_label_classes(group)
     add_engine_arguments(parser)
 
 
@@ -42,6 +44,7 @@ def main(args: argparse.Namespace) -> int:
     """Run the command; return 0, or 130 after Ctrl-C."""
     from tqdm import tqdm
 
+    from vidseg_core.cli.data_options import label_table
     from vidseg_core.cli.engine_options import engine_config
     from vidseg_core.data.open import open_source
     from vidseg_core.engine.build import build_engine
@@ -60,7 +63,7 @@ def main(args: argparse.Namespace) -> int:
             topic=args.topic,
             skip_bad=args.skip_bad,
             labels=args.labels,
-            classes=engine.classes,
+            classes=label_table(args, engine.classes),
         )
         total = min((n for n in (source.num_frames, args.frames) if n is not None), default=None)
         summary = run(
@@ -87,6 +90,8 @@ def describe(summary: dict) -> str:
         parts.append(f"{len(summary['skipped'])} skipped")
     if summary["miou"] is not None:
         parts.append(f"mIoU {100 * summary['miou']:.1f} % on {summary['labelled_frames']} labelled frames")
+        if summary["absent_classes"]:
+            parts.append(f"not in their truth: {', '.join(summary['absent_classes'])}")
     if summary["interrupted"]:
         parts.append("interrupted")
     return "; ".join(parts)

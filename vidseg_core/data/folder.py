@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from vidseg_core.classes import ClassTable
-from vidseg_core.data.images import IMAGE_SUFFIXES, list_images, read_ids, read_rgb
+from vidseg_core.data.images import IMAGE_SUFFIXES, list_images, read_rgb
+from vidseg_core.data.label_files import LabelFiles, check_size, read_labels
 from vidseg_core.data.source import Source, checked_size
 from vidseg_core.errors import DatasetError, SourceError
 from vidseg_core.frame import Frame
@@ -49,8 +50,8 @@ class FolderTruth:
     """Ground truth files of a folder, found by the stems of the images.
 
     Args:
-        folder: of PNG files.
-        classes: how their ids are read.
+        folder: of label files, see `LabelFiles`.
+        classes: how they are read.
 
     Raises:
         DatasetError: no class table, or no such folder.
@@ -63,33 +64,21 @@ class FolderTruth:
             raise DatasetError(f"{folder}: expected a folder of label files (.png)")
         self.folder = folder
         self.classes = classes
-        self._files = {_label_key(path.stem): path for path in list_images(folder, (".png",))}
+        self._files = LabelFiles(folder, classes)
 
     def check_any(self, stems: dict[str, Path], image_folder: Path) -> None:
         """Check that one image at least has a label file; raises DatasetError."""
-        if not any(_truth_key(stem) in self._files for stem in stems):
+        if not any(self._files.find(stem) for stem in stems):
             raise DatasetError(
                 f"{self.folder}: expected label files named like the images in {image_folder} "
-                f"(for instance {next(iter(stems))}.png), none of {len(self._files)} .png files is"
+                f"(for instance {next(iter(stems))}.png), none of {self._files.count} files is"
             )
 
     def read(self, image: Path, size: tuple[int, int]) -> np.ndarray | None:
         """Read an image's labels, H x W, uint8; None where it has no file. Raises DatasetError for another size."""
-        path = self._files.get(_truth_key(image.stem))
+        path = self._files.find(image.stem)
         if path is None:
             return None
-        labels = self.classes.read_ids(read_ids(path, DatasetError), path)
-        if labels.shape != size:
-            raise DatasetError(
-                f"{path}: expected labels as large as {image} ({size[1]} x {size[0]}), "
-                f"got {labels.shape[1]} x {labels.shape[0]}"
-            )
+        labels = read_labels(path, self.classes)
+        check_size(labels, path, size, image)
         return labels
-
-
-def _label_key(stem: str) -> str:
-    return stem.removesuffix("_gtFine_labelIds").removesuffix("_gtFine_labelTrainIds")
-
-
-def _truth_key(stem: str) -> str:
-    return stem.removesuffix("_leftImg8bit")

@@ -70,24 +70,51 @@ def read_unchanged(path: Path, error: type[VidsegError]) -> np.ndarray:
     return _decode(_read_bytes(path, error), cv2.IMREAD_UNCHANGED, path, error)
 
 
-def read_ids(path: Path, error: type[VidsegError]) -> np.ndarray:
-    """Read the ids of a label file as stored: of a PNG with a palette its indices, of 1, 2 and 4 bits the values.
+def read_label_image(path: Path, error: type[VidsegError]) -> np.ndarray:
+    """Read a label file as it is stored: ids, H x W, or colours, H x W x 3 RGB; uint8.
 
-    Other files come with their own channels and depth, as from `read_unchanged`.
+    Ids are the values of one channel, also of 1, 2, 4 and 16 bits, or the indices of a palette.
 
     Raises:
-        error: the file is missing, cut short, not an image, or a JPEG, which does not keep ids.
+        error: the file is missing, cut short, not an image, or a JPEG, which keeps neither ids nor colours; ids of 16
+            bits do not fit into 8; or pixels are transparent.
     """
     data = _read_bytes(path, error)
     if data.startswith(_JPEG_START):
         raise error(f"{path}: expected label ids as PNG, got a JPEG image, whose compression changes them")
-    if not data.startswith(_PNG_START) or len(data) < 33 or _is_cut_short(data):
-        return _decode(data, cv2.IMREAD_UNCHANGED, path, error)
-    bits, kind = data[24], data[25]
-    if kind != _PALETTE and not (kind == _GREY and bits < 8):
-        return _decode(data, cv2.IMREAD_UNCHANGED, path, error)
-    grey = _decode(_as_grey(data), cv2.IMREAD_UNCHANGED, path, error)
-    return grey // (255 // ((1 << bits) - 1)) if bits < 8 else grey  # the decoder spreads few bits over 0..255
+    bits = 8
+    if data.startswith(_PNG_START) and len(data) >= 33 and not _is_cut_short(data) and data[25] in (_GREY, _PALETTE):
+        bits, data = data[24], _as_grey(data)
+    stored = _decode(data, cv2.IMREAD_UNCHANGED, path, error)
+    if stored.ndim == 3:
+        return _opaque_rgb(stored, path, error)
+    if stored.dtype != np.uint8:
+        if stored.dtype != np.uint16 or stored.max() > 255:
+            raise error(f"{path}: expected label ids of 0 to 255, got {stored.dtype} up to {stored.max()}")
+        return stored.astype(np.uint8)
+    return stored // (255 // ((1 << bits) - 1)) if bits < 8 else stored  # the decoder spreads few bits over 0..255
+
+
+def _opaque_rgb(stored: np.ndarray, path: Path, error: type[VidsegError]) -> np.ndarray:
+    if stored.dtype != np.uint8:
+        raise error(f"{path}: expected label colours of 8 bits, got {stored.dtype}")
+    if stored.shape[2] == 4:
+        transparent = np.count_nonzero(stored[..., 3] != 255) / stored[..., 3].size
+        if transparent:
+            raise error(
+                f"{path}: expected labels without transparency, {100 * transparent:.3g} % of the pixels have it"
+            )
+    return np.ascontiguousarray(stored[..., 2::-1])
+
+
+def stored_size(path: Path) -> tuple[int, int] | None:
+    """Return (H, W) of an image as stored, before its EXIF orientation turns it; None if it cannot be read."""
+    try:
+        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), flags)
+    except (OSError, cv2.error):
+        return None
+    return None if image is None else (image.shape[0], image.shape[1])
 
 
 def _as_grey(png: bytes) -> bytes:

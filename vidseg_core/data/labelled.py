@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from vidseg_core.classes import ClassTable
-from vidseg_core.data.images import list_images, read_ids, read_rgb
+from vidseg_core.data.images import list_images, read_rgb
+from vidseg_core.data.label_files import LabelFiles, check_size, read_labels
 from vidseg_core.errors import DatasetError
 
 MAX_PREDECESSORS = 30
@@ -78,10 +79,9 @@ class LabelledSet:
         """H x W, uint8: class ids, 255 = void.
 
         Raises:
-            DatasetError: the file is missing or broken, or holds an id that the class table does not know.
+            DatasetError: see `vidseg_core.data.label_files.read_labels`.
         """
-        path = self.samples[index].labels
-        return self.classes.read_ids(read_ids(path, DatasetError), path)
+        return read_labels(self.samples[index].labels, self.classes)
 
     def check(self, progress: Callable[[Iterable[int]], Iterable[int]] = iter) -> None:
         """Read every image and its labels once, so that nothing can fail an hour into a training.
@@ -94,16 +94,13 @@ class LabelledSet:
         """
         for index in progress(range(len(self))):
             image, labels = self.read_image(index), self.read_labels(index)
-            if image.shape[:2] != labels.shape:
-                sample = self.samples[index]
-                raise DatasetError(
-                    f"{sample.labels}: expected labels as large as {sample.image} "
-                    f"({image.shape[1]} x {image.shape[0]}), got {labels.shape[1]} x {labels.shape[0]}"
-                )
+            check_size(labels, self.samples[index].labels, image.shape[:2], self.samples[index].image)
 
 
 def folder_pair(root: str | Path, name: str, classes: ClassTable, video: bool = False) -> LabelledSet:
-    """Images in `root/name/` and their labels in `root/nameannot/`, PNG or JPEG (labels: PNG), matched by stem.
+    """Pair images in `root/name/`, PNG or JPEG, with labels in `root/nameannot/`, PNG, by their names.
+
+    See `vidseg_core.data.label_files.LabelFiles` for these.
 
     Args:
         root: the folder that holds both.
@@ -117,8 +114,9 @@ def folder_pair(root: str | Path, name: str, classes: ClassTable, video: bool = 
     """
     image_folder, label_folder = Path(root) / name, Path(root) / f"{name}annot"
     images = _by_stem(image_folder, (".png", ".jpg", ".jpeg"))
-    labels = _by_stem(label_folder, (".png",))
-    _check_pairs(image_folder, images, label_folder, labels)
+    files = LabelFiles(existing_folder(label_folder, ".png files"), classes)
+    labels = {stem: path for stem in images if (path := files.find(stem)) is not None}
+    _check_pairs(image_folder, images, label_folder, labels, files)
     before = predecessors(list(images.values())) if video else {}
     samples = tuple(Sample(path, labels[stem], stem, before.get(path, ())) for stem, path in images.items())
     return LabelledSet(name, classes, samples)
@@ -195,14 +193,20 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...]) -> dict[str, Path]:
     return files
 
 
-def _check_pairs(image_folder: Path, images: dict[str, Path], label_folder: Path, labels: dict[str, Path]) -> None:
+def _check_pairs(
+    image_folder: Path, images: dict[str, Path], label_folder: Path, labels: dict[str, Path], files: LabelFiles
+) -> None:
     if not images:
         raise DatasetError(f"{image_folder}: expected images (.png, .jpg), there are none")
-    for folder, have, lack in ((label_folder, images, labels), (image_folder, labels, images)):
-        missing = [stem for stem in have if stem not in lack]
+    alone = files.without_image(images)
+    pairs = (
+        (label_folder, len(images), [stem for stem in images if stem not in labels]),
+        (image_folder, files.count, alone),
+    )
+    for folder, wanted, missing in pairs:
         if missing:
             shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
             raise DatasetError(
-                f"{folder}: expected a file for each of {len(have)}, {len(missing)} are missing: {shown} "
-                f"({len(images)} images in {image_folder}, {len(labels)} label files in {label_folder})"
+                f"{folder}: expected a file for each of {wanted}, {len(missing)} are missing: {shown} "
+                f"({len(images)} images in {image_folder}, {files.count} label files in {label_folder})"
             )

@@ -13,6 +13,7 @@ import numpy as np
 from vidseg_core.classes import ClassTable, load_classes
 from vidseg_core.data.cityscapes import IMAGE_SUFFIX
 from vidseg_core.data.images import list_images, read_rgb
+from vidseg_core.data.label_files import check_size
 from vidseg_core.data.labelled import MAX_PREDECESSORS, LabelledSet, clips_and_numbers, existing_folder, predecessors
 from vidseg_core.errors import DatasetError
 from vidseg_core.frame import Frame
@@ -70,12 +71,8 @@ def labelled_video(dataset: LabelledSet, size: tuple[int, int] | None = None) ->
             path = files[position]
             image = read_rgb(path, DatasetError)
             labels = dataset.read_labels(index_of[path]) if path in index_of else None
-            if labels is not None and labels.shape != image.shape[:2]:
-                where = dataset.samples[index_of[path]].labels
-                raise DatasetError(
-                    f"{where}: expected labels as large as {path} ({image.shape[1]} x {image.shape[0]}), "
-                    f"got {labels.shape[1]} x {labels.shape[0]}"
-                )
+            if labels is not None:
+                check_size(labels, dataset.samples[index_of[path]].labels, image.shape[:2], path)
             return _frame(path.stem, position, image, labels, size)
 
         return Sequence(files[0].stem, tuple(f.stem for f in files), tuple(f in index_of for f in files), read)

@@ -13,7 +13,8 @@ import numpy as np
 
 from vidseg_core.classes import VOID, ClassTable
 from vidseg_core.data.clock import Clock, Stamp, Times, pairs_by_receipt
-from vidseg_core.data.images import encode_png, list_images, read_ids
+from vidseg_core.data.images import encode_png, list_images
+from vidseg_core.data.label_files import read_labels
 from vidseg_core.data.labelled import existing_folder
 from vidseg_core.errors import DatasetError
 
@@ -118,7 +119,7 @@ class StampedLabels:
 
     def _read(self, labels: Labels, stamp_ns: int, size: tuple[int, int]) -> np.ndarray:
         if isinstance(labels.file, Path):
-            ids = self.classes.read_ids(read_ids(labels.file, DatasetError), labels.file)
+            ids = read_labels(labels.file, self.classes)
         else:
             ids = cv2.imdecode(np.frombuffer(labels.file, np.uint8), cv2.IMREAD_UNCHANGED)
         if ids.shape != size:

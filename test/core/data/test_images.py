@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from vidseg_core.data.images import decode_rgb, encode_png, list_images, read_ids, read_rgb, read_unchanged
+from vidseg_core.data.images import decode_rgb, encode_png, list_images, read_label_image, read_rgb, read_unchanged
 from vidseg_core.errors import SourceError
 
 RED = np.full((70, 80, 3), (200, 10, 20), np.uint8)
@@ -95,7 +95,7 @@ def png(values, bits, kind):
 def test_ids_are_read_as_stored(tmp_path, bits, kind):
     values = np.random.default_rng(bits).integers(0, 1 << bits, (37, 41)).astype(np.uint8)
     (tmp_path / "a.png").write_bytes(png(values, bits, kind))
-    ids = read_ids(tmp_path / "a.png", SourceError)
+    ids = read_label_image(tmp_path / "a.png", SourceError)
     assert ids.dtype == np.uint8
     np.testing.assert_array_equal(ids, values)
 
@@ -103,7 +103,7 @@ def test_ids_are_read_as_stored(tmp_path, bits, kind):
 def test_a_jpeg_is_no_label_file(tmp_path):
     (tmp_path / "a.png").write_bytes(encode(".jpg"))
     with pytest.raises(SourceError, match="a.png: expected label ids as PNG, got a JPEG image"):
-        read_ids(tmp_path / "a.png", SourceError)
+        read_label_image(tmp_path / "a.png", SourceError)
 
 
 def test_pngs_are_lossless_and_about_as_small_as_at_a_level(shared_data):

@@ -127,8 +127,8 @@ def unknown_id(pair):
 
 
 def colours_as_labels(pair):
-    cv2.imwrite(str(pair / "clipannot" / "a_115.png"), np.zeros((*SIZE, 3), np.uint8))
-    return r"clipannot/a_115.png: expected labels of one channel"
+    cv2.imwrite(str(pair / "clipannot" / "a_115.png"), np.full((*SIZE, 3), 1, np.uint8))
+    return r"clipannot/a_115.png: colours .* of 100 % of the pixels are not in .*: \(1, 1, 1\) 100 %; all three"
 
 
 @pytest.mark.parametrize("spoil", [broken_image, broken_labels, other_size, unknown_id, colours_as_labels])

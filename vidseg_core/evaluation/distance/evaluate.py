@@ -406,12 +406,15 @@ def check_same_classes(classes: ClassTable, video: VideoSet) -> None:
 def check_labels(
     video: VideoSet, scored: list[tuple[int, int]], every_frame: bool = False,
     progress: Callable[[Iterable], Iterable] = iter,
-) -> None:  # fmt: skip
+) -> np.ndarray:  # fmt: skip
     """Read the labels of all scored frames, so that nothing can fail an hour into an evaluation.
 
     Args:
         every_frame: whether ground truth stands in for the network, so that frames without labels are of no use.
         progress: wraps the iteration over the frames, for instance `tqdm`.
+
+    Returns:
+        256, int64: pixels of each class id; void at 255.
 
     Raises:
         DatasetError: a label file is broken or does not fit its image, or all labels are void, or a label is missing.
@@ -421,8 +424,9 @@ def check_labels(
             for name, labelled in zip(sequence.frames, sequence.labelled, strict=True):
                 if not labelled:
                     raise DatasetError(f"{video.name}: expected ground truth for every key frame, {name} has none")
-    known = False
+    counts = np.zeros(VOID + 1, np.int64)
     for s, t in progress(scored):
-        known = bool((video.sequences[s].read(t).labels != VOID).any()) or known
-    if not known:
+        counts += np.bincount(video.sequences[s].read(t).labels.ravel(), minlength=VOID + 1)
+    if not counts[:VOID].any():
         raise DatasetError(f"{video.name}: expected labels, every pixel of the {len(scored)} labelled frames is void")
+    return counts

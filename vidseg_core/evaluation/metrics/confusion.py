@@ -71,6 +71,10 @@ class ConfusionMatrix:
         """Pixels counted, void left out."""
         return int(self._counts.sum())
 
+    def absent(self) -> list[int]:
+        """List the classes that the truth does not have: their IoU is 0 where they were predicted, else nan."""
+        return np.flatnonzero(self._counts.sum(axis=1) == 0).tolist()
+
     def iou(self) -> np.ndarray:
         """n, float64 in 0..1: intersection over union of each class; nan where neither truth nor prediction has it."""
         hits = np.diag(self.counts).astype(np.float64)

@@ -205,6 +205,7 @@ class Offline:
             "miou": percent(self.matrix.mean_iou()),
             "pixel_accuracy": percent(self.matrix.pixel_accuracy()),
             "class_iou": dict(zip(self.classes, iou, strict=True)) if self.labelled else None,
+            "absent_classes": [self.classes[i] for i in self.matrix.absent()] if self.labelled else None,
             "temporal_consistency": percent(self.consistency.share()),
             "key_frames": sum(n for reason, n in self.reasons.items() if reason != "propagated"),
             "reasons": dict(self.reasons),
