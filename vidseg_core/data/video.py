@@ -14,12 +14,14 @@ from typing import NamedTuple
 import av
 import numpy as np
 
+from vidseg_core.data.file_end import is_whole
 from vidseg_core.data.source import DEFAULT_RATE_HZ, Source, checked_size
 from vidseg_core.errors import SourceError
 from vidseg_core.frame import Frame
 
 # Where a container does not count its frames its duration is all there is, and that is often rounded.
 _TOLERATED_S = Fraction(1, 5)
+_SAY_WHERE_THEY_END = ("matroska,webm", "asf", "nut")  # others how long they are
 _RECORDS_NO_TIMES = 0x80  # AVFMT_NOTIMESTAMPS: raw streams, for which demuxers assume 25 Hz
 _ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC: a cover, which players do not play
 _PICTURES = {"mjpeg", "png", "bmp", "gif", "tiff", "webp"}  # a track of these before one of video is a cover, too
@@ -71,13 +73,19 @@ class VideoSource(Source):
                 else:
                     yield name, self._frame(index, name, decoded.frame, decoded.time_s)
                     if decoded.time_s is not None:
-                        end_s = decoded.time_s + (decoded.duration_s or 1 / Fraction(self.rate_hz))
+                        # The latest, since times may begin anew, as where files were joined.
+                        end_s = max(end_s, decoded.time_s + (decoded.duration_s or 1 / Fraction(self.rate_hz)))
                 index += 1
             missing_s = (_promised_end_s(container, stream) or 0) - end_s
             # What an edit list cuts is counted among the frames but not in the duration, so both must fall short.
             tolerated_s = 1 / Fraction(2 * self.rate_hz) if stream.frames else _TOLERATED_S
-            if missing_s > tolerated_s and not 0 < stream.frames <= index:
+            if 0 < stream.frames <= index:
+                return
+            whole = is_whole(self._path, container.format.name)
+            if missing_s > tolerated_s and not whole:
                 yield f"{index:06d}", SourceError(f"{self._path}: ends early, {float(missing_s):.2f} s are missing")
+            elif whole is False:  # of AVI, FFmpeg takes the duration from what there is
+                yield f"{index:06d}", SourceError(f"{self._path}: ends early, the file is cut off")
 
     def _frame(self, index: int, name: str, decoded: av.VideoFrame, time_s: Fraction | None) -> Frame | SourceError:
         where = f"{self._path}: frame {name}"
@@ -110,10 +118,18 @@ def _open(path: Path) -> av.container.InputContainer:
 
 
 def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    streams = [stream for stream in container.streams.video if not int(stream.disposition) & _ATTACHED_PICTURE]
+    streams = [stream for stream in container.streams.video if not _is_attached(stream)]
     if not streams:
         raise SourceError(f"{path}: expected a video stream, there is none")
-    return next((stream for stream in streams if stream.codec_context.codec.name not in _PICTURES), streams[0])
+    return next((stream for stream in streams if not _is_picture(stream)), streams[0])
+
+
+def _is_attached(stream: av.stream.Stream) -> bool:
+    return stream.type == "attachment" or bool(int(stream.disposition) & _ATTACHED_PICTURE)
+
+
+def _is_picture(stream: av.stream.Stream) -> bool:
+    return stream.type == "video" and stream.codec_context.codec.name in _PICTURES
 
 
 def _nominal_rate(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction | None:
@@ -199,10 +215,10 @@ def _decode(container: av.container.InputContainer, stream: av.VideoStream) -> I
 
 
 def _promised_end_s(container: av.container.InputContainer, stream: av.VideoStream) -> Fraction | None:
+    says_end = container.format.name in _SAY_WHERE_THEY_END
     if stream.duration is not None:
-        return (stream.start_time or 0) * stream.time_base + stream.duration * stream.time_base
-    if container.duration is not None and len(container.streams) == 1:
-        # Matroska and WebM say where they end, others how long they are.
-        begin = 0 if "matroska" in container.format.name else container.start_time or 0
-        return Fraction(begin + container.duration, av.time_base)
+        return ((0 if says_end else stream.start_time or 0) + stream.duration) * stream.time_base
+    others = [one for one in container.streams if one is not stream and not _is_attached(one) and not _is_picture(one)]
+    if container.duration is not None and not others:
+        return Fraction((0 if says_end else container.start_time or 0) + container.duration, av.time_base)
     return None

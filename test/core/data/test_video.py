@@ -383,3 +383,17 @@ def test_rgb_and_grey_have_no_matrix(tmp_path, caplog, codec, pixels):
         (frame,) = open_source(tmp_path / "v.mkv")
     assert np.abs(frame.image.astype(int) - image).max() <= 1
     assert caplog.text == ""
+
+
+def test_files_that_were_joined_end_where_the_longer_one_ends(tmp_path):
+    encode(tmp_path / "a.ts", [40 * i for i in range(NUM_FRAMES)])
+    encode(tmp_path / "b.ts", [40 * i for i in range(5)])
+    (tmp_path / "v.ts").write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    assert len(list(open_source(tmp_path / "v.ts"))) == NUM_FRAMES + 5
+
+
+@pytest.mark.parametrize("name", ["v.mkv", "v.mp4"])
+def test_a_frame_in_five_seconds_is_slow_but_complete(tmp_path, name):
+    encode(tmp_path / name, [5000 * i for i in range(4)])
+    source = open_source(tmp_path / name)
+    assert [frame.stamp_ns for frame in source] == [5 * 10**9 * i for i in range(4)]
