@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
@@ -11,7 +12,6 @@ from rclpy.serialization import deserialize_message
 from std_msgs.msg import Header, String
 
 from vidseg_core.data.encodings import UnsupportedEncoding, to_rgb
-from vidseg_core.data.packets import PacketDecoder, Picture
 from vidseg_core.data.wire import HeaderLike, ImageWriter, WireError, parse_header
 from vidseg_core.errors import VidsegError
 from vidseg_core.frame import Frame, Segmentation
@@ -25,6 +25,9 @@ from vidseg_ros.parameters import OUTPUTS, CameraSettings
 from vidseg_ros.stamps import Run, Runs, Stamps
 from vidseg_ros.subscription import LATCHED, publish_images, subscribe_raw
 from vidseg_ros.synchronizer import Synchronizer
+
+if TYPE_CHECKING:  # it loads PyAV, which video alone needs
+    from vidseg_core.data.packets import Picture
 
 QUIET_S = 10.0
 
@@ -64,7 +67,7 @@ class Camera:
         self._prefix = f"{settings.name}/" if settings.name else ""
         self._kind = KINDS[settings.image_transport]
         self._message_type = self._kind.message_type()
-        self._decoder = PacketDecoder() if self._kind.is_video else None
+        self._decoder = self._kind.decoder()
         # As image_transport has it: the name that image_raw was remapped to, and the transport behind it.
         images, behind = f"{self._prefix}image_raw", self._kind.transport
         self._subscribed = images if behind == "raw" else f"{node.resolve_topic_name(images)}/{behind}"
@@ -129,7 +132,7 @@ class Camera:
         self.request_reset(reason)
         self.statistics.resume(time.monotonic_ns())
         if self._decoder is not None:  # what came since it last listened is missing
-            self._decoder = PacketDecoder()
+            self._decoder = self._kind.decoder()
         self.listening = True
 
     def request_reset(self, reason: str) -> None:
@@ -247,7 +250,7 @@ class Camera:
         if self._synchronizer is None:
             return False
         try:
-            view = letter.message.packet if isinstance(letter.message, Picture) else self._view(letter.message)
+            view = self._view(letter.message) if isinstance(letter.message, bytes) else letter.message.packet
         except WireError:
             return False  # the worker says what is wrong with it
         if view.stamp_ns < 0:
@@ -290,11 +293,11 @@ class Camera:
             self._log.warning(transport.warning(text, topic=self.topic, **values))
 
     def _read(self, message: bytes | Picture) -> tuple[HeaderLike, Frame]:
-        if isinstance(message, Picture):
-            view, rgb = message.packet, message.to_rgb()
-        else:
+        if isinstance(message, bytes):
             view = self._view(message)
             rgb = to_rgb(view)
+        else:
+            view, rgb = message.packet, message.to_rgb()
         return view, Frame(rgb, view.stamp_ns, stream=self.settings.name, name=self.topic)
 
     def _view(self, message: bytes) -> View:

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from vidseg_core.data.packets import Picture
 from vidseg_ros.stamps import Run
+
+if TYPE_CHECKING:  # it loads PyAV, which video alone needs
+    from vidseg_core.data.packets import Picture
 
 
 class Letter(NamedTuple):

@@ -4,6 +4,7 @@ The packages of these messages are not on PyPI. A stand-in takes the place of th
 through DDS as they are, whatever the type of the topic.
 """
 
+import subprocess
 import sys
 
 import numpy as np
@@ -222,6 +223,21 @@ def test_without_its_package_configuring_fails_and_names_it(rig, ros, monkeypatc
             f"configure failed: image_transport: {transport}: needs the package {package}, which is not installed "
             f"(apt install ros-$ROS_DISTRO-{debian})"
         )
+
+
+def test_without_pyav_configuring_fails_and_names_it(rig, ros, monkeypatch):
+    monkeypatch.setattr(Kind, "message_type", lambda self: String)
+    monkeypatch.setitem(sys.modules, "vidseg_core.data.packets", None)
+    with rig.Rig(ros, rig.StandIn(), image_transport="ffmpeg") as one:
+        assert one.node.exit_code == 1
+        one.spin_until(lambda: one.logged("image_transport: ffmpeg: needs PyAV, which cannot be imported"))
+
+
+def test_images_need_no_pyav(checkout):
+    """Neither the node nor a recording of images loads it."""
+    ask = "import sys, vidseg_ros.node, vidseg_core.data.bag; print('av' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", ask], cwd=checkout, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_views_of_message_objects():

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -13,12 +14,10 @@ import numpy as np
 from vidseg_core.classes import ClassTable
 from vidseg_core.data.clock import SAMPLE, Clock, Stamp, Times, period_ns
 from vidseg_core.data.encodings import UnsupportedEncoding, to_rgb
-from vidseg_core.data.packets import PacketDecoder, Picture
 from vidseg_core.data.recordings.open import open_recording
 from vidseg_core.data.recordings.recording import Channel, Recording, tell_once, warn_once
 from vidseg_core.data.source import DEFAULT_RATE_HZ, Source, checked_size
 from vidseg_core.data.stamped import StampedLabels, labels_in_folder, labels_in_memory, seconds
-from vidseg_core.data.video import colour_matrix
 from vidseg_core.data.wire import (
     CDR,
     ROS1,
@@ -33,6 +32,9 @@ from vidseg_core.data.wire import (
 )
 from vidseg_core.errors import DatasetError, SourceError
 from vidseg_core.frame import Frame
+
+if TYPE_CHECKING:  # they load PyAV, which images do not need
+    from vidseg_core.data.packets import PacketDecoder, Picture
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
@@ -92,8 +94,7 @@ class BagSource(Source):
             if isinstance(view, SourceError):
                 yield name, view
                 continue
-            stamped = view.packet if isinstance(view, Picture) else view
-            stamp = clock.stamp(Times(stamped.stamp_ns, received_ns))
+            stamp = clock.stamp(Times(view.stamp_ns, received_ns))
             self._warn(clock)
             yield name, self._frame(view, stamp, received_ns, number)
         if clock.complaint is None:
@@ -117,8 +118,8 @@ class BagSource(Source):
         name = f"{number:06d}"
         where = f"{self._path}: {self.topic}: message {name}"
         try:
-            rgb = self._rgb(view) if isinstance(view, Picture) else np.ascontiguousarray(to_rgb(view))
-            image = checked_size(rgb, where)
+            is_image = isinstance(view, ImageView | CompressedView)
+            image = checked_size(np.ascontiguousarray(to_rgb(view)) if is_image else view.to_rgb(), where)
         except (UnsupportedEncoding, WireError) as error:
             return SourceError(f"{where}: {error}")
         except SourceError as error:
@@ -151,13 +152,6 @@ class BagSource(Source):
         """Images and labels often have the same fault; then the images' is enough."""
         if self._labels is not None and self._labels.clock is not None and self._labels.clock.complaint is not None:
             warn_once(f"{self._labels.where}: {self._labels.clock.complaint}")
-
-    def _rgb(self, picture: Picture) -> np.ndarray:
-        matrix = colour_matrix(picture.frame)
-        if matrix is not None:
-            lines = f"{picture.frame.height} lines"
-            tell_once(f"{self._path}: {self.topic}: names no colour matrix; {matrix} is taken, as usual for {lines}")
-        return picture.to_rgb()
 
 
 def bag_labels(path: Path, where: str | Path, classes: ClassTable) -> StampedLabels:
@@ -228,7 +222,8 @@ def _pictures(
     messages: Iterable[tuple[int | None, View | SourceError]], where: str
 ) -> Iterator[tuple[int, int | None, ImageView | CompressedView | Picture | SourceError]]:
     """Numbers of messages, times of receipt, and what shows a picture; video is decoded."""
-    decoder, numbers = PacketDecoder(), WeakKeyDictionary[PacketView, int]()
+    decoder: PacketDecoder | None = None
+    numbers = WeakKeyDictionary[PacketView, int]()
     count, last_ns, error = 0, None, None
     for received_ns, view in messages:
         if received_ns is None:
@@ -238,6 +233,10 @@ def _pictures(
         if not isinstance(view, PacketView):
             yield number, received_ns, view
             continue
+        if decoder is None:
+            from vidseg_core.data.packets import PacketDecoder
+
+            decoder = PacketDecoder()
         numbers[view] = number
         try:
             complete = decoder.feed(view)
@@ -245,7 +244,14 @@ def _pictures(
             yield number, received_ns, SourceError(f"{where}: message {number:06d}: {cause}")
             continue
         for picture in complete:
+            if picture.assumed_matrix is not None:
+                lines = f"{picture.frame.height} lines"
+                tell_once(f"{where}: names no colour matrix; {picture.assumed_matrix} is taken, as usual for {lines}")
             yield numbers[picture.packet], received_ns, picture
+    if decoder is None:
+        if error is not None:
+            yield count, None, error
+        return
     for picture in decoder.finish():
         yield numbers[picture.packet], last_ns, picture
     if decoder.lost == count and error is None and count:

@@ -9,7 +9,7 @@ import numpy as np
 
 from vidseg_core.data.encodings import UnsupportedEncoding
 from vidseg_core.data.frame_numbers import FrameNumbers
-from vidseg_core.data.video import to_rgb
+from vidseg_core.data.video import colour_matrix, to_rgb
 from vidseg_core.data.wire import PacketView, WireError
 
 VIDEO_FORMATS = ("h264", "h265")
@@ -32,6 +32,16 @@ class Picture(NamedTuple):
 
     packet: PacketView
     frame: av.VideoFrame
+
+    @property
+    def stamp_ns(self) -> int:
+        """Stamp of its packet in nanoseconds."""
+        return self.packet.stamp_ns
+
+    @property
+    def assumed_matrix(self) -> str | None:
+        """The colour matrix by which it is converted though the video names none; None if it does."""
+        return colour_matrix(self.frame)
 
     def to_rgb(self) -> np.ndarray:
         """Convert to H x W x 3, uint8, RGB, contiguous, by the colour matrix as in video files."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from vidseg_core.data.wire import (
     parse_image,
 )
 from vidseg_core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vidseg_core.data.packets import PacketDecoder
 
 View = ImageView | CompressedView | PacketView
 
@@ -42,6 +45,22 @@ class Kind:
     parse: Callable[[bytes], View]
     view: Callable[[Any], View]
     is_video: bool = False
+
+    def decoder(self) -> PacketDecoder | None:
+        """Make a decoder for the packets of one camera; None where each message is a picture by itself.
+
+        Raises:
+            ConfigError: PyAV is not installed.
+        """
+        if not self.is_video:
+            return None
+        try:
+            from vidseg_core.data.packets import PacketDecoder
+        except ImportError as error:
+            raise ConfigError(
+                f"image_transport: {self.transport}: needs PyAV, which cannot be imported (pip install av): {error}"
+            ) from error
+        return PacketDecoder()
 
     def message_type(self) -> type:
         """Import the type of the messages.
