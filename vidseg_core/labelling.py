@@ -1,4 +1,4 @@
-"""The engine over a whole source of frames: labels and overlays to disk, and a summary of what happened."""
+"""Run the engine on a whole source of frames: write labels and overlays, and a summary of what happened."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SUMMARY, VIDEO, LABELS, OVERLAY = "summary.json", "overlay.mp4", "labels", "over
 
 
 def prepare_output(path: str | Path, overwrite: bool = False) -> Path:
-    """The folder for the results of a run, made if need be.
+    """Return the folder for the results of a run; it is made if need be.
 
     Nothing is deleted yet: `run` replaces the summary, the video and what has the name of one of its frames.
 
@@ -109,7 +109,7 @@ def run(
 
 
 class Results:
-    """The files of a run but for its summary. A context manager: what it has written is complete when it is left."""
+    """Write the files of a run except its summary; a context manager, on whose exit they are complete."""
 
     def __init__(self, folder: Path, classes: ClassTable, rate_hz: float, opacity: float, video: bool, png: bool):
         self._folder = folder
@@ -145,7 +145,7 @@ class Results:
 
 
 class Record:
-    """Events of a run, and the time it took."""
+    """Record the events of a run, and the time it takes."""
 
     def __init__(self, classes: ClassTable, source: Source):
         self._classes = classes
@@ -167,7 +167,7 @@ class Record:
         self._times[stage].append((time.perf_counter() - begin) * 1e3)
 
     def timed_reading(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """`frames`; how long each took to come is noted."""
+        """Yield `frames`, and note how long each took to come."""
         iterator = iter(frames)
         while True:
             begin = time.perf_counter()
@@ -190,7 +190,7 @@ class Record:
             self._matrix.update(segmentation.labels, frame.labels)
 
     def summary(self, wall_s: float) -> dict:
-        """JSON-safe. Times in milliseconds, rates in frames per second, IoU in 0..1."""
+        """Return the summary, JSON-safe: times in milliseconds, rates in frames per second, IoU in 0..1."""
         step_s = sum(self._times["step"]) / 1e3
         return {
             "version": __version__,
@@ -219,7 +219,7 @@ class Record:
 
 
 class Interruption:
-    """While entered, Ctrl-C only sets `requested`, so that a loop can end where it likes; a second one interrupts.
+    """Turn Ctrl-C into `requested`, so that a loop can end after its frame; a second Ctrl-C interrupts at once.
 
     Outside the main thread, which alone gets signals, `requested` stays False.
     """

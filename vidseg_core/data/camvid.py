@@ -16,7 +16,7 @@ _IS_VIDEO = {"train": False, "val": True, "test": False}
 
 
 def camvid(root: str | Path, split: str) -> LabelledSet:
-    """CamVid's `split`: "train" and "test" are stills, "val" is video whose frames have predecessors.
+    """Open CamVid's `split`: "train" and "test" are stills, "val" is video whose frames have predecessors.
 
     Raises:
         DatasetError: no such split, a folder is missing or empty, or images and labels do not pair up.

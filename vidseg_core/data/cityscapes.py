@@ -18,7 +18,7 @@ _LABELS = "_gtFine_labelIds"
 
 
 def cityscapes(root: str | Path, split: str) -> LabelledSet:
-    """The labelled frames of `split`, each with the frames of its snippet before it; 19 classes.
+    """Open the labelled frames of `split`, each with the frames of its snippet before it; 19 classes.
 
     Files: `leftImg8bit_sequence/SPLIT/CITY/CITY_SNIPPET_FRAME_leftImg8bit.png` and
     `gtFine/SPLIT/CITY/CITY_SNIPPET_FRAME_gtFine_labelIds.png`.

@@ -1,4 +1,4 @@
-"""Files of ground truth: which one belongs to an image, and reading it in the form in which it is written.
+"""Find the label file of an image, and read it in whatever form it is written.
 
 Forms: ids in one channel (of 8 bits, of fewer, of 16 where they are below 256, or with a palette, whose indices they
 are), and colours, which the class table translates. The names are those of CamVid, Cityscapes, ACDC and BDD100K, or
@@ -20,7 +20,7 @@ from vidseg_core.errors import DatasetError
 
 LABEL_SUFFIX = ".png"
 # Looked for so that they can be refused by name.
-_LOSSY = (".jpg", ".jpeg")
+LOSSY_SUFFIXES = (".jpg", ".jpeg")
 _IDS, _TRAIN_IDS, _COLORS = ("labelIds",), ("labelTrainIds", "train_id"), ("color", "labelColor", "train_color", "L")
 _FORM = re.compile(rf"(.+?)(?:_gtFine|_gtCoarse|_gt)?_({'|'.join(_IDS + _TRAIN_IDS + _COLORS)})")
 _NO_LABELS = ("instanceIds", "instanceTrainIds")
@@ -28,7 +28,7 @@ _IMAGE = re.compile(r"(.+?)(?:_leftImg8bit|_rgb_anon)?")
 
 
 class LabelFiles:
-    """The label files of a folder, found by the stem of their image.
+    """Find the label files of a folder by the stems of their images.
 
     A file has the image's own name, or the image's name with what tells its form: `X_gtFine_labelIds` for
     `X_leftImg8bit`, `X_L` for `X`. Where an image has several, ids are preferred to colours, and of the two numberings
@@ -48,7 +48,7 @@ class LabelFiles:
         ids = (*_TRAIN_IDS, *_IDS) if classes.has_class_ids else (*_IDS, *_TRAIN_IDS)
         self._order = (*ids, *_COLORS)
         # PNG last: it takes the place of a preview of the same name.
-        for path in [*list_images(folder, _LOSSY), *list_images(folder, (LABEL_SUFFIX,))]:
+        for path in [*list_images(folder, LOSSY_SUFFIXES), *list_images(folder, (LABEL_SUFFIX,))]:
             if path.stem.endswith(_NO_LABELS):
                 continue
             self._named[path.stem] = path

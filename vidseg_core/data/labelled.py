@@ -55,7 +55,7 @@ class LabelledSet:
         return len(self.samples)
 
     def read_image(self, index: int) -> np.ndarray:
-        """H x W x 3, uint8, RGB.
+        """Read an image, H x W x 3, uint8, RGB.
 
         Raises:
             DatasetError: the file is missing, cut short or not an image.
@@ -63,7 +63,7 @@ class LabelledSet:
         return read_rgb(self.samples[index].image, DatasetError)
 
     def read_predecessors(self, index: int, count: int) -> list[np.ndarray]:
-        """The `count` images before sample `index`, each H x W x 3 uint8 RGB, the nearest last.
+        """Read the `count` images before sample `index`, each H x W x 3 uint8 RGB, the nearest last.
 
         Raises:
             DatasetError: there are fewer, or a file is missing, cut short or not an image.
@@ -76,7 +76,7 @@ class LabelledSet:
         return [read_rgb(path, DatasetError) for path in sample.predecessors[len(sample.predecessors) - count :]]
 
     def read_labels(self, index: int) -> np.ndarray:
-        """H x W, uint8: class ids, 255 = void.
+        """Read labels, H x W, uint8: class ids, 255 = void.
 
         Raises:
             DatasetError: see `vidseg_core.data.label_files.read_labels`.
@@ -149,7 +149,7 @@ def predecessors(frames: Iterable[Path], step: int | None = None, suffix: str = 
 
 
 def clips_and_numbers(frames: Iterable[Path], suffix: str = "") -> dict[Path, tuple[tuple, int]]:
-    """Tell for each frame's file which clip it belongs to and its number in there; files without a number are left out.
+    """Find each frame's clip and its number in it; files without a number are left out.
 
     The frame's number is the last number of a stem, `suffix` left out; what stands around it names the clip. Without a
     `suffix`, a number that all names of one pattern share (`0001_1280x720`) is none. Seconds with a point are a stamp.
@@ -174,7 +174,7 @@ def clips_and_numbers(frames: Iterable[Path], suffix: str = "") -> dict[Path, tu
 
 
 def existing_folder(path: Path, what: str) -> Path:
-    """`path`, which must be a folder.
+    """Return `path`, which must be a folder.
 
     Raises:
         DatasetError: it is not; the message says what was looked for in it.

@@ -1,4 +1,4 @@
-"""Frames of video in order, for evaluation: where a labelled frame's predecessors count as much as its labels."""
+"""Open frames of video in order, for evaluation, which needs a labelled frame's predecessors, too."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class VideoSet:
 
 
 def labelled_video(dataset: LabelledSet, size: tuple[int, int] | None = None) -> VideoSet:
-    """The samples of `dataset` and the frames before them, as sequences.
+    """Arrange the samples of `dataset` and the frames before them as sequences.
 
     Args:
         size: (H, W) to which frames (bilinearly) and their labels (nearest) are resized; None leaves them.
@@ -81,7 +81,7 @@ def labelled_video(dataset: LabelledSet, size: tuple[int, int] | None = None) ->
 
 
 def street_video(text: str, size: tuple[int, int] | None = None) -> VideoSet:
-    """One synthetic street, rendered when frames are asked for; every frame is labelled.
+    """Open a synthetic street, rendered when frames are asked for; every frame is labelled.
 
     Args:
         text: `seed=3,frames=100,size=640x360`, with or without `street:` before it.
@@ -103,7 +103,7 @@ def street_video(text: str, size: tuple[int, int] | None = None) -> VideoSet:
 
 
 def folder_video(folder: Path, size: tuple[int, int] | None = None) -> VideoSet:
-    """All images of a folder in natural order, without labels: one sequence.
+    """Open all images of a folder in natural order as one sequence without labels.
 
     Raises:
         DatasetError: no such folder, or no images in it.
@@ -115,7 +115,7 @@ def folder_video(folder: Path, size: tuple[int, int] | None = None) -> VideoSet:
 
 
 def cityscapes_video(root: str | Path, split: str, size: tuple[int, int] | None = None) -> VideoSet:
-    """The snippets in `leftImg8bit_sequence/SPLIT/CITY/`, without labels.
+    """Open the snippets in `leftImg8bit_sequence/SPLIT/CITY/`, without labels.
 
     Raises:
         DatasetError: the folder is missing or empty.
@@ -135,7 +135,7 @@ def cityscapes_video(root: str | Path, split: str, size: tuple[int, int] | None 
 
 
 def check_unbroken(dataset: LabelledSet, count: int) -> None:
-    """Raises DatasetError where one of the `count` frames before a labelled frame is missing and earlier ones are not.
+    """Check that none of the `count` frames before a labelled frame is missing while earlier ones are there.
 
     A labelled frame at the beginning of its clip may have fewer before it.
     """

@@ -14,7 +14,7 @@ import numpy as np
 from vidseg_core.classes import VOID, ClassTable
 from vidseg_core.data.clock import Clock, Stamp, Times, pairs_by_receipt
 from vidseg_core.data.images import encode_png, list_images
-from vidseg_core.data.label_files import read_labels
+from vidseg_core.data.label_files import LABEL_SUFFIX, LOSSY_SUFFIXES, read_labels
 from vidseg_core.data.labelled import existing_folder
 from vidseg_core.errors import DatasetError
 
@@ -152,13 +152,15 @@ def labels_in_memory(labels: Iterable[tuple[Times, np.ndarray]], classes: ClassT
 
 
 def labels_in_folder(folder: Path, classes: ClassTable) -> StampedLabels:
-    """PNG files named by their stamps: `1700000000050000000.png` (nanoseconds) or `1700000000.050000000.png` (seconds).
+    """Open PNG files named by their stamps, in nanoseconds or in seconds: `1700000000050000000`, `1700000000.05`.
 
     Raises:
         DatasetError: it is not a folder, there are none in it, one is named otherwise, or two have one stamp.
     """
     stored: dict[int, Path] = {}
-    for path in list_images(existing_folder(folder, "PNG files named by stamps"), (".png",)):
+    existing_folder(folder, "PNG files named by stamps")
+    # JPEGs alone are taken so that reading them says why they cannot be labels.
+    for path in list_images(folder, (LABEL_SUFFIX,)) or list_images(folder, LOSSY_SUFFIXES):
         match = re.fullmatch(r"(\d+)(?:\.(\d{1,9}))?", path.stem)
         if not match:
             raise DatasetError(
@@ -174,5 +176,5 @@ def labels_in_folder(folder: Path, classes: ClassTable) -> StampedLabels:
 
 
 def seconds(stamp_ns: int) -> str:
-    """For messages."""
+    """Word a stamp in seconds, for messages."""
     return f"{stamp_ns // 10**9}.{stamp_ns % 10**9:09d}"

@@ -1,4 +1,4 @@
-"""Frames of the synthetic street as a labelled set: rendered once, kept as files."""
+"""Render frames of the synthetic street once, and keep them as a labelled set of files."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class StreetStills:
 
     @classmethod
     def parse(cls, text: str) -> StreetStills:
-        """From `frames=800,scenes=50,seed=1000,size=640x360,run=1`, each with a default.
+        """Parse `frames=800,scenes=50,seed=1000,size=640x360,run=1`, each with a default.
 
         Raises:
             ConfigError: a key is unknown or a value is not of its kind.
@@ -83,7 +83,7 @@ class StreetStills:
         return f"street-{self.size[0]}x{self.size[1]}-{self.seed}-{self.scenes}-{self.frames}{run}"
 
     def where(self) -> list[tuple[int, int]]:
-        """(seed, number of the frame) of every frame, scene by scene."""
+        """List (seed, number of the frame) of every frame, scene by scene."""
         shots = []
         for scene in range(self.scenes):
             count = self.frames // self.scenes + (scene < self.frames % self.scenes)
@@ -98,7 +98,7 @@ class StreetStills:
 
 
 def street_stills(stills: StreetStills, cache: Path, progress: Callable[[Iterable], Iterable] = iter) -> LabelledSet:
-    """The frames as a set, rendered into `cache` where they are not there yet; what is there is used again.
+    """Render the frames into `cache`, as far as they are not there yet, and open them as a set.
 
     Args:
         progress: wraps the iteration over the frames, for instance `tqdm`.

@@ -1,4 +1,4 @@
-"""Which images a training sees in which order: several data sets with shares, some of it held back."""
+"""Mix data sets by shares, hold images back, and decide the order in which a training sees the others."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Mix:
         return self.parts[0].train.classes
 
     def epoch_size(self) -> int:
-        """Images in an epoch: as many as it takes to see the first set's training images once."""
+        """Return the number of images in an epoch: as many as it takes to see the first set's training images once."""
         return max(1, round(len(self.parts[0].train) / self.parts[0].share))
 
     def draws(self, seed: int, epoch: int, batch: int) -> list[list[tuple[int, int]]]:
-        """The batches of an epoch, each a list of (number of the part, index in its training images).
+        """Draw the batches of an epoch, each a list of (number of the part, index in its training images).
 
         They depend on the arguments only, so that a training resumes with the same data. Every image of a set is
         drawn once before any is drawn again, across epochs.
@@ -130,7 +130,7 @@ def make_mix(sets: Sequence[LabelledSet], shares: Sequence[float], hold_back: fl
 
 
 def split_blocks(dataset: LabelledSet, fraction: float) -> tuple[LabelledSet, LabelledSet]:
-    """(train, held back): from the middle of every sequence a contiguous block of `fraction` of its images.
+    """Split into (train, held back): from the middle of every sequence a contiguous block of `fraction` of its images.
 
     Neighbours in a video look alike, so images drawn singly would tell nothing about unseen places. A sequence is
     what names have before the first underscore, or before their last number.
@@ -159,7 +159,7 @@ def sequence_of(name: str) -> str:
 
 
 def class_counts(dataset: LabelledSet) -> np.ndarray:
-    """n, int64: labelled pixels of each class."""
+    """Count the labelled pixels of each class, n, int64."""
     counts = np.zeros(256, dtype=np.int64)
     for index in range(len(dataset)):
         counts += np.bincount(dataset.read_labels(index).ravel(), minlength=256)

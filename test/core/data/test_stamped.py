@@ -67,6 +67,12 @@ def test_a_folder_of_labels_named_by_their_stamps(tmp_path):
         labels_in_folder(folder, CLASSES)
 
 
+def test_jpegs_are_named_as_what_they_are(tmp_path):
+    cv2.imwrite(str(tmp_path / "1700000000.05.jpg"), np.zeros(SIZE, np.uint8))
+    with pytest.raises(DatasetError, match="1700000000.05.jpg: expected label ids as PNG, got a JPEG image"):
+        labels_in_folder(tmp_path, CLASSES).at(1_700_000_000_050_000_000, SIZE)
+
+
 def test_labels_that_do_not_fit(tmp_path):
     bag = record(tmp_path / "size", {1: np.zeros((35, 45), np.uint8)})
     expected = (

@@ -86,7 +86,7 @@ CASES = (
 
 
 class PlainPipeline:
-    """The published method as one would first write it.
+    """Run the published method as one would first write it: eager float32 PyTorch.
 
     Args:
         segmenter, flow, refine: networks, float32 and contiguous; `refine` None leaves it out.
@@ -106,7 +106,7 @@ class PlainPipeline:
 
     @torch.inference_mode()
     def step(self, image: np.ndarray, is_key: bool) -> tuple[np.ndarray, StageTimes]:
-        """Labels (H x W, uint8) of the next image, and milliseconds per stage; the overlay is drawn, too."""
+        """Label the next image and draw its overlay: labels (H x W, uint8), and milliseconds per stage."""
         timings = StageTimes()
         size, grid = self._case.size, grid_size(self._case.size, self._case.grid_stride)
         if is_key:
@@ -149,7 +149,7 @@ def _plain_warp(values: Tensor, flow: Tensor) -> Tensor:
 
 
 def untrained_refinement(num_classes: int) -> GuidedRefine:
-    """A refinement that costs what a trained one costs and hands the warped logits on.
+    """Make a refinement that costs what a trained one costs, and returns the warped logits unchanged.
 
     Untrained weights would turn labels into noise, and noise takes longer to decode than any picture does.
     """
@@ -254,7 +254,7 @@ def _stream(engine: Engine, case: Case, interval: int, light: FlowLight, refine:
 
 
 def street_frames(size: tuple[int, int], count: int) -> list[Frame]:
-    """The first `count` frames of the synthetic street of seed 0."""
+    """Render the first `count` frames of the synthetic street of seed 0."""
     street = Street(StreetConfig(seed=0, width=size[1], height=size[0], rate_hz=30.0, num_frames=count))
     return [street.render(i) for i in range(count)]
 
@@ -275,7 +275,7 @@ def bench(
     progress: Callable[[Iterable[int], str], Iterable[int]] = lambda items, name: items,
     plain_weights: str | None = None,
 ) -> dict:  # fmt: skip
-    """Run every case; JSON-safe.
+    """Run every case and return its figures, JSON-safe.
 
     Args:
         config: chooses weights, runtime and threads; stages are timed as they are on the CPU.
@@ -307,7 +307,7 @@ def bench(
 
 
 def headline(rows: Iterable[dict]) -> dict:
-    """The figures that are read first, of the cases that define them; None where such a case was left out."""
+    """Pick the headline figures from the cases that define them; None where such a case was left out."""
     by_name = {row["case"]: row for row in rows}
     defined_by = {
         "loop_vs_eager": LOOP, "loop_vs_per_frame": LOOP, "decode_vs_plain": LOOP,
@@ -321,7 +321,7 @@ def _processor() -> str:
 
 
 def table(report: dict) -> str:
-    """The report as text."""
+    """Format the report as text."""
     lines = [f"{report['processor']}, {report['runtime']}"]
     for row in report["rows"]:
         lines.append(f"{row['case']}, i = {row['interval']}")

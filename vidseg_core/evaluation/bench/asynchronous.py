@@ -1,4 +1,4 @@
-"""Time frames with asynchronous key frames that arrive at a camera's rate: are they even?"""
+"""Time a stream with asynchronous key frames whose frames arrive at a camera's rate."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def bench_async(
     config: EngineConfig, num_frames: int = NUM_FRAMES, size: tuple[int, int] = SIZE, rate_hz: float = RATE_HZ,
     progress: Callable[[Iterable], Iterable] = iter, rounds: int = ROUNDS,
 ) -> dict:  # fmt: skip
-    """Frame times, from arrival to labels with waiting included, of a stream with asynchronous key frames.
+    """Measure the time from a frame's arrival to its labels, waiting included, with asynchronous key frames.
 
     In turn with it, at the same rate, a stream that waits for its key frames, and only has one: what its other frames
     take. How uneven those are is what the rest of the machine does.
@@ -72,7 +72,7 @@ def bench_async(
 
 
 def describe(report: dict) -> str:
-    """The figures as text."""
+    """Format the figures as text."""
     return (
         f"480 x 360 at 30 Hz, asynchronous key frames: median {report['async_median_ms']:.2f} ms, "
         f"{report['async_median_over_sync_non_key']:.2f} x a synchronous non-key frame; 99th percentile "

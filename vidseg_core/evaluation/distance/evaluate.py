@@ -85,12 +85,12 @@ class ScoredSpan:
     compared: frozenset[int]
 
     def first_key(self, interval: int) -> int:
-        """The key frame from which the schedule of `interval` makes the first scored frame the last of its loop."""
+        """Find the first key frame of the schedule on which the first scored frame is the last before a key frame."""
         return min(self.scored) - interval if self.scored else self.first
 
 
 def scored_frames(video: VideoSet, distance: int) -> list[tuple[int, int]]:
-    """(sequence, position) of all labelled frames with at least `distance` frames before them.
+    """List (sequence, position) of all labelled frames with at least `distance` frames before them.
 
     Raises:
         DatasetError: there is none.
@@ -148,11 +148,11 @@ class Score:
         self.closing = {i: Consistency() for i in intervals}
 
     def total(self, interval: int) -> ConfusionMatrix:
-        """All distances up to `interval` in one matrix: its mean IoU is the protocol's avg mIoU."""
+        """Sum the matrices of the distances up to `interval`: the mean IoU is the protocol's avg mIoU."""
         return accumulated(self.matrices[: interval + 1])
 
     def consistency(self, interval: int) -> float:
-        """Temporal consistency on the schedule of `interval`, 0..1; nan if no frames were compared."""
+        """Return the temporal consistency on the schedule of `interval`, 0..1; nan if no frames were compared."""
         total = Consistency()
         for part in (*self.steady[1 : interval + 1], self.closing[interval]):
             total.merge(part)
@@ -344,7 +344,7 @@ def label(
 
 
 def shared_engines(engines: list[Engine]) -> list[Engine]:
-    """The engines again, such that what several streams ask of one frame is computed once.
+    """Return variants of the engines that compute once what several streams ask of the same frame.
 
     Engines share a segmenter or an updater if theirs is one object, and a flow estimator if their configurations choose
     it alike.
@@ -366,7 +366,7 @@ def shared_engines(engines: list[Engine]) -> list[Engine]:
 
 
 def frames_per_second(method: Method, interval: int, sequence: Sequence) -> float:
-    """The whole loop as it runs, a key frame and `interval` others with their labels at full size: median over loops.
+    """Measure the whole loop, a key frame and `interval` others with labels at full size: the median over loops.
 
     Images are in memory already. Where the sequence is short it is run to and fro.
     """
@@ -387,7 +387,7 @@ def frames_per_second(method: Method, interval: int, sequence: Sequence) -> floa
 
 
 def accumulated(matrices: list[ConfusionMatrix]) -> ConfusionMatrix:
-    """The sum of confusion matrices."""
+    """Sum confusion matrices."""
     total = ConfusionMatrix(matrices[0].num_classes)
     for matrix in matrices:
         total.merge(matrix)
@@ -395,7 +395,7 @@ def accumulated(matrices: list[ConfusionMatrix]) -> ConfusionMatrix:
 
 
 def check_same_classes(classes: ClassTable, video: VideoSet) -> None:
-    """Raises DatasetError unless a network with `classes` can be scored on `video`."""
+    """Check that a network with `classes` can be scored on `video`; raises DatasetError if not."""
     if classes.names != video.classes.names:
         raise DatasetError(
             f"{video.name}: expected the network's classes ({', '.join(classes.names)}), "

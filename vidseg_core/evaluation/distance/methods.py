@@ -1,4 +1,4 @@
-"""From the choices of an evaluation to the methods that it compares: all combinations, each built once."""
+"""Build the methods that an evaluation compares: all combinations of its choices, each built once."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class MethodChoices:
 
 
 def build_methods(base: EngineConfig, choices: MethodChoices, truth: ClassTable | None = None) -> list[Method]:
-    """One method for each combination.
+    """Build one method for each combination.
 
     Args:
         base: everything that `choices` do not say.
@@ -111,7 +111,7 @@ def _choose_edge(engine: Engine, edge: bool | None) -> tuple[Engine, bool]:
 
 
 def without_edge(network: GuidedRefine) -> GuidedRefine:
-    """A copy that computes what `network` would from an empty edge map: the weights that see the map become 0."""
+    """Copy a network so that it computes as with an empty edge map: the weights that see the map become 0."""
     copy = deepcopy(network)
     with torch.no_grad():
         copy.guide.guide_conv[0].weight[:, copy.num_classes :] = 0.0

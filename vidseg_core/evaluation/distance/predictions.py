@@ -1,4 +1,4 @@
-"""Predictions on disk: label files, their colours, and strips of a key frame and the frames after it."""
+"""Write predictions: label files, their colours, and strips of a key frame and the frames after it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STRIP_OPACITY = 0.6
 
 
 class Predictions:
-    """Labels that one method gives at one interval on its running schedule (see `ScoredSpan.first_key`).
+    """Write the labels of one method at one interval, on the schedule of `ScoredSpan.first_key`.
 
     Args:
         folder: gets `labels/NAME.png` (class ids), `color/NAME.png` and `seq/NAME.png`, NAME of the strip's key frame.
@@ -38,7 +38,7 @@ class Predictions:
             (folder / name).mkdir(parents=True, exist_ok=True)
 
     def add(self, clip: ScoredSpan, position: int, frame: Frame, by_distance: dict[int, np.ndarray]) -> None:
-        """One frame and its labels by their distance from the key frame, as far as they are known."""
+        """Add a frame and its known labels, by their distance from the key frame."""
         offset = position - max(clip.first, clip.first_key(self._period - 1))
         labels = by_distance.get(offset % self._period)
         if offset < 0 or labels is None:

@@ -35,7 +35,7 @@ class LabelledClip:
 
 
 def street_clips(seeds: Iterable[int], num_frames: int, size: tuple[int, int], rate_hz: float) -> list[LabelledClip]:
-    """The first frames of synthetic streets; `size` is (W, H)."""
+    """Render the first frames of synthetic streets; `size` is (W, H)."""
     clips = []
     for seed in seeds:
         street = Street(StreetConfig(seed, *size, rate_hz, num_frames))
@@ -45,7 +45,7 @@ def street_clips(seeds: Iterable[int], num_frames: int, size: tuple[int, int], r
 
 
 def labelled_clip(dataset: LabelledSet) -> LabelledClip:
-    """The frames of a data set that is one video, all labelled.
+    """Read the frames of a data set that is one video, all of them labelled.
 
     Raises:
         DatasetError: it is not, or a file cannot be read.
@@ -91,7 +91,7 @@ def compare(
     groups: dict[str, Sequence[LabelledClip]], engine: Engine, progress: Callable[[Iterable], Iterable] = iter,
     intervals: Sequence[int] = INTERVALS, thresholds: Sequence[float] = THRESHOLDS,
 ) -> list[dict]:  # fmt: skip
-    """A row for each schedule and group of clips; JSON-safe."""
+    """Compute a row for each schedule and group of clips; JSON-safe."""
     base = replace(engine.config, ego_mask=None)  # of a vehicle that took none of these clips
     fixed = [replace(base, schedule="fixed", interval=interval) for interval in intervals]
     adaptive = [replace(base, schedule="adaptive", change_threshold=value) for value in thresholds]
@@ -116,7 +116,7 @@ def compare(
 
 
 def gains(rows: Sequence[dict]) -> list[dict]:
-    """For each adaptive row, how many points of mIoU it lies above the fixed intervals at an equal share of key frames.
+    """Compute how many points of mIoU each adaptive row lies above fixed intervals with the same share of key frames.
 
     Between two intervals the share is interpolated; rows outside all of them are left out.
     """
@@ -137,7 +137,7 @@ def gains(rows: Sequence[dict]) -> list[dict]:
 
 
 def table(rows: Sequence[dict]) -> str:
-    """The rows as text."""
+    """Format the rows as text."""
     lines = ["clips         schedule             key frames   avg mIoU   min mIoU"]
     for row in rows:
         what = f"every {row['interval'] + 1}" if row["schedule"] == "fixed" else f"change {row['change_threshold']:g}"
@@ -154,7 +154,7 @@ def table(rows: Sequence[dict]) -> str:
 
 
 def draw(rows: Sequence[dict], path: Path) -> None:
-    """mIoU against the share of key frames, one picture for each group of clips.
+    """Draw mIoU against the share of key frames, one plot for each group of clips.
 
     Raises:
         ConfigError: matplotlib is not installed.

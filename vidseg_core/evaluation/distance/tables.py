@@ -1,4 +1,4 @@
-"""Figures of an evaluation as rows, text, Markdown, plots and TensorBoard scalars. Shares are in percent."""
+"""Present an evaluation's figures as rows, text, Markdown, plots and TensorBoard scalars; shares are in percent."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def row(
 
 
 def percent(share: float) -> float | None:
-    """None for nan."""
+    """Convert a share of 0..1 to percent; None for nan."""
     return None if math.isnan(share) else 100 * share
 
 
@@ -79,7 +79,7 @@ def _trait(trait: str, value) -> str:
 
 
 def summary_table(rows: Sequence[dict]) -> str:
-    """A line for each row, as text."""
+    """Format a text table with a line for each row."""
     columns = [key for key in _COLUMNS if key in rows[0]]
     width = max(len("method"), *(len(name(r, rows)) for r in rows))
     lines = [f"{'method':<{width}}" + "".join(f"{_COLUMNS[key]:>{len(_COLUMNS[key]) + 3}}" for key in columns)]
@@ -90,7 +90,7 @@ def summary_table(rows: Sequence[dict]) -> str:
 
 
 def curves(rows: Sequence[dict]) -> list[dict]:
-    """Of each method the row with the largest interval: the longest curve of mIoU over distance."""
+    """Choose each method's row with the largest interval, whose curve of mIoU over distance is the longest."""
     longest: dict[str, dict] = {}
     for r in rows:
         key = name(r, rows)
@@ -100,7 +100,7 @@ def curves(rows: Sequence[dict]) -> list[dict]:
 
 
 def distance_table(rows: Sequence[dict]) -> str:
-    """mIoU in percent: a line for each method, a column for each distance from the key frame."""
+    """Format mIoU in percent: a line for each method, a column for each distance from the key frame."""
     shown = curves(rows)
     width = max(12, *(len(name(r, rows)) + 1 for r in shown))
     distances = range(max(r["interval"] for r in shown) + 1)
@@ -115,7 +115,7 @@ def distance_table(rows: Sequence[dict]) -> str:
 
 
 def markdown(report: dict) -> str:
-    """The whole report (see `commands.evaluate`) as Markdown."""
+    """Format the whole report (see `vidseg_core.cli.evaluate`) as Markdown."""
     rows = report["rows"]
     columns = [key for key in _COLUMNS if key in rows[0]]
     parts = [f"# {report['title']}", "", f"`{report['command']}`", "", *_grid(
@@ -157,7 +157,7 @@ def plot(folder: Path, rows: Sequence[dict]) -> None:
 
 
 def log(folder: Path, rows: Sequence[dict]) -> None:
-    """TensorBoard scalars of each method: over the interval, and mIoU over the distance."""
+    """Write TensorBoard scalars of each method: figures over the interval, and mIoU over the distance."""
     from torch.utils.tensorboard import SummaryWriter
 
     with SummaryWriter(str(folder)) as board:

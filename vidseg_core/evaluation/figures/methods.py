@@ -1,4 +1,4 @@
-"""Figures of what a method does: its parts on one frame, and a loop from one key frame to the next."""
+"""Draw what a method does: its parts on one frame, and a loop from one key frame to the next."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def strip(engine: Engine, sequence: Sequence, position: int, distance: int, width: int) -> np.ndarray:
-    """One frame, `distance` frames after its key frame: input, edge map, prediction, occlusion, ground truth.
+    """Draw a frame `distance` frames after its key frame: input, edge map, prediction, occlusion, ground truth.
 
     The edge map is where the carried labels change; occlusion (white) is the weight of the refinement's candidate that
     comes from the current image alone: where nothing could be carried. Ground truth is left out where there is none.
@@ -54,7 +54,7 @@ def strip(engine: Engine, sequence: Sequence, position: int, distance: int, widt
 
 
 def loop(engine: Engine, per_frame: Engine, sequence: Sequence, first: int, interval: int, width: int) -> np.ndarray:
-    """A key frame k and the frames up to the next one: a row of inputs, of a network on every frame, of `engine`.
+    """Draw a key frame and the frames up to the next one: rows of inputs, of a network on every frame, of `engine`.
 
     Args:
         engine: the method.

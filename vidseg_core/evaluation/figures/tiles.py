@@ -1,4 +1,4 @@
-"""Figures for the documentation and for looking at results: flow in colours, pictures side by side, the street."""
+"""Draw figures for the documentation: flow in colours, pictures side by side, the synthetic street."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WHITE = 255
 
 
 def flow_colors(flow: np.ndarray, largest: float | None = None) -> np.ndarray:
-    """Flow as colours: the hue is the direction (red to the right, then clockwise), white is no motion.
+    """Draw flow in colours: the hue is the direction (red to the right, then clockwise), white is no motion.
 
     Args:
         flow: H x W x 2, float, pixels (x to the right, y down).
@@ -44,7 +44,7 @@ def flow_colors(flow: np.ndarray, largest: float | None = None) -> np.ndarray:
 
 
 def tile(rows: Sequence[Sequence[np.ndarray]], gap: int = 4) -> np.ndarray:
-    """Pictures in rows and columns with white between them.
+    """Arrange pictures in rows and columns with white between them.
 
     Args:
         rows: pictures of one size, h x w x 3, uint8; each row has as many.
@@ -72,7 +72,7 @@ def tile(rows: Sequence[Sequence[np.ndarray]], gap: int = 4) -> np.ndarray:
 
 
 def contact_sheet(seeds: Iterable[int], frames: Iterable[int], size: tuple[int, int] = (640, 360)) -> np.ndarray:
-    """Synthetic streets: a row of image, labels and flow for each seed and each of the frames.
+    """Draw synthetic streets: a row of image, labels and flow for each seed and frame.
 
     Args:
         seeds: which streets.
@@ -100,7 +100,7 @@ def contact_sheet(seeds: Iterable[int], frames: Iterable[int], size: tuple[int, 
 
 
 def run_strip(folder: Path, first: int, count: int, width: int) -> np.ndarray:
-    """Consecutive overlays of a run, side by side.
+    """Put consecutive overlays of a run side by side.
 
     Args:
         folder: of the run; it has `overlay/*.png`, in natural order of their names.

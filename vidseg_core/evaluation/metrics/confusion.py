@@ -1,4 +1,4 @@
-"""Agreement of labels with the truth: confusion matrix, IoU, pixel accuracy."""
+"""Compare labels with the truth: confusion matrix, IoU, pixel accuracy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vidseg_core.classes import VOID
 
 
 class ConfusionMatrix:
-    """Counts of pixels by true class (row) and predicted class (column); pixels whose truth is void count nowhere.
+    """Count pixels by true class (row) and predicted class (column); pixels whose truth is void count nowhere.
 
     Args:
         num_classes: 1 to 255.
@@ -76,17 +76,17 @@ class ConfusionMatrix:
         return np.flatnonzero(self._counts.sum(axis=1) == 0).tolist()
 
     def iou(self) -> np.ndarray:
-        """n, float64 in 0..1: intersection over union of each class; nan where neither truth nor prediction has it."""
+        """Compute each class's intersection over union, n, float64, 0..1; nan where truth and prediction lack it."""
         hits = np.diag(self.counts).astype(np.float64)
         union = self._counts.sum(axis=1) + self.counts.sum(axis=0) - hits
         return np.divide(hits, union, out=np.full(self.num_classes, np.nan), where=union > 0)
 
     def mean_iou(self) -> float:
-        """Mean of the classes' IoU, 0..1; nan if nothing was counted."""
+        """Compute the mean of the classes' IoU, 0..1, over those that have one; nan if nothing was counted."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # the mean of no class is nan, as said
             return float(np.nanmean(self.iou()))
 
     def pixel_accuracy(self) -> float:
-        """Share of counted pixels with the right class, 0..1; nan if nothing was counted."""
+        """Compute the share of counted pixels with the right class, 0..1; nan if nothing was counted."""
         return float(np.diag(self.counts).sum() / self.num_pixels) if self.num_pixels else float("nan")

@@ -1,4 +1,4 @@
-"""Temporal consistency: how far labels agree with those of the frame before, carried along by the motion in the images.
+"""Measure temporal consistency: agreement with the previous frame's labels, moved along by the images' motion.
 
 For two consecutive frames, optical flow finds for each pixel of the later one where it was in the earlier one; the
 label of the nearest pixel there is what is expected. Consistency is the share of valid pixels whose label is as
@@ -37,18 +37,18 @@ class Correspondence:
     y: np.ndarray
 
     def carry(self, labels: np.ndarray) -> np.ndarray:
-        """The previous frame's labels (H x W, uint8) at their new places; 255 where those were outside."""
+        """Move the previous frame's labels (H x W, uint8) to their new places; 255 where they come from outside."""
         return cv2.remap(labels, self.x, self.y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=VOID)
 
 
 class Matcher:
-    """Finds correspondences. Not for use by two threads at once."""
+    """Find correspondences between images; not for use by two threads at once."""
 
     def __init__(self):
         self._dis = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
 
     def __call__(self, current: np.ndarray, previous: np.ndarray) -> Correspondence:
-        """The correspondence of two images of one size, each H x W x 3, uint8, RGB."""
+        """Find the correspondence of two images of one size, each H x W x 3, uint8, RGB."""
         height, width = current.shape[:2]
         scale = 1.0
         while height * width * scale**2 > MAX_PIXELS:
@@ -66,7 +66,7 @@ class Matcher:
 
 
 class Consistency:
-    """Counts of valid pixels, and of those that agree.
+    """Count valid pixels, and those that agree.
 
     Attributes:
         agreeing, valid: pixels.
@@ -95,5 +95,5 @@ class Consistency:
         self.agreeing, self.valid = counts.tolist()
 
     def share(self) -> float:
-        """0..1; nan if nothing was counted."""
+        """Return the share of pixels that agree, 0..1; nan if nothing was counted."""
         return self.agreeing / self.valid if self.valid else float("nan")

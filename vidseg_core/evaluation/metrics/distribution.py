@@ -1,4 +1,4 @@
-"""Percentiles of measured values."""
+"""Compute percentiles of measured values."""
 
 from __future__ import annotations
 

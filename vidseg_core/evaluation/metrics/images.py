@@ -1,4 +1,4 @@
-"""A segmentation network on the labelled images of a data set, each by itself."""
+"""Score a segmentation network on the labelled images of a data set, each by itself."""
 
 from __future__ import annotations
 

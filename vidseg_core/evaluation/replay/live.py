@@ -1,4 +1,4 @@
-"""Labels as the node would have given them on the vehicle, where frames do not wait for the engine.
+"""Simulate the node on a recording: frames arrive at their times and do not wait for the engine.
 
 Frames arrive at their stamps. The node has a mailbox of one slot, in which a new frame takes the place of one that
 still waits, and one worker. As there, only a pause of the camera resets the stream, not the frames that are dropped. A
@@ -53,7 +53,7 @@ class WorkerTimes:
 
     @classmethod
     def parse(cls, text: str) -> WorkerTimes:
-        """`key_ms=80,step_ms=10`.
+        """Parse `key_ms=80,step_ms=10`.
 
         Raises:
             ConfigError: a key is missing, unknown or given twice, or a value is not a number above 0.
@@ -79,7 +79,7 @@ class Output(NamedTuple):
 
 
 class Scoreboard:
-    """Compares ground truth with the newest labels. Told everything in the order of time, labels before frames.
+    """Compare ground truth with the newest labels; events are reported in order of time, labels before frames.
 
     Args:
         num_classes: of the labels.
@@ -102,12 +102,12 @@ class Scoreboard:
         self._due: deque[tuple[int, np.ndarray]] = deque()
 
     def published(self, now_ns: int, labels: np.ndarray) -> None:
-        """Labels are there from now on."""
+        """Take labels that are there from now on."""
         self._score_due(now_ns)
         self._newest = labels
 
     def arrived(self, now_ns: int, truth: np.ndarray | None) -> None:
-        """A frame with this ground truth arrives."""
+        """Count a frame with this ground truth, which arrives."""
         if truth is None:
             return
         self.frames += 1
@@ -116,7 +116,7 @@ class Scoreboard:
         self._due.append((now_ns + self._period_ns, truth))
 
     def finish(self) -> None:
-        """Nothing more will come."""
+        """Count what still waits, since nothing more will come."""
         self._score_due(math.inf)
 
     def _score_due(self, before_ns: float) -> None:
@@ -207,7 +207,7 @@ Step = Callable[[Frame, int], tuple[Segmentation, int]]
 
 
 def simulate(step: Step, frames: Iterable[Arrival], num_classes: int, period_ns: int) -> Log:
-    """Play on a clock of our own, on which the worker takes as long as `step` says."""
+    """Play on a simulated clock, on which the worker takes as long as `step` says."""
     log = Log(num_classes, period_ns)
     worker = _SimulatedWorker(step, log)
     for arrival in frames:
@@ -251,7 +251,7 @@ class _SimulatedWorker:
 
 
 def play(step: Callable[[Frame], Segmentation], frames: list[Arrival], num_classes: int, period_ns: int) -> Log:
-    """Play at real pace, with a thread that works; takes as long as the recording.
+    """Play at real pace with a worker thread; this takes as long as the recording.
 
     Args:
         step: called on the worker's thread.
@@ -314,10 +314,10 @@ def _score(log: Log, frames: list[Arrival], outputs: list[Output]) -> None:
 
 
 def median(values: list[float]) -> float | None:
-    """None without values."""
+    """Compute the median; None without values."""
     return round(float(np.median(values)), 3) if values else None
 
 
 def percent(share: float) -> float | None:
-    """None for nan."""
+    """Convert a share of 0..1 to percent; None for nan."""
     return None if math.isnan(share) else round(100 * share, 3)

@@ -1,4 +1,4 @@
-"""Ways to run the same networks on the same frames, and what they cost: measured in the real thing, or given."""
+"""Run the same networks on the same frames in other modes, with step times that are measured or given."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MODES = ("per_frame", "sync", "async")
 
 
 def config_of(config: EngineConfig, mode: str) -> EngineConfig:
-    """The configuration in another mode.
+    """Return the configuration for another mode.
 
     Args:
         mode: `per_frame`: the segmenter sees every frame, and nothing else is computed; `sync` and `async`: see
@@ -48,7 +48,7 @@ def in_mode(engine: Engine, mode: str) -> Engine:
 
 
 def measured(engine: Engine) -> Step:
-    """A step that takes as long as it takes here; for key frames that are waited for."""
+    """Make a step that takes as long as it takes here, for key frames that are waited for."""
     stream = engine.stream()
 
     def step(frame: Frame, now_ns: int) -> tuple[Segmentation, int]:
@@ -60,7 +60,7 @@ def measured(engine: Engine) -> Step:
 
 
 def given(engine: Engine, timings: WorkerTimes) -> Step:
-    """A step that takes as long as is said, as do key frames beside it."""
+    """Make a step that takes the given times, as do asynchronous key frames."""
     clock = _Clock(round(timings.key_ms * 1e6), at_once=engine.config.key_frames == "sync")
     step_ns = round(timings.step_ms * 1e6)
     stream = engine.variant(key_frames=clock).stream()
@@ -111,7 +111,7 @@ class _TimedJob:
 
 
 def play_for_real(engine: Engine, frames: list[Frame], period_ns: int, speed: float = 1.0) -> tuple[Log, WorkerTimes]:
-    """Real threads at real pace: what happened, and how long things took (medians).
+    """Play with real threads at real pace: return the events, and the medians of what steps took.
 
     With key frames beside the stream, `key_ms` is what they take there, and `step_ms` what a frame takes meanwhile.
 
@@ -162,5 +162,5 @@ class _TimedBackground(Background):
 
 
 def remembering(engine: Engine) -> Engine:
-    """Return the engine such that no frame (by its name) is segmented twice; takes about the memory of the frames."""
+    """Return a variant that segments no frame (by its name) twice; it needs about the memory of the frames."""
     return engine.variant(segmenter=RememberedSegmenter(engine.networks.segmenter, recognise=lambda frame: frame.name))

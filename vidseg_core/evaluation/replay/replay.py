@@ -1,4 +1,4 @@
-"""A recording put through the engine again: every frame in turn, and as it would have been live.
+"""Replay a recording through the engine: every frame in turn, and as it would have been live.
 
 A recording whose end cannot be read is evaluated as far as it goes, and the result says what is wrong with it.
 """
@@ -106,7 +106,7 @@ class Footage:
         self.reference = REFERENCES[1]
 
     def in_memory(self) -> list[Frame]:
-        """All frames.
+        """Read all frames into memory.
 
         Raises:
             SourceError: they take more than `MEMORY_BYTES`.
@@ -196,7 +196,7 @@ class Offline:
             self.matrix.update(segmentation.labels, frame.labels)
 
     def summary(self) -> dict:
-        """JSON-safe. mIoU and IoU in percent, times in milliseconds."""
+        """Return the figures, JSON-safe; mIoU and IoU in percent, times in milliseconds."""
         iou = [percent(value) for value in self.matrix.iou().tolist()]
         return {
             "frames": len(self.stamps),
@@ -224,7 +224,7 @@ def offline(
     observe: Observer | None = None,
     progress: Progress = no_progress,
 ) -> Offline:
-    """The engine over every frame in turn, however long it takes: the same labels every time.
+    """Run the engine on every frame in turn, however long it takes: the labels are the same every time.
 
     Args:
         key_delay: how many frames later the labels of key frames come; 0: at once.
@@ -254,7 +254,7 @@ def offline(
 
 
 def by_distance(engine: Engine, footage: Footage, every: Offline, progress: Progress = no_progress) -> Score | None:
-    """The protocol of `vidseg evaluate` at the engine's interval, on what `every` has found to be consecutive frames.
+    """Score by distance as `vidseg evaluate` does, at the engine's interval, on the consecutive frames of `every`.
 
     Returns:
         None if no labelled frame has that many frames before it.
@@ -298,7 +298,7 @@ def live(
     realtime: bool = False,
     progress: Progress = no_progress,
 ) -> tuple[Log, WorkerTimes | None]:
-    """As it would have been on the vehicle.
+    """Replay as it would have been on the vehicle.
 
     Args:
         period_ns: between two frames, as recorded.
@@ -332,7 +332,7 @@ def compare(
     speeds: tuple[float, ...] = (1.0, 2.0),
     progress: Progress = no_progress,
 ) -> list[dict]:
-    """The modes against each other at several speeds, on a simulated clock.
+    """Compare the modes at several speeds, on a simulated clock.
 
     Args:
         engine_of: the engine for a mode, built when it is asked for; it is closed here.
@@ -413,7 +413,7 @@ class Replay:
         return self.every.samples
 
     def summary(self) -> dict:
-        """JSON-safe. mIoU and other shares in percent."""
+        """Return the figures, JSON-safe; mIoU and other shares in percent."""
         live = None
         if self.log is not None:
             timings = None if self.timings is None else asdict(self.timings)
@@ -467,7 +467,7 @@ def replay(
     observe: Observer | None = None,
     progress: Progress = no_progress,
 ) -> Replay:
-    """Everything that was chosen, on one topic of one recording.
+    """Replay one topic of one recording, with all that was chosen.
 
     Args:
         footage: its frames; without ground truth they are compared with the per-frame segmenter.

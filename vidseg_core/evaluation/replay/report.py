@@ -42,7 +42,7 @@ pre { background: #eef2f6; padding: .8rem; overflow: auto; font-size: .8rem; }
 
 
 def html_report(replays: Sequence[Replay], failed: Sequence[dict], provenance: dict, classes: ClassTable) -> str:
-    """The whole page.
+    """Write the whole page.
 
     Args:
         failed: `recording` and `error` of each that could not be replayed at all.
