@@ -16,7 +16,6 @@ LABEL = [
     "lz4",
     "mcap",
     "zstandard",
-    "rosbags",
     "tqdm",
 ]
 PLOTS = ["matplotlib", "tensorboard"]
@@ -62,7 +61,7 @@ setup(
             "ros-geometry-msgs",
         ],
         "onnx": ["onnx", "onnxruntime"],
-        "dev": ["pytest", "ruff", "mypy", "scikit-learn", "colcon-common-extensions", "setuptools<80"],
+        "dev": ["pytest", "ruff", "mypy", "scikit-learn", "rosbags", "colcon-common-extensions", "setuptools<80"],
         # `colcon test` looks for this name to decide that pytest runs the tests.
         "test": ["pytest"],
         # The name of 0.1.0 for what `label` and the plots need.
