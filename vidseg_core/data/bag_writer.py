@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import sqlite3
+import struct
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -19,8 +20,8 @@ from vidseg_core.data.bag import IMAGE, PARSE, image_channels
 from vidseg_core.data.recordings.open import METADATA, open_recording
 from vidseg_core.data.recordings.recording import Channel, Recording, StoredMessage
 from vidseg_core.data.recordings.rosbag2 import QOS, TYPE_HASH, dump, information, qos_in_numbers, qos_profile
-from vidseg_core.data.recordings.write_mcap import McapWriter, held_by_mcap
-from vidseg_core.data.recordings.write_sqlite import SqliteWriter, held_by_sqlite
+from vidseg_core.data.recordings.write_mcap import McapWriter, mcap_cannot_hold
+from vidseg_core.data.recordings.write_sqlite import SqliteWriter, sqlite_cannot_hold
 from vidseg_core.data.wire import CDR, ROS1, ImageWriter, Stamp, Stamped, WireError
 from vidseg_core.data.writers import output_folder
 from vidseg_core.errors import ConfigError, SourceError
@@ -182,10 +183,10 @@ class BagWriter:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Name the recording in what the file system and SQLite raise."""
+        """Name the recording in what the file system and SQLite raise, and for times of which a storage has no bits."""
         try:
             yield
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, OverflowError, struct.error) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise ConfigError(f"{self._path}: expected a recording that can be written: {reason}") from error
 
@@ -343,9 +344,9 @@ def _storage_for(recording: Recording, channels: list[Channel], wanted: str | No
         ConfigError: the wanted one does not, or none does.
     """
     missing: dict[str, str] = {}
-    for name, held in _HOLDS.items():
+    for name, cannot_hold in _CANNOT_HOLD.items():
         # What SQLite holds already, it can hold again.
-        lacks = None if name == recording.storage else held(channels, recording.span)
+        lacks = None if name == recording.storage else cannot_hold(channels, recording.span)
         if lacks is not None:
             missing[name] = lacks
     if wanted is None:
@@ -359,9 +360,9 @@ def _storage_for(recording: Recording, channels: list[Channel], wanted: str | No
     return wanted
 
 
-_HOLDS: dict[str, Callable[[Collection[Channel], tuple[int, int] | None], str | None]] = {
-    "sqlite3": held_by_sqlite,
-    "mcap": held_by_mcap,
+_CANNOT_HOLD: dict[str, Callable[[Collection[Channel], tuple[int, int] | None], str | None]] = {
+    "sqlite3": sqlite_cannot_hold,
+    "mcap": mcap_cannot_hold,
 }
 
 

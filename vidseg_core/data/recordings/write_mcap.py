@@ -183,7 +183,7 @@ class McapWriter:
         return self._file.write(_bytes(record))
 
 
-def held_by_mcap(channels: Collection[Channel], span: tuple[int, int] | None) -> str | None:
+def mcap_cannot_hold(channels: Collection[Channel], span: tuple[int, int] | None) -> str | None:
     """Say what of a recording MCAP cannot hold; None: it holds everything."""
     if len(channels) > _MOST_CHANNELS:
         return f"{len(channels)} channels, at most {_MOST_CHANNELS} have numbers"

@@ -94,7 +94,7 @@ class SqliteWriter:
         self._database.close()
 
 
-def held_by_sqlite(channels: Collection[Channel], span: tuple[int, int] | None) -> str | None:
+def sqlite_cannot_hold(channels: Collection[Channel], span: tuple[int, int] | None) -> str | None:
     """Say what of a recording SQLite storage cannot hold; None: it holds everything.
 
     Its readers, rosbag2 and rosbags, take recordings whose messages are all serialized in CDR.

@@ -8,7 +8,7 @@ from mcap.writer import CompressionType, IndexType, Writer
 
 from vidseg_core.data.recordings.mcap import McapRecording
 from vidseg_core.data.recordings.recording import Channel
-from vidseg_core.data.recordings.write_mcap import McapWriter, held_by_mcap
+from vidseg_core.data.recordings.write_mcap import McapWriter, mcap_cannot_hold
 
 IMAGE = Channel(11, "/image", "sensor_msgs/msg/Image", "cdr", b"uint8[] data", "ros2msg", {"a": "b"})
 OTHER = Channel(5, "/other", "sensor_msgs/msg/Image", "cdr", b"uint8[] data", "ros2msg")
@@ -61,9 +61,9 @@ def test_a_recording_without_messages(tmp_path, channels, metadata):
 
 
 def test_recordings_that_mcap_cannot_hold():
-    assert held_by_mcap([IMAGE, JSON], (0, 2**64 - 1)) is None and held_by_mcap([], None) is None
-    assert held_by_mcap([IMAGE] * 2**16, None) == "65536 channels, at most 65535 have numbers"
-    assert held_by_mcap([IMAGE], (-3, 5)) == "messages received -3 ns after the epoch"
+    assert mcap_cannot_hold([IMAGE, JSON], (0, 2**64 - 1)) is None and mcap_cannot_hold([], None) is None
+    assert mcap_cannot_hold([IMAGE] * 2**16, None) == "65536 channels, at most 65535 have numbers"
+    assert mcap_cannot_hold([IMAGE], (-3, 5)) == "messages received -3 ns after the epoch"
 
 
 def test_an_aborted_file_is_closed(tmp_path):

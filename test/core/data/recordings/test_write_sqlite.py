@@ -6,7 +6,7 @@ import pytest
 
 from vidseg_core.data.recordings.recording import Channel
 from vidseg_core.data.recordings.sqlite import SqliteRecording
-from vidseg_core.data.recordings.write_sqlite import SqliteWriter, held_by_sqlite
+from vidseg_core.data.recordings.write_sqlite import SqliteWriter, sqlite_cannot_hold
 
 IMAGE = Channel(
     11, "/image", "sensor_msgs/msg/Image", "cdr", b"uint8[] data", "ros2msg", {"topic_type_hash": "RIHS01_1"}
@@ -78,12 +78,12 @@ def test_a_definition_that_is_no_utf_8(tmp_path):
 
 
 def test_recordings_that_sqlite_cannot_hold():
-    assert held_by_sqlite([IMAGE, UNKNOWN], (-5, 2**63 - 1)) is None and held_by_sqlite([], None) is None
+    assert sqlite_cannot_hold([IMAGE, UNKNOWN], (-5, 2**63 - 1)) is None and sqlite_cannot_hold([], None) is None
     json = replace(IMAGE, topic="/json", encoding="json")
-    assert held_by_sqlite([IMAGE, json], None) == "/json, whose messages are serialized as json"
+    assert sqlite_cannot_hold([IMAGE, json], None) == "/json, whose messages are serialized as json"
     nothing = replace(json, encoding="")
-    assert held_by_sqlite([nothing], None) == "/json, whose messages are serialized as nothing known"
-    assert held_by_sqlite([IMAGE], (0, 2**63)) == "messages received 9223372036854775808 ns after the epoch"
+    assert sqlite_cannot_hold([nothing], None) == "/json, whose messages are serialized as nothing known"
+    assert sqlite_cannot_hold([IMAGE], (0, 2**63)) == "messages received 9223372036854775808 ns after the epoch"
 
 
 def test_an_aborted_file_has_no_messages(tmp_path):
