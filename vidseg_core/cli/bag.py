@@ -21,7 +21,11 @@ FIRST_STAMP_NS = 10**9
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="ACTION", title="actions", required=True, dest="action")
     make = actions.add_parser("make", help=HELP, description=HELP, epilog=EXAMPLES)
-    make.add_argument("source", metavar="IMAGES", help="folder, video file, recording, or street:key=value,...")
+    make.add_argument(
+        "source",
+        metavar="IMAGES",
+        help="folder, video file, recording, street:key=value,...; camvid:DIR[:SPLIT], folder:DIR[:SPLIT] with labels",
+    )
     make.add_argument("--out", required=True, metavar="BAG", help="folder to make; it must not exist")
     make.add_argument(
         "--labels", metavar="DIR|TOPIC", help="ground truth: PNG files with the images' names; a recording's topic"
@@ -46,6 +50,7 @@ def main(args: argparse.Namespace) -> int:
     from vidseg_core.classes import load_classes
     from vidseg_core.data.bag import TRUTH_TOPIC
     from vidseg_core.data.bag_writer import BagWriter
+    from vidseg_core.data.datasets import DataName
     from vidseg_core.data.open import open_source
     from vidseg_core.errors import ConfigError
 
@@ -58,7 +63,7 @@ def main(args: argparse.Namespace) -> int:
         topic=args.topic,
         skip_bad=args.skip_bad,
         labels=args.labels,
-        classes=None if args.labels is None else load_classes(args.classes),
+        classes=load_classes(args.classes) if args.labels is not None or DataName.is_one(args.source) else None,
     )
     namespace = "/" + args.namespace.strip("/") if args.namespace.strip("/") else ""
     image_topic, truth_topic = f"{namespace}/image_raw", f"{namespace}/{TRUTH_TOPIC}"

@@ -56,8 +56,13 @@ def add_label_classes(group) -> None:
     )
 
 
-def label_table(args: argparse.Namespace, classes: ClassTable) -> ClassTable:
-    """Return the class table of the files in `--labels`: the network's `classes`, or `--label-classes`.
+def label_table(args: argparse.Namespace, classes: ClassTable, source: str = "") -> ClassTable:
+    """Return the class table of label files: the network's `classes`, or `--label-classes`.
+
+    Args:
+        args: of the command.
+        classes: of the network.
+        source: of the frames, which has label files of its own if it is a data set.
 
     Raises:
         ClassTableError: the tables have other classes, or there is no such table.
@@ -65,7 +70,7 @@ def label_table(args: argparse.Namespace, classes: ClassTable) -> ClassTable:
     """
     if args.label_classes is None:
         return classes
-    if args.labels is None or not Path(args.labels).is_dir():
+    if not DataName.is_one(source) and (args.labels is None or not Path(args.labels).is_dir()):
         raise ConfigError(f"--label-classes: expected --labels to name a folder of label files, got {args.labels}")
     table = load_classes(args.label_classes)
     if table.names != classes.names:

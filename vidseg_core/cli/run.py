@@ -14,6 +14,7 @@ examples:
   vidseg run frames/ --rate 15 --out labelled            a folder of images at 15 Hz
   vidseg run recording/ --topic /camera/image_raw --out labelled
   vidseg run street:seed=0,frames=300 --out labelled     the synthetic street, with mIoU against its truth
+  vidseg run camvid:CamVid --rate 15 --out labelled      a data set, with mIoU against its labels
   vidseg run frames/ --labels frames_annot/ --interval 2 --out labelled
 """
 
@@ -22,7 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from vidseg_core.cli.data_options import add_label_classes
     from vidseg_core.cli.engine_options import add_engine_arguments
 
-    parser.add_argument("source", metavar="SOURCE", help="folder, video file, recording, or street:key=value,...")
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="folder, video file, recording, street:key=value,...; camvid:DIR[:SPLIT], folder:DIR[:SPLIT] with labels",
+    )
     parser.add_argument("--out", required=True, metavar="DIR", help="where results go")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run's files of the same names")
     parser.add_argument("--no-video", action="store_true", help="write no overlay.mp4")
@@ -63,7 +68,7 @@ def main(args: argparse.Namespace) -> int:
             topic=args.topic,
             skip_bad=args.skip_bad,
             labels=args.labels,
-            classes=label_table(args, engine.classes),
+            classes=label_table(args, engine.classes, args.source),
         )
         total = min((n for n in (source.num_frames, args.frames) if n is not None), default=None)
         summary = run(

@@ -71,6 +71,17 @@ class DataName:
         """Tell a data set's name from that of a file, a folder or a street, which are sources of frames."""
         return text.partition(":")[0] in KINDS[:-1] and ":" in text and not Path(text).exists()
 
+    def folders(self) -> tuple[Path, Path]:
+        """Return the folder of the images and that of their labels, where the set has one of each; split `val` if none.
+
+        Raises:
+            ConfigError: it is of another kind.
+        """
+        if self.kind not in ("camvid", "folder"):
+            raise ConfigError(f"data {str(self)!r}: expected camvid:DIR or folder:DIR, whose images lie in one folder")
+        split = self.split or "val"
+        return Path(self.where, split), Path(self.where, f"{split}annot")
+
     def __str__(self) -> str:
         return ":".join(filter(None, (f"{self.kind}:{self.where}", self.split)))
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vidseg_core.classes import ClassTable
+from vidseg_core.classes import ClassTable, load_classes
+from vidseg_core.data.datasets import DataName
 from vidseg_core.data.folder import FolderSource, FolderTruth
 from vidseg_core.data.recordings.open import METADATA, compression_of, is_recording
 from vidseg_core.data.source import DEFAULT_RATE_HZ, Source
@@ -25,14 +26,15 @@ def open_source(
 
     Args:
         spec: a folder of images; a video file; a recording (see `vidseg_core.data.recordings.open`);
-            `street:seed=0,...` for the synthetic street (see `StreetConfig.parse`).
+            `street:seed=0,...` for the synthetic street (see `StreetConfig.parse`); `camvid:DIR[:SPLIT]` or
+            `folder:DIR[:SPLIT]`, a data set with its labels (see `vidseg_core.data.datasets`).
         rate_hz: frame rate of a folder of images (30 if None); for a video file, a rate that replaces its own stamps.
         topic: image topic of a recording; may be None if there is only one.
         skip_bad: leave out frames that cannot be read instead of raising.
         labels: for a folder of images, the folder of their ground truth: PNG files of the same stems
             (`X_gtFine_labelIds` for `X_leftImg8bit`); for a recording, a topic of it, or a folder (see
             `vidseg_core.data.bag.bag_labels`). Not every image needs one.
-        classes: the class table of those labels.
+        classes: the class table of those labels, and of those that a `folder:` has; without it these are not read.
 
     Raises:
         SourceError: there is nothing there, nothing in it can be read, or an option does not fit this kind of source.
@@ -42,9 +44,16 @@ def open_source(
     if spec.startswith("street:"):
         _refuse(spec, "the synthetic street", rate_hz=rate_hz, topic=topic, labels=labels)
         return StreetSource(spec)
-    path = Path(spec)
+    if DataName.is_one(spec):
+        _refuse(spec, "a data set", topic=topic, labels=labels)
+        name = DataName.parse(spec)
+        path, labels = name.folders()
+        classes = load_classes("camvid") if name.kind == "camvid" else classes
+        labels = labels if labels.is_dir() and classes is not None else None
+    else:
+        path = Path(spec)
     if not path.exists():
-        raise SourceError(f"{spec}: expected a folder of images, a video file or a recording, there is nothing")
+        raise SourceError(f"{path}: expected a folder of images, a video file or a recording, there is nothing")
     bag = find_bag(path)
     if bag is not None:
         from vidseg_core.data.bag import BagSource, bag_labels

@@ -136,6 +136,18 @@ def test_training_reads_them_and_names_absent_classes(drive, form, tmp_path, cap
     assert "not one training image has a labelled pixel of 16 of 19 classes" in line and "sidewalk, building" in line
 
 
+def test_data_sets_are_sources(drive, form, weights, tmp_path):
+    table = () if form == "colours" else ("--label-classes", TABLES[form])
+    options = ("--weights", weights, "--no-png", "--no-video", *FAST)
+    assert vidseg("run", f"folder:{drive}", "--out", tmp_path / "out", *options, *table) == 0
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["labelled_frames"] == 4
+    assert vidseg("bag", "make", f"folder:{drive}", "--classes", TABLES[form], "--out", tmp_path / "bag") == 0
+    from vidseg_core.data.open import open_source
+
+    for i, frame in enumerate(open_source(tmp_path / "bag", labels="/camera/labels_truth", classes=CLASSES)):
+        np.testing.assert_array_equal(frame.labels, truth(i))
+
+
 @pytest.mark.parametrize("form", ["trainIds"], indirect=True)
 def test_train_ids_without_the_option_are_refused_and_it_is_named(drive, weights, tmp_path, capsys):
     options = ("--labels", drive / "valannot", "--weights", weights, *FAST)

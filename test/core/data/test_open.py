@@ -1,3 +1,5 @@
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -126,6 +128,30 @@ def test_truth_is_attached_by_stem(folder, tmp_path):
     source = open_source(folder, labels=truth, classes=classes)
     assert source.classes is classes
     assert [None if f.labels is None else int(f.labels[0, 0]) for f in source] == [None, 3, None, None, 255, None]
+
+
+@pytest.mark.parametrize("name", ["camvid:{}", "folder:{}", "folder:{}:val"])
+def test_a_data_set_comes_with_its_labels(name, folder, tmp_path):
+    folder.rename(tmp_path / "val")
+    (tmp_path / "valannot").mkdir()
+    cv2.imwrite(str(tmp_path / "valannot" / "f2.png"), np.full(SIZE, 3, np.uint8))
+    spec = name.format(tmp_path)
+    source = open_source(spec, classes=load_classes("camvid"), rate_hz=10)
+    assert [None if f.labels is None else int(f.labels[0, 0]) for f in source] == [None, 3, None, None, None, None]
+    assert (source.rate_hz, source.classes.name) == (10, "camvid")
+    with pytest.raises(SourceError, match="option labels does not apply to a data set"):
+        open_source(spec, labels=tmp_path)
+    if name.startswith("folder"):
+        assert open_source(spec).classes is None
+        shutil.rmtree(tmp_path / "valannot")
+        assert open_source(spec, classes=load_classes("camvid")).classes is None
+
+
+def test_a_data_set_that_is_no_folder_of_images(tmp_path):
+    with pytest.raises(SourceError, match="val: expected a folder of images"):
+        open_source(f"camvid:{tmp_path}")
+    with pytest.raises(ConfigError, match="expected camvid:DIR or folder:DIR, whose images lie in one folder"):
+        open_source(f"cityscapes:{tmp_path}")
 
 
 def test_truth_of_cityscapes_has_names_of_its_own(tmp_path):
