@@ -12,7 +12,7 @@ PYTHON ?= $(firstword $(foreach name,python3 $(addprefix python,3.12 3.11 3.13 3
 	$(if $(filter $(SUPPORTED),$(shell $(name) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)),$(name))))
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv .venv-ros demo test test-long test-all test-gpu test-ros-constraints soak lint clean
+.PHONY: help .venv .venv-ros .venv-jazzy demo test test-long test-all test-gpu test-ros-constraints test-jazzy soak lint clean
 
 help:
 	@echo 'make .venv   install everything into .venv (2 GB, about 7 with PyTorch for CUDA; Python $(firstword $(SUPPORTED)) to $(lastword $(SUPPORTED)))'
@@ -27,6 +27,7 @@ help:
 	@echo 'make test-all   run them, and what takes longer: a distribution'"'"'s versions, long drives, overload'
 	@echo 'make test-gpu   run those that need a GPU; without one they are skipped'
 	@echo 'make test-ros-constraints   run them with the versions that a ROS distribution has, in .venv-ros'
+	@echo 'make test-jazzy   run the tests of the ROS side with ROS 2 Jazzy from PyPI, in .venv-jazzy'
 	@echo 'make soak    10,000 frames through the engine, 10 minutes of overload for the node: bounded latency, flat memory'
 	@echo 'make lint    check style, formatting and types'
 	@echo 'make clean   remove what builds and runs have written; the environments stay'
@@ -34,12 +35,18 @@ help:
 # The stamp is written last: an environment without it is not finished, and the next `make` goes on with it.
 .venv: .venv/installed
 .venv-ros: .venv-ros/installed
+.venv-jazzy: .venv-jazzy/installed
 
 .venv-ros/installed: CONSTRAINTS = constraints-ros.txt
 .venv-ros/installed: constraints-ros.txt
+.venv-jazzy/installed: CONSTRAINTS = .venv-jazzy.constraints
+.venv-jazzy/installed: .venv-jazzy.constraints
 .venv/installed: constraints.txt
 
-.venv/installed .venv-ros/installed: setup.py setup.cfg pyproject.toml
+.venv-jazzy.constraints: constraints.txt constraints-jazzy.txt
+	@{ grep -v '^ros-' constraints.txt; cat constraints-jazzy.txt; } >$@
+
+.venv/installed .venv-ros/installed .venv-jazzy/installed: setup.py setup.cfg pyproject.toml
 	@test -n '$(PYTHON)' || { echo 'No Python $(firstword $(SUPPORTED)) to $(lastword $(SUPPORTED)) found.' \
 	  'Install one (Debian, Ubuntu: apt install python3 python3-venv)' \
 	  'or name one: make PYTHON=/path/to/python3 $(@D)' >&2; exit 1; }
@@ -67,13 +74,16 @@ test: .venv
 test-long: .venv
 	.venv/bin/python -m pytest -m long
 
-test-all: test test-long test-ros-constraints soak
+test-all: test test-long test-ros-constraints test-jazzy soak
 
 test-gpu: .venv
 	.venv/bin/python -m pytest -m gpu
 
 test-ros-constraints: .venv-ros
 	.venv-ros/bin/python -m pytest
+
+test-jazzy: .venv-jazzy
+	.venv-jazzy/bin/python -m pytest test/ros test/interface
 
 soak: .venv
 	VIDSEG_SOAK_FRAMES=10000 .venv/bin/python -m pytest test/core/engine/test_memory.py

@@ -8,6 +8,7 @@ driver needs the profile as much as the node does.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES
 
 # Later ones take the old name with a warning in every process.
 _DISTRIBUTIONS_WITH_OLD_NAME = ("humble", "iron", "jazzy")
+_OLD_LIBRARY, _NEW_LIBRARY = "libfastrtps.so*", "libfastdds.so*"
 
 _SHARED_MEMORY = (
     "With Fast DDS, start the camera driver's process with FASTDDS_DEFAULT_PROFILES_FILE={profile} "
@@ -58,8 +60,27 @@ def profile_environment(environ: Mapping[str, str] = os.environ) -> dict[str, st
     """
     if any(environ.get(name) for name in PROFILE_VARIABLES):
         return {}
-    names = PROFILE_VARIABLES if environ.get("ROS_DISTRO") in _DISTRIBUTIONS_WITH_OLD_NAME else PROFILE_VARIABLES[:1]
+    names = PROFILE_VARIABLES if takes_old_name(environ) else PROFILE_VARIABLES[:1]
     return dict.fromkeys(names, str(profile_path()))
+
+
+def takes_old_name(environ: Mapping[str, str] = os.environ, prefix: str = sys.prefix) -> bool:
+    """Return whether the Fast DDS that is installed looks for a profile by the name before ROS 2 Kilted.
+
+    Its library tells, in a distribution or in an environment of PyPI's wheels, which set no `ROS_DISTRO`. Where no
+    library of either name is found, `ROS_DISTRO` decides.
+
+    Args:
+        environ: of the process that is to have the profile.
+        prefix: of the Python environment.
+    """
+    for directory in (*filter(None, environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)), prefix):
+        library = Path(directory) / "lib"
+        if any(library.glob(_NEW_LIBRARY)):
+            return False
+        if any(library.glob(_OLD_LIBRARY)):
+            return True
+    return environ.get("ROS_DISTRO") in _DISTRIBUTIONS_WITH_OLD_NAME
 
 
 def warning(text: str, **values: Any) -> str:

@@ -315,11 +315,11 @@ def test_services(rig, ros):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_process_cleanly(rig, process, number):
-    others = {str(path) for path in Path("/dev/shm").glob("fastdds_*")}
+    others = {str(path) for path in Path("/dev/shm").glob("fast*_*")}
     one = process("engine:=pass_through")
     rig.read_until(one, "subscribed to /outside/image_raw")
     mapped = Path(f"/proc/{one.pid}/maps").read_text(encoding="ascii")
-    segments = set(re.findall(r"/dev/shm/fastdds_[0-9a-f]{16}", mapped)) - others  # peers' are mapped, too
+    segments = set(re.findall(r"/dev/shm/fast(?:dds|rtps)_[0-9a-f]{16}", mapped)) - others  # peers' are mapped, too
     one.send_signal(number)
     assert one.wait(EXIT_S) == 0
     assert one.stderr.read() == ""

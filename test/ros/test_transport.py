@@ -1,6 +1,7 @@
 """Large images through real DDS, and what is said where they do not come through."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -43,6 +44,13 @@ except ExternalShutdownException:
 """
 
 
+def shared_memory_of(pid: int) -> dict[str, int]:
+    """Sizes of Fast DDS's segments that a process has mapped, its own and its peers'; versions name them otherwise."""
+    with open(f"/proc/{pid}/maps", encoding="ascii") as maps:
+        names = set(re.findall(r"/dev/shm/fast(?:dds|rtps)_[0-9a-f]{16}", maps.read()))
+    return {name: os.stat(name).st_size for name in names if os.path.exists(name)}
+
+
 def picture() -> np.ndarray:
     return np.arange(1024 * 2048 * 3, dtype=np.uint32).astype(np.uint8).reshape(1024, 2048, 3)
 
@@ -61,6 +69,7 @@ def test_large_images_arrive(reliability, ros, checkout):
         deadline = time.monotonic() + DEADLINE_S
         while len(received) < 10 and time.monotonic() < deadline and camera.poll() is None:
             ros.spin_once(node, timeout_sec=0.5)
+        segments = shared_memory_of(camera.pid)
     finally:
         # Not killed: its 64 MB of shared memory would stay behind.
         camera.terminate()
@@ -68,8 +77,10 @@ def test_large_images_arrive(reliability, ros, checkout):
         node.destroy_node()
     views = [parse_image(buffer) for buffer in received]
     assert len(views) >= 10
+    # Without the profile a few images come through, too, and most do not.
+    assert max(segments.values()) >= transport.SEGMENT_BYTES, "Fast DDS has not read the profile"
     assert all(view.frame_id == "front" and (to_rgb(view) == picture()).all() for view in views)
-    seconds = [view.sec for view in views]
+    seconds = [view.stamp.sec for view in views]
     assert seconds == sorted(set(seconds))
 
 
@@ -84,21 +95,51 @@ def test_the_profile_is_what_was_measured(checkout):
     assert participant.get("is_default_profile") == "true"
 
 
-def test_the_environment_names_the_profile_unless_the_user_has():
-    path = str(transport.profile_path())
-    ours = {"FASTDDS_DEFAULT_PROFILES_FILE": path}
-    assert transport.profile_environment({}) == ours
-    assert transport.profile_environment({"ROS_DISTRO": "kilted", "FASTDDS_DEFAULT_PROFILES_FILE": ""}) == ours
-    for name in transport.PROFILE_VARIABLES:
-        assert transport.profile_environment({name: "/etc/my_profile.xml"}) == {}
+@pytest.fixture
+def installed(tmp_path):
+    """Put a library where a prefix has those of Fast DDS; return the prefix."""
+
+    def install(prefix, library):
+        (tmp_path / prefix / "lib").mkdir(parents=True, exist_ok=True)
+        if library:
+            (tmp_path / prefix / "lib" / library).touch()
+        return str(tmp_path / prefix)
+
+    return install
 
 
-@pytest.mark.parametrize("distribution", ["humble", "iron", "jazzy"])
-def test_older_distributions_look_for_the_profile_under_another_name(distribution):
+@pytest.mark.parametrize(
+    ("library", "distribution", "old"),
+    [
+        ("libfastrtps.so.2.14.5", None, True),  # Jazzy from PyPI's wheels
+        ("libfastdds.so.3.2.2", None, False),  # Kilted from PyPI's wheels
+        ("libfastrtps.so.2.6", "humble", True),
+        ("libfastdds.so.3.2", "jazzy", False),  # what is installed counts
+        (None, "jazzy", True),
+        (None, "kilted", False),
+        (None, None, False),
+    ],
+)
+@pytest.mark.parametrize("workspace", [False, True])
+def test_what_is_installed_tells_the_name_of_the_variable(installed, library, distribution, old, workspace):
+    environ = {} if distribution is None else {"ROS_DISTRO": distribution}
+    prefix = installed("ros", library)
+    if workspace:  # built over the distribution
+        environ["AMENT_PREFIX_PATH"] = os.pathsep.join((installed("workspace", None), prefix))
+        prefix = installed("python", None)
+    assert transport.takes_old_name(environ, prefix) == old
+
+
+def test_the_environment_names_the_profile_unless_the_user_has(monkeypatch):
     path = str(transport.profile_path())
-    both = {"FASTDDS_DEFAULT_PROFILES_FILE": path, "FASTRTPS_DEFAULT_PROFILES_FILE": path}
-    assert transport.profile_environment({"ROS_DISTRO": distribution}) == both
-    assert transport.profile_environment({"ROS_DISTRO": distribution, "FASTRTPS_DEFAULT_PROFILES_FILE": "x"}) == {}
+    both = dict.fromkeys(transport.PROFILE_VARIABLES, path)
+    new = {"FASTDDS_DEFAULT_PROFILES_FILE": path}
+    for old, ours in ((False, new), (True, both)):
+        monkeypatch.setattr(transport, "takes_old_name", lambda environ, old=old: old)
+        assert transport.profile_environment({}) == ours
+        assert transport.profile_environment({"FASTDDS_DEFAULT_PROFILES_FILE": ""}) == ours
+        for name in transport.PROFILE_VARIABLES:
+            assert transport.profile_environment({name: "/etc/my_profile.xml"}) == {}
 
 
 def test_the_environment_of_this_process_is_what_counts_by_default(monkeypatch):
