@@ -8,7 +8,7 @@ import sqlite3
 import struct
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -102,7 +102,8 @@ class BagWriter:
                     self._finish()
                     self._folder.rename(self._path)
             else:
-                self._writer.abort()
+                with suppress(OSError, sqlite3.Error):  # what could not be written before cannot be now
+                    self._writer.abort()
         finally:
             shutil.rmtree(self._part, ignore_errors=True)
 

@@ -5,6 +5,7 @@ from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from vidseg_core.data.bag_writer import BagExtender
 from vidseg_core.data.open import open_source
 from vidseg_core.errors import SourceError
 
@@ -191,6 +192,25 @@ def test_video_with_b_frames(tmp_path, moving_pictures, encode_video, codec, cap
     assert not [record for record in caplog.records if "stamps" in record.getMessage()]
     received = [frame.received_ns for frame in frames]
     assert received == sorted(received)
+
+
+@pytest.mark.parametrize("storage", ["sqlite3", "mcap"])
+@pytest.mark.parametrize("ros1", [False, True])
+@pytest.mark.parametrize("kind", [FFMPEG_PACKET, COMPRESSED_VIDEO])
+def test_labels_of_video_in_a_copy_have_the_stamps_of_their_pictures(
+    tmp_path, moving_pictures, encode_video, kind, ros1, storage
+):
+    if ros1 and storage == "sqlite3":
+        return
+    packets = encode_video(moving_pictures(25), bframes=3, b_adapt=0)
+    path = record_video(tmp_path / ("drive.bag" if ros1 else "drive"), packets, kind, "h264", ros1=ros1)
+    with BagExtender(path, "/camera/image_raw/video", ["/camera/labels"], tmp_path / "copy", storage) as bag:
+        for i, frame in enumerate(open_source(path)):
+            bag.add(int(frame.name), {"/camera/labels": ("mono8", np.full((96, 128), i, np.uint8))})
+    labels = list(open_source(tmp_path / "copy", topic="/camera/labels"))
+    shown = {frame.stamp_ns: int(frame.image[0, 0, 0]) for frame in labels}
+    assert shown == {START * 10**9 + i * 50_000_000: i for i in range(25)}
+    assert len(list(open_source(tmp_path / "copy", topic="/camera/image_raw/video"))) == 25
 
 
 def test_video_in_a_ros_1_bag(tmp_path, moving_pictures, encode_video):

@@ -1,5 +1,7 @@
 import shutil
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from dataclasses import replace
 
@@ -196,6 +198,27 @@ def test_what_cannot_be_stored(tmp_path, storage):
             bag.write_image("/image", "rgb8", picture(0), 0)
             (tmp_path / "bag").touch()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["bag", "file"]
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_full_disk_is_an_error_that_leaves_nothing(tmp_path, storage):
+    script = """
+import resource, sys
+import numpy as np
+from vidseg_core.data.bag_writer import BagWriter
+from vidseg_core.errors import ConfigError
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+try:
+    with BagWriter(sys.argv[1], sys.argv[2]) as bag:
+        for i in range(50):
+            bag.write_image("/image", "rgb8", np.zeros((256, 256, 3), np.uint8), i)
+except ConfigError as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", script, tmp_path / "bag", storage]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert ended.stdout.startswith(f"{tmp_path / 'bag'}: expected a recording that can be written: "), ended.stdout
+    assert list(tmp_path.iterdir()) == []
 
 
 COUNT = 4
