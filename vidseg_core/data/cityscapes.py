@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vidseg_core.classes import load_classes
 from vidseg_core.data.images import list_images
+from vidseg_core.data.label_files import LabelFiles
 from vidseg_core.data.labelled import LabelledSet, Sample, existing_folder, predecessors
 from vidseg_core.errors import DatasetError
 
@@ -21,7 +22,8 @@ def cityscapes(root: str | Path, split: str) -> LabelledSet:
     """Open the labelled frames of `split`, each with the frames of its snippet before it; 19 classes.
 
     Files: `leftImg8bit_sequence/SPLIT/CITY/CITY_SNIPPET_FRAME_leftImg8bit.png` and
-    `gtFine/SPLIT/CITY/CITY_SNIPPET_FRAME_gtFine_labelIds.png`.
+    `gtFine/SPLIT/CITY/CITY_SNIPPET_FRAME_gtFine_labelIds.png`; or, where there are no such files, `labelTrainIds`,
+    `color`.
 
     Raises:
         DatasetError: no such split, a folder is missing or empty, or a labelled frame has no image.
@@ -39,15 +41,14 @@ def cityscapes(root: str | Path, split: str) -> LabelledSet:
 
 
 def _city_samples(label_folder: Path, image_folder: Path) -> list[Sample]:
-    label_files = [path for path in list_images(label_folder, (".png",)) if path.stem.endswith(_LABELS)]
+    label_files = LabelFiles(label_folder, load_classes("cityscapes")).by_image()
     if not label_files:
         return []
     existing_folder(image_folder, f"the frames of {label_folder}")
     frames = [path for path in list_images(image_folder, (".png",)) if path.stem.endswith(IMAGE_SUFFIX)]
     before = predecessors(frames, step=1, suffix=IMAGE_SUFFIX)
     samples = []
-    for labels in label_files:
-        name = labels.stem.removesuffix(_LABELS)
+    for name, labels in label_files.items():
         image = image_folder / f"{name}{IMAGE_SUFFIX}.png"
         if image not in before:
             raise DatasetError(f"{image}: missing, but there are labels for it: {labels}")

@@ -61,7 +61,14 @@ class LabelFiles:
         """Find the label file of the image with this stem; None if it has none."""
         if image in self._named:
             return self._named[image]
-        forms = self._forms.get(_image_key(image), {})
+        return self._preferred(_image_key(image))
+
+    def by_image(self) -> dict[str, Path]:
+        """Find the files whose names tell a form, by their images' stems without what tells theirs."""
+        return {key: path for key in self._forms if (path := self._preferred(key)) is not None}
+
+    def _preferred(self, key: str) -> Path | None:
+        forms = self._forms.get(key, {})
         return next((forms[form] for form in self._order if form in forms), None)
 
     def without_image(self, images: Iterable[str]) -> list[str]:

@@ -116,7 +116,7 @@ def make_mix(sets: Sequence[LabelledSet], shares: Sequence[float], hold_back: fl
         ConfigError: a number is out of range.
     """
     if not all(math.isfinite(share) and share > 0 for share in shares):
-        raise ConfigError(f"dataset: expected shares greater than 0, got {list(shares)}")
+        raise ConfigError(f"data: expected shares greater than 0, got {list(shares)}")
     for other in sets[1:]:
         if other.classes.names != sets[0].classes.names:
             raise ClassTableError(

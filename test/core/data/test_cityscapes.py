@@ -42,7 +42,7 @@ def test_errors_name_what_is_missing(root):
     image.unlink()
     with pytest.raises(DatasetError, match=f"{image.name}: missing, but there are labels for it: .*labelIds.png"):
         cityscapes(root, "train")
-    for labels in (root / "gtFine" / "train" / "ulm").glob("*_labelIds.png"):
+    for labels in (root / "gtFine" / "train" / "ulm").glob("*_gtFine_*.png"):
         labels.unlink()
     with pytest.raises(DatasetError, match=r"gtFine/train: expected CITY/\*_gtFine_labelIds.png, there are none"):
         cityscapes(root, "train")
@@ -57,3 +57,15 @@ def test_the_real_snippets(shared_data):
     labels = found.read_labels(0)
     assert labels.shape == (1024, 2048) and set(np.unique(labels)) <= {*range(19), 255}
     assert 0.2 < (labels == 0).mean() < 0.6
+
+
+def test_other_forms_of_labels_where_there_are_no_label_ids(root):
+    folder = root / "gtFine" / "train" / "ulm"
+    (folder / "ulm_000003_000019_gtFine_labelIds.png").unlink()
+    stored = np.full((64, 128), 13, np.uint8)
+    cv2.imwrite(str(folder / "ulm_000003_000019_gtFine_labelTrainIds.png"), stored)
+    (folder / "ulm_000003_000049_gtFine_labelIds.png").unlink()
+    cv2.imwrite(str(folder / "ulm_000003_000049_gtFine_color.png"), np.full((64, 128, 4), (142, 0, 0, 255), np.uint8))
+    found = cityscapes(root, "train")
+    assert [sample.name for sample in found.samples] == ["ulm_000003_000019", "ulm_000003_000049"]
+    assert (found.read_labels(0) == 13).all() and (found.read_labels(1) == 13).all()  # a car
