@@ -54,8 +54,8 @@ class PacketDecoder:
     Pictures come in the order in which they are shown, each with its own packet; where packets are stamped in
     the order in which they are decoded, with the packets in turn. No picture comes that was made from a
     frame that is missing or found to be damaged: from there on, as from the beginning, all is lost until the next key
-    frame. What is missing is told by the numbers in the stream: about as many packets as from one key frame to the
-    next, a key frame among them, may be missing without notice.
+    frame. What is missing is told by the numbers in the stream, which begin again with each key frame, and by the
+    stamps: after a pause of half the time between two key frames one may be missing, and the next is waited for.
 
     Attributes:
         lost: packets so far that gave no picture because of what they depend on.
@@ -76,6 +76,9 @@ class PacketDecoder:
         self._ready: list[Picture] = []
         self._newest_ns: int | None = None
         self._ascending = True
+        self._longest_step_ns = 0
+        self._key_ns: int | None = None
+        self._key_step_ns: int | None = None  # longest time between two key frames with nothing lost between
 
     def feed(self, packet: PacketView) -> list[Picture]:
         """Decode one packet. Returns the pictures that are complete now: its own, earlier ones, or none.
@@ -94,7 +97,8 @@ class PacketDecoder:
         if codec != self._codec:
             self._restart(self._serial)
             self._codec, self._decoder = codec, _decoder(codec)
-        if codec == "h264" and not self._numbers.follows(data):
+        follows = codec != "h264" or self._numbers.follows(data)
+        if not follows or self._comes_long_after(packet.stamp_ns):
             self._restart(self._serial)
         self._decode(packet, data)
         ready, self._ready = self._ready, []
@@ -108,8 +112,10 @@ class PacketDecoder:
 
     def _decode(self, packet: PacketView, data: bytes) -> None:
         serial, self._serial = self._serial, self._serial + 1
-        self._ascending &= self._newest_ns is None or packet.stamp_ns > self._newest_ns
-        self._newest_ns = packet.stamp_ns
+        newest_ns = self._newest_ns
+        self._ascending &= newest_ns is None or packet.stamp_ns > newest_ns
+        self._longest_step_ns = max(self._longest_step_ns, packet.stamp_ns - (newest_ns or packet.stamp_ns))
+        self._newest_ns = packet.stamp_ns if newest_ns is None else max(newest_ns, packet.stamp_ns)
         self._pending[serial] = packet
         coded = av.Packet(data)
         coded.pts = serial
@@ -143,6 +149,8 @@ class PacketDecoder:
             packet = self._pending.pop(serial)
             if frame.is_corrupt:
                 return serial
+            if frame.key_frame:
+                self._note_key_frame(packet.stamp_ns)
             self._held.append((serial, Picture(packet, frame)))
         return None
 
@@ -173,7 +181,18 @@ class PacketDecoder:
         self.lost += len(self._held) - len(good) + len(self._pending)
         self._ready += good
         self._held, self._pending = [], {}
-        self._newest_ns, self._ascending, self.waits = None, True, True
+        self._newest_ns, self._key_ns, self._ascending, self.waits = None, None, True, True
+
+    def _comes_long_after(self, stamp_ns: int) -> bool:
+        """Tell if the pause before a packet is so long that a key frame may be missing."""
+        if self._newest_ns is None or not self._key_step_ns:
+            return False
+        return stamp_ns - self._newest_ns > max(self._key_step_ns / 2, self._longest_step_ns)
+
+    def _note_key_frame(self, stamp_ns: int) -> None:
+        if self._key_ns is not None:
+            self._key_step_ns = max(self._key_step_ns or 0, stamp_ns - self._key_ns)
+        self._key_ns = stamp_ns
 
     def _lose_before(self, serial: int) -> None:
         for one in [one for one in self._pending if one < serial]:

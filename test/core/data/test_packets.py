@@ -284,3 +284,30 @@ def test_ten_thousand_mutated_packets(coded, codec, options):
             refused += 1
     given += len(decoder.finish())
     assert given + refused + decoder.lost + decoder.repeated == 2500 and min(given, decoder.lost) > 100
+
+
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_key_frames_that_are_missing_are_told_by_the_pause(coded, pictures, codec):
+    """The numbers in the stream begin again with each of them, and may go on by chance."""
+    for first in (14, 17, 21):
+        for count in (7, 8, 9, 10, 11):
+            stream = [one for i, one in enumerate(coded(codec, {})) if not first <= i < first + count]
+            decoder = PacketDecoder()
+            given, damaged = decode(decoder, stream, codec)
+            assert len(given) + decoder.lost == len(stream) and damaged == 0
+            assert_right(given, pictures)
+
+
+def test_a_pause_of_the_camera_costs_no_more_than_until_the_next_key_frame(coded, pictures):
+    def later(stream, place):
+        return [(number if i < place else number + 100, data) for i, (number, data) in enumerate(stream)]
+
+    for place, expected in ((9, COUNT), (20, COUNT), (25, COUNT - 5)):  # the first is before two key frames are known
+        decoder = PacketDecoder()
+        given, _ = decode(decoder, later(coded("h264", {}), place), "h264")
+        assert len(given) == expected and decoder.lost == COUNT - expected
+    decoder = PacketDecoder()  # a camera that is always slow, and one that is a bit late
+    given, _ = decode(decoder, [(number * 1000, data) for number, data in coded("h264", {})], "h264")
+    assert len(given) == COUNT
+    given, _ = decode(PacketDecoder(), [(n + 2 * (n // 7), data) for n, data in coded("h264", {})], "h264")
+    assert len(given) == COUNT
