@@ -51,6 +51,8 @@ class SqliteRecording(OpenWhileRead):
     def __init__(self, path: Path, scratch: Scratch | None = None):
         self.path = path
         self._whole: dict[int, tuple[array, array]] | None = None
+        self._found_for: frozenset[int] | None = None
+        self._found = array("q"), array("q")
         self._scratch, damage = _settled(path, scratch)
         self._file = path if self._scratch is None else self._scratch.path
         try:
@@ -90,13 +92,19 @@ class SqliteRecording(OpenWhileRead):
                 yield StoredMessage(channel, times[i], times[i], content)
 
     def _find(self, topics: Collection[int]) -> tuple[array, array]:
-        """When the messages of these topics were received, and their rows."""
+        """When the messages of these topics were received, and their rows; what was found last is remembered."""
+        wanted = frozenset(topics)
+        if wanted != self._found_for:
+            self._found = self._look_up(wanted)
+            self._found_for = wanted
+        return self._found
+
+    def _look_up(self, topics: frozenset[int]) -> tuple[array, array]:
         times, rows = array("q"), array("q")
         if self._whole is not None:
-            for topic in topics:
-                if topic in self._whole:
-                    times += self._whole[topic][0]
-                    rows += self._whole[topic][1]
+            for topic in sorted(topics & self._whole.keys()):
+                times += self._whole[topic][0]
+                rows += self._whole[topic][1]
             return times, rows
         with closing(_connect(self._file)) as database:
             try:
