@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidseg_core.kernels.picture import grid_picture
 from vidseg_core.kernels.resample import network_input
 
 NETWORK_STRIDE = 32
@@ -57,3 +58,8 @@ class View:
     def grid_rgb(self) -> Tensor:
         """1 x 3 x h x w, float32, 0..255."""
         return network_input(self.image, self.grid, normalised=False).to(self.device)
+
+    @cached_property
+    def picture(self) -> Tensor:
+        """1 x 3 x h x w, uint8, RGB, smoothed: what later frames compare with."""
+        return grid_picture(self.image, self.grid).to(self.device)

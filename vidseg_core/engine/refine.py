@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 from vidseg_core.kernels.refine import guided_sum, label_edges
@@ -28,6 +29,7 @@ class Refinement:
 
     def __call__(self, warped: Tensor, image: Tensor) -> Refined:
         """Refine as `GuidedRefine.forward` does; batches of one."""
+        warped = warped.contiguous(memory_format=torch.channels_last)  # once for both operations
         edge = label_edges(warped) if self.network.edge else None
         guide, intra = self.execute(image) if edge is None else self.execute(image, edge)
         logits = guided_sum(guide, warped, intra)

@@ -35,7 +35,7 @@ class Segmented:
     Attributes:
         scores: 1 x C x any size, as fine as the segmenter gives them.
         logits: 1 x C x h x w, the same on the grid.
-        picture: see `fusion.picture`; None where nothing compares with it.
+        picture: see `View.picture`; None where nothing compares with it.
         timings: milliseconds per stage.
     """
 
@@ -51,8 +51,8 @@ class Memory:
 
     Attributes:
         logits: 1 x C x h x w on the grid, of the key frame; of the last frame if refinement feeds back.
-        picture: of the key frame, see `fusion.picture`; None where nothing compares with it.
-        small: of the key frame, see `change.small_picture`; None where the schedule does not look.
+        picture: of the key frame, see `View.picture`; None where nothing compares with it.
+        small: of the key frame, see `picture_change.small_picture`; None where the schedule does not look.
         stamp_ns: of the key frame.
         way: 1 x 2 x h x w, flow from the last frame to that of the logits; None where nothing has moved.
         motion: the same to the key frame.

@@ -12,7 +12,6 @@ from torch import Tensor
 from vidseg_core.classes import VOID
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.flow import FlowEstimator
-from vidseg_core.engine.fusion import fuse, on_grid, picture, update
 from vidseg_core.engine.geometry import View, grid_size
 from vidseg_core.engine.key_frames.jobs import AtOnce, Job, KeyFrames
 from vidseg_core.engine.picture_change import change, small_picture
@@ -25,6 +24,9 @@ from vidseg_core.errors import ConfigError
 from vidseg_core.frame import Frame, Segmentation
 from vidseg_core.kernels.decode import decode
 from vidseg_core.kernels.difference import difference
+from vidseg_core.kernels.fuse import fuse
+from vidseg_core.kernels.resample import on_grid
+from vidseg_core.kernels.update import update
 from vidseg_core.kernels.warp import warp
 from vidseg_core.networks.guided_refine import Refined
 
@@ -247,7 +249,7 @@ class Stream:
         view, segmenter = self._view(frame), self._networks.segmenter
         if self._config.fusion or self._networks.updater is not None:
             with timings.stage("compare"):
-                shown = picture(view)
+                shown = view.picture
                 if past is not None and self._config.fusion:
                     assert past.memory.picture is not None  # every key frame has one where the past is fused
                     apart = difference(shown, past.memory.picture, past.memory.motion)
@@ -294,7 +296,7 @@ class Stream:
                 fresh = self._networks.updater(frame).to(self._networks.device)  # 1 x C x any size
                 assert memory.picture is not None  # every key frame has one where there is an update network
                 seen = capabilities(self._networks.updater).picture_of(frame)
-                logits = update(logits, fresh, difference(picture(view), memory.picture, memory.motion), seen)
+                logits = update(logits, fresh, difference(view.picture, memory.picture, memory.motion), seen)
         return logits, memory
 
     @staticmethod

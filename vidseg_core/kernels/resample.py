@@ -16,9 +16,22 @@ Colour = tuple[float, float, float]
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """B x C x any size -> B x C x `size`; `x` itself where nothing changes."""
+    """Interpolate bilinearly; the outermost pixels of both sizes fall on each other.
+
+    Args:
+        x: B x C x any size, floating point.
+        size: (h, w) wanted.
+
+    Returns:
+        B x C x h x w; `x` itself where that is its size.
+    """
     if tuple(x.shape[2:]) == tuple(size):
         return x
+    return RESIZE.on(x.device.type)(x, size)
+
+
+def resize_reference(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Compute `resize` in plain torch, differentiable. PyTorch's kernel is the CPU's, too."""
     return F.interpolate(x, size, mode="bilinear", align_corners=True)
 
 
@@ -34,16 +47,61 @@ def resample(
         size: (h, w) wanted.
         picture: (H, W) of the picture.
         source_half_pixel, target_half_pixel: which of the two `x` and the result are.
+
+    Returns:
+        B x C x h x w, newly allocated; places outside of `x` take its nearest pixel.
     """
+    return RESAMPLE.on(x.device.type)(x, size, picture, source_half_pixel, target_half_pixel)
+
+
+def resample_reference(
+    x: Tensor, size: tuple[int, int], picture: tuple[int, int], source_half_pixel: bool, target_half_pixel: bool
+) -> Tensor:
+    """Compute `resample` in plain torch, differentiable. PyTorch's kernel is the CPU's, too."""
     sides = []
     for inputs, outputs, side in zip(x.shape[2:], size, picture, strict=True):
-        at = torch.arange(outputs, dtype=torch.float64)
-        at = (at + 0.5) * (side / outputs) - 0.5 if target_half_pixel else at * ((side - 1) / max(outputs - 1, 1))
-        at = (at + 0.5) * (inputs / side) - 0.5 if source_half_pixel else at * ((inputs - 1) / max(side - 1, 1))
-        sides.append((2 * at / max(inputs - 1, 1) - 1).to(x))
+        at = lattice(inputs, outputs, side, source_half_pixel, target_half_pixel)
+        sides.append(torch.from_numpy(2 * at / max(inputs - 1, 1) - 1).to(x))
     grid = torch.stack((sides[1].expand(size), sides[0][:, None].expand(size)), -1)
     grid = grid.expand(x.shape[0], *grid.shape)
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def lattice(
+    inputs: int, outputs: int, side: int | None = None, source_half_pixel: bool = False, target_half_pixel: bool = False
+) -> np.ndarray:
+    """Find where each of `outputs` pixels along one side lies among `inputs` pixels: float64, may be outside.
+
+    Args:
+        inputs, outputs: numbers of pixels.
+        side: of the picture, in its pixels; counts where one of the two is half pixel and the other is not.
+        source_half_pixel, target_half_pixel: see `resample`.
+    """
+    side = side or outputs
+    at = np.arange(outputs, dtype=np.float64)
+    at = (at + 0.5) * (side / outputs) - 0.5 if target_half_pixel else at * ((side - 1) / max(outputs - 1, 1))
+    return (at + 0.5) * (inputs / side) - 0.5 if source_half_pixel else at * ((inputs - 1) / max(side - 1, 1))
+
+
+def on_grid(scores: Tensor, grid: tuple[int, int], picture: tuple[int, int] | None = None) -> Tensor:
+    """Bring a network's scores to the grid.
+
+    Args:
+        scores: B x C x any size.
+        grid: (h, w).
+        picture: (H, W) of the picture, of which the scores' pixels cover equal parts; None where the outermost lie on
+            its outermost, as those of the grid do.
+
+    Returns:
+        B x C x h x w; `scores` themselves where nothing changes.
+    """
+    if picture is None:
+        return resize(scores, grid)
+    return resample(scores, grid, picture, source_half_pixel=True, target_half_pixel=False)
+
+
+RESIZE = Operation("resize", resize_reference)
+RESAMPLE = Operation("resample", resample_reference)
 
 
 def positions(inputs: int, outputs: int, half_pixel: bool = False) -> tuple[np.ndarray, np.ndarray]:

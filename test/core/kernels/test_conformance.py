@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vidseg_core.kernels import PADDINGS, decode, difference, refine, resample, warp
+from vidseg_core.kernels import PADDINGS, decode, difference, fuse, picture, refine, resample, update, warp
 from vidseg_core.kernels.dispatch import OPERATIONS, Operation
 
 SIZES = [(8, 8), (23, 37), (45, 60), (2, 3)]
@@ -46,7 +46,7 @@ def test_warp(kind, implementation, size, channels, padding, align_corners):
     # The reference's sampling grid is rounded once more; an error of a pixel's 1e-5 moves values by as much.
     expected = warp.WARP.reference(values.double(), flow.double(), align_corners, padding).float()
     got = called(implementation, kind, values, flow, align_corners, padding)
-    torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(got, expected, atol=4e-5, rtol=0)
 
 
 @covers(warp.COMPOSE)
@@ -54,7 +54,7 @@ def test_warp(kind, implementation, size, channels, padding, align_corners):
 def test_compose(kind, implementation, size):
     motion, flow = (random(1, 2, *size, seed=seed, scale=3.0) for seed in (0, 1))
     expected = warp.COMPOSE.reference(motion.double(), flow.double()).float()
-    torch.testing.assert_close(called(implementation, kind, motion, flow), expected, atol=1e-4, rtol=0)
+    torch.testing.assert_close(called(implementation, kind, motion, flow), expected, atol=4e-5, rtol=0)
 
 
 @covers(decode.DECODE)
@@ -84,7 +84,7 @@ def test_difference(kind, implementation, size):
     got = called(implementation, kind, current, past, motion)
     expected = difference.DIFFERENCE.reference(current, past, motion)
     assert got.dtype == torch.float32 and got[0, 0, 0, 0] == got[0, 0, 1, 1] == got[0, 0, 1, 0] == torch.inf
-    torch.testing.assert_close(got, expected, atol=1e-2, rtol=0)
+    torch.testing.assert_close(got, expected, atol=5e-5, rtol=0)
 
 
 @covers(refine.LABEL_EDGES)
@@ -101,7 +101,7 @@ def test_label_edges(kind, implementation, size, classes):
 def test_guided_sum(kind, implementation, size, classes):
     guide, warped, intra = random(1, 11, *size).softmax(1), random(1, classes, *size, seed=1), random(1, classes, *size)
     expected = refine.GUIDED_SUM.reference(guide, warped, intra)
-    torch.testing.assert_close(called(implementation, kind, guide, warped, intra), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(called(implementation, kind, guide, warped, intra), expected, atol=1e-6, rtol=0)
 
 
 @covers(resample.NETWORK_INPUT)
@@ -113,7 +113,85 @@ def test_network_input(kind, implementation, image, size, bgr):
     mean, std = (120.0, 110.0, 100.0), (50.0, 60.0, 70.0)
     expected = resample.NETWORK_INPUT.reference(image, size, bgr, mean, std)
     got = called(implementation, kind, image, size, bgr, mean, std)
-    torch.testing.assert_close(got, expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(got, expected, atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(2, 3), (5, 9), (1, 1), (3, 1)])
+@pytest.mark.parametrize("kind", ["reference", *resample.RESIZE.implementations])
+def test_resize(kind, size):
+    """Of a plane, which bilinear interpolation reproduces: its value where the corners fall on each other."""
+    implementation = resample.RESIZE.reference if kind == "reference" else resample.RESIZE.on(kind)
+    h, w = 3, 5
+    x = (torch.arange(h)[:, None] * 10.0 + torch.arange(w)).expand(1, 2, h, w)
+    got = called(implementation, "cpu" if kind == "reference" else kind, x, size)
+    rows, columns = (torch.arange(n) * ((m - 1) / max(n - 1, 1)) for n, m in zip(size, (h, w), strict=True))
+    torch.testing.assert_close(got, (rows[:, None] * 10 + columns).expand(1, 2, *size), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["reference", *resample.RESAMPLE.implementations])
+@pytest.mark.parametrize(
+    ("target_half_pixel", "rows"), [(False, [0.0, 0.625, 1.5, 2.375, 3.0]), (True, [0.0, 0.7, 1.5, 2.3, 3.0])]
+)
+def test_resample(kind, target_half_pixel, rows):
+    """Of a picture of 8 rows, 4 pixels that cover two each: their centres are at 0.5, 2.5, 4.5, 6.5."""
+    implementation = resample.RESAMPLE.reference if kind == "reference" else resample.RESAMPLE.on(kind)
+    x = (torch.arange(4.0)[:, None] + torch.zeros(4)).expand(1, 1, 4, 4)
+    got = called(implementation, "cpu" if kind == "reference" else kind, x, (5, 4), (8, 8), True, target_half_pixel)
+    expected = torch.tensor(rows)
+    torch.testing.assert_close(got, expected[:, None].expand(1, 1, 5, 4), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("kind", ["reference", *fuse.FUSE.implementations])
+@pytest.mark.parametrize("half_pixel", [False, True])
+def test_fuse(kind, half_pixel):
+    """Of two classes whose probabilities are known."""
+    implementation = fuse.FUSE.reference if kind == "reference" else fuse.FUSE.on(kind)
+    new, past = torch.tensor([0.2, 0.8]), torch.tensor([0.7, 0.3])
+    scores, carried = (p.log().view(1, 2, 1, 1).expand(1, 2, 4, 6) + 5 for p in (new, past))
+    for apart, share in ((0.0, 0.5), (fuse.TOLERANCE, 0.5 * np.exp(-1)), (torch.inf, 0.0)):
+        picture_size = (8, 12) if half_pixel else None
+        apart = torch.full((1, 1, 4, 6), apart)
+        got = called(implementation, "cpu" if kind == "reference" else kind, scores, carried, apart, picture_size)
+        expected = ((1 - share) * new + share * past).view(1, 2, 1, 1).expand(1, 2, 4, 6)
+        torch.testing.assert_close(got.exp(), expected, atol=1e-6, rtol=0)
+    certain = torch.tensor([-100.0, 100.0]).view(1, 2, 1, 1)
+    got = called(
+        implementation, "cpu" if kind == "reference" else kind, certain, certain, torch.zeros(1, 1, 1, 1), None
+    )
+    assert got[0, 0].exp().item() == pytest.approx(fuse.LEAST_PROBABILITY)
+
+
+@covers(update.UPDATE)
+@pytest.mark.parametrize("size", SIZES + THIN)
+@pytest.mark.parametrize("fresh", [(6, 7), (1, 1), (30, 50)])
+@pytest.mark.parametrize("classes", [1, 7, 8, 19])
+@pytest.mark.parametrize("half_pixel", [False, True])
+def test_update(kind, implementation, size, fresh, classes, half_pixel):
+    carried, new, apart = random(1, classes, *size), random(1, classes, *fresh, seed=1), random(1, 1, *size, scale=12.0)
+    apart = apart.abs()
+    apart[0, 0, 0, 0], apart[0, 0, -1, -1] = torch.inf, 0
+    picture_size = (4 * size[0] + 3, 4 * size[1] + 1) if half_pixel else None
+    expected = update.UPDATE.reference(carried.double(), new.double(), apart.double(), picture_size)
+    got = called(implementation, kind, carried, new, apart, picture_size)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, expected.float(), atol=1e-6, rtol=0)
+    if size != (1, 1):
+        assert torch.equal(got[..., -1, -1], carried[..., -1, -1])
+
+
+@covers(picture.GRID_PICTURE)
+@pytest.mark.parametrize(
+    ("size", "grid"), [((64, 96), (8, 12)), ((67, 93), (8, 11)), ((64, 64), (16, 16)), ((9, 8), (2, 1))]
+)
+def test_grid_picture(kind, implementation, size, grid):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    got, expected = (f(image, grid) for f in (implementation, picture.GRID_PICTURE.reference))
+    assert got.dtype == torch.uint8 and got.shape == (1, 3, *grid)
+    # OpenCV rounds the Gaussian's weights to 1/256.
+    assert (got.int() - expected.int()).abs().max() <= 1
+    padded = np.zeros((size[0], size[1] + 5, 3), np.uint8)
+    padded[:, : size[1]] = image
+    assert torch.equal(implementation(padded[:, : size[1]], grid), got)
 
 
 def test_every_operation_is_compared():

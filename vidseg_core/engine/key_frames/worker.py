@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from vidseg_core.backends.choose import Runtime
-from vidseg_core.engine.fusion import fuse
 from vidseg_core.engine.key_frames.shared_memory import Shared
 from vidseg_core.engine.segmenter import NetworkSegmenter, load_segmenter
 from vidseg_core.frame import Frame
+from vidseg_core.kernels.fuse import fuse
 from vidseg_core.models.architectures import SEGMENTER
 from vidseg_core.models.open import open_model
 from vidseg_core.threads import set_num_threads

@@ -18,7 +18,6 @@ from vidseg_core.classes import load_classes
 from vidseg_core.engine import build
 from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import DEFAULT_WEIGHTS, EngineConfig
-from vidseg_core.engine.fusion import fuse
 from vidseg_core.engine.key_frames import process as process_module
 from vidseg_core.engine.key_frames import turns, worker
 from vidseg_core.engine.key_frames.process import SegmenterProcess
@@ -28,6 +27,7 @@ from vidseg_core.engine.key_frames.worker import Task
 from vidseg_core.engine.segmenter import NetworkSegmenter, TruthSegmenter, ready
 from vidseg_core.errors import ConfigError
 from vidseg_core.frame import Frame
+from vidseg_core.kernels.fuse import fuse
 from vidseg_core.models.open import open_model
 from vidseg_core.models.registry import find_weights
 
