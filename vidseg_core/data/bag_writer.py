@@ -352,8 +352,9 @@ def _storage_for(recording: Recording, channels: list[Channel], wanted: str | No
             missing[name] = lacks
     if wanted is None:
         wanted = next((name for name in STORAGES if name not in missing), STORAGES[0])
-        if missing and wanted not in missing:
-            log.warning("%s: storage %s: sqlite3 cannot hold %s", recording.path, wanted, missing["sqlite3"])
+        if STORAGES[0] in missing and wanted not in missing:
+            lacks = missing[STORAGES[0]]
+            log.warning("%s: storage %s: %s cannot hold %s", recording.path, wanted, STORAGES[0], lacks)
     if wanted in missing:
         others = [name for name in STORAGES if name not in missing]
         advice = f"; expected --storage {others[0]}" if others else ""

@@ -430,6 +430,20 @@ def test_copies_of_all_kinds_of_recordings(tmp_path, name, storage):
         assert (path / "metadata.yaml").is_file()
 
 
+def test_times_before_1970_stay_in_sqlite(tmp_path):
+    source = closed(tmp_path / "drive", "humble")
+    with closing(sqlite3.connect(source / "drive_0.db3")) as database:
+        database.execute("UPDATE messages SET timestamp = -5 WHERE id = 1")
+        database.commit()
+    with pytest.raises(
+        ConfigError, match="storage mcap cannot hold messages received -5 ns .*; expected --storage sqlite3"
+    ):
+        BagExtender(source, "/image", ["/labels"], tmp_path / "copy", "mcap")
+    with BagExtender(source, "/image", ["/labels"], tmp_path / "copy", None) as bag:
+        bag.add(0, {"/labels": ("mono8", picture(0)[..., 0])})
+    assert [message[3] for message in stored(tmp_path / "copy")][:2] == [-5, -5]
+
+
 def test_channels_are_copied_with_all_that_is_stored_of_them(tmp_path):
     source = mcap_source(tmp_path / "drive.mcap", FOREIGN)
     with BagExtender(source, "/image", ["/labels"], tmp_path / "copy", None) as bag:
