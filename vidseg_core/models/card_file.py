@@ -22,7 +22,7 @@ BACKGROUND = "background"
 
 @dataclass(frozen=True)
 class CardFile:
-    """What a card beside a weight file says.
+    """Hold the content of a card beside a weight file.
 
     Attributes:
         path: where it is or would be.

@@ -31,7 +31,7 @@ _STATISTICS = "input: {mean: [123.675, 116.28, 103.53], std: [58.395, 57.12, 57.
 
 @dataclass
 class Study:
-    """What is known of a network of others.
+    """Collect the known properties of a network of others.
 
     Attributes:
         path: of the file.

@@ -1,4 +1,4 @@
-"""What an ONNX file says about itself: its inputs, its outputs, what they are made of, and its metadata."""
+"""Read an ONNX file's own description: its inputs and outputs, what they are made of, and its metadata."""
 
 from __future__ import annotations
 

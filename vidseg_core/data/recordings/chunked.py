@@ -21,7 +21,7 @@ from vidseg_core.errors import SourceError
 
 
 class NoRecordError(DamageError):
-    """Where a record is expected there is none, so that damage may begin before."""
+    """Say that there is no record where one is expected, so that damage may begin before."""
 
 
 HELD_BYTES = 64 * 2**20
@@ -218,7 +218,7 @@ class ChunkedRecording(OpenWhileRead, ABC):
 
 
 class Counted:
-    """What a chunk has of messages: counted when what follows them is known to be a record."""
+    """Count a chunk's messages, once what follows them is known to be a record."""
 
     def __init__(self) -> None:
         self.counts: Counter[int] = Counter()

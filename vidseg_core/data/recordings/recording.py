@@ -1,4 +1,4 @@
-"""What all storages of recorded messages have in common."""
+"""Describe what all storages of recorded messages have in common."""
 
 from __future__ import annotations
 
