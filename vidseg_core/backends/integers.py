@@ -27,7 +27,10 @@ LEVELS, WEIGHT_LEVELS = 256, 255
 
 @contextmanager
 def measured(network: nn.Module) -> Iterator[Ranges]:
-    """Measure the values that the network's convolutions meet; filled in whenever it is called inside the context."""
+    """Measure the values that the network's convolutions meet; filled in whenever it is called inside the context.
+
+    Convolutions with a true attribute `keeps_precision` are left out, so that they stay in floating point.
+    """
     ranges: Ranges = {}
 
     def look(name: str):
@@ -38,7 +41,11 @@ def measured(network: nn.Module) -> Iterator[Ranges]:
 
         return hook
 
-    convolutions = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+    convolutions = {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Conv2d) and not getattr(module, "keeps_precision", False)
+    }
     hooks = [module.register_forward_pre_hook(look(name)) for name, module in convolutions.items()]
     try:
         yield ranges

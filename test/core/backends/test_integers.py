@@ -166,12 +166,14 @@ def test_depthwise_convolutions_have_a_step_for_each_channel():
 
 
 @torch.inference_mode()
-def test_all_convolutions_of_lite0_can_be_integers():
+def test_all_but_two_convolutions_of_lite0_can_be_integers():
     torch.manual_seed(0)
     network = SwiftNet(5, "lite0", 16).eval()
     x = torch.rand(1, 3, 64, 96) * 2 - 1
     ranges = measure(network, [x])
-    assert len(ranges) == 60
+    names = {name for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+    exact = {"backbone.encoder._conv_stem", "backbone.encoder._blocks.0._depthwise_conv"}
+    assert set(ranges) == names - exact and len(names) == 60
     integers, exact = executor(network, ranges)(x), network(x)
     assert torch.corrcoef(torch.stack([integers.flatten(), exact.flatten()]))[0, 1] > 0.95
 
