@@ -134,6 +134,8 @@ def expand(patterns: list[str]) -> list[Path]:
     import os
     from glob import glob, has_magic
 
+    from vidseg_core.data.recordings.open import METADATA
+
     found: list[str] = []
     for pattern in patterns:
         is_pattern = has_magic(pattern) and not Path(pattern).exists()
@@ -143,7 +145,9 @@ def expand(patterns: list[str]) -> list[Path]:
         found += matches
     each: dict[str, Path] = {}
     for path in found:
-        each.setdefault(os.path.realpath(path), Path(path))  # `drive` and `drive/` are one
+        folder, name = os.path.split(path)
+        # `drive`, `drive/` and `drive/metadata.yaml` are one.
+        each.setdefault(os.path.realpath(folder if name == METADATA else path), Path(path))
     return list(each.values())
 
 

@@ -137,7 +137,8 @@ def test_a_copy_of_the_recording_with_labels_and_overlay(tmp_path, call):
 def test_copies_of_recordings_with_like_names(tmp_path, call):
     """What differs behind a dot only, or by its folder only; and what is named twice is one recording."""
     bags = [record(tmp_path / name) for name in ("drive.1", "drive.2", "a/clip", "b/clip")]
-    assert call(*bags, f"{bags[0]}/", bags[2] / ".." / "clip", "--no-live", "--bag-out", tmp_path / "copies") == 0
+    again = (f"{bags[0]}/", bags[2] / ".." / "clip", bags[1] / "metadata.yaml")
+    assert call(*bags, *again, "--no-live", "--bag-out", tmp_path / "copies") == 0
     names = sorted(path.name for path in (tmp_path / "copies").iterdir())
     assert names == ["a_clip", "b_clip", "drive.1", "drive.2"]
     for name in names:
@@ -148,9 +149,9 @@ def test_names_of_copies(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "drive.bag").mkdir()
     paths = ["one.mcap", "two.db3", "three.bag", "four.mcap.zstd", "drive.bag", "drive.mcap", "x/y/bag", "x/z/bag", "."]
-    paths += ["same.db3", "same.mcap"]
+    paths += ["same.db3", "same.mcap", "w/metadata.yaml", "n.mcap/metadata.yaml"]
     names = ["one", "two", "three", "four", "drive.bag", "drive", "y_bag", "z_bag", tmp_path.name]
-    names += ["same.db3", "same.mcap"]
+    names += ["same.db3", "same.mcap", "w", "n"]
     assert list(replay.copy_names(list(map(Path, paths))).values()) == [*names]
 
 

@@ -79,10 +79,12 @@ def storage_of(path: Path) -> str | None:
 
 def name_of(path: Path) -> str:
     """Name a recording as its folder or its file, without the endings that tell the format."""
-    name = Path(os.path.abspath(path)).name
+    path = Path(os.path.abspath(path))
+    if path.name == METADATA:
+        path = path.parent
     if path.is_dir():
-        return name
-    name = _plain_name(name)
+        return path.name
+    name = _plain_name(path.name)
     return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name) or name
 
 
