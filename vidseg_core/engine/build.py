@@ -11,6 +11,7 @@ import torch
 
 from vidseg_core.backends.choose import Runtime
 from vidseg_core.classes import ClassTable, load_classes
+from vidseg_core.devices import open_device
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.engine import Engine
 from vidseg_core.engine.flow import DIS, FlowEstimator, NetworkFlow, NoFlow
@@ -46,7 +47,7 @@ def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, class
         CheckpointError: weights missing, damaged, of another network or with other classes.
         ClassTableError: unknown or malformed class table.
     """
-    device = _device(config.device)
+    device = open_device(config.device)
     beside = config.key_frames == "async" and device.type == "cpu" and segmenter is None
     num_threads = set_num_threads(_num_threads(config, beside))
     runtime = Runtime(config.runtime, device, num_threads)
@@ -130,17 +131,6 @@ def _num_threads(config: EngineConfig, beside: bool) -> int:
     """
     budget = config.num_threads or available_threads()
     return max(1, budget // 2) if config.key_frames == "async" and not beside else budget
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"device: expected a device that is there, got {name!r}; CUDA devices: {torch.cuda.device_count()}"
-        )
-    return device
 
 
 def _classes(config: EngineConfig, model: Model, num_classes: int) -> ClassTable:

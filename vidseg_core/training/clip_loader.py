@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,6 +91,6 @@ class ClipSource:
 
 def load_clips(
     source: ClipSource, batches: list[tuple[list[tuple[LabelledSet, int]], int, tuple[int, ...]]], workers: int
-) -> Iterator[ClipBatch]:
+) -> Generator[ClipBatch, None, None]:
     """The batches in order, each given by samples, steps and seed; `workers` threads stay a little ahead."""
     return ahead_of_use(source.batch, batches, workers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 def load_batches(
     mix: Mix, batches: list[list[tuple[int, int]]], augmentation: Augmentation, seed: int, epoch: int, workers: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+) -> Generator[tuple[Tensor, Tensor], None, None]:
     """The augmented views of `batches` in order; `workers` threads stay a little ahead.
 
     What a view looks like depends on (seed, epoch, its position in the epoch) only. Of several processes, each gets its
@@ -33,7 +33,7 @@ def load_batches(
     return ahead_of_use(_load, arguments, workers)
 
 
-def ahead_of_use(make: Callable[..., T], arguments: Iterable[tuple], workers: int) -> Iterator[T]:
+def ahead_of_use(make: Callable[..., T], arguments: Iterable[tuple], workers: int) -> Generator[T, None, None]:
     """`make(*one)` for each of `arguments`, in order; `workers` threads stay a little ahead of who takes them."""
     pending: deque[Future[T]] = deque()
     waiting = iter(arguments)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from vidseg_core import distributed
 from vidseg_core.classes import ClassTable
@@ -29,23 +25,20 @@ from vidseg_core.kernels.warp import warp
 from vidseg_core.models.architectures import REFINE, SWNET_SEQ
 from vidseg_core.models.card import SWIFTNET_INPUT, InputCard
 from vidseg_core.models.checkpoint import load_swnet_seq
-from vidseg_core.models.files import read_classes, read_metadata, read_tensors, save_weights
+from vidseg_core.models.files import read_classes
 from vidseg_core.networks.flow_light import FLOW_UNIT, FlowLight
 from vidseg_core.networks.guided_refine import GuidedRefine
 from vidseg_core.networks.swiftnet import SwiftNet
 from vidseg_core.training.augment import Augmentation
-from vidseg_core.training.average import WeightAverage
 from vidseg_core.training.clip_loader import ClipBatch, ClipSource, load_clips
 from vidseg_core.training.clips import ClipMaker
-from vidseg_core.training.history import plot_history, write_history
 from vidseg_core.training.losses import CLASS_WEIGHTINGS, SegmentationLoss, class_weights
 from vidseg_core.training.mix import Mix
-from vidseg_core.training.schedule import SCHEDULES, progress_interval, rate_factor
-from vidseg_core.training.segmenter import STATE_FILE, WEIGHTS_FILE, TrainingError, check_parts, device_name
+from vidseg_core.training.run import Run, TrainingError, begin, budget_s, device_name, say
+from vidseg_core.training.schedule import SCHEDULES
 
 FLOWS = ("dis", "light")
 MOST_STEPS = 8
-CHANGEABLE = ("epochs",)
 
 
 @dataclass(frozen=True)
@@ -208,6 +201,7 @@ def train_refine(
     workers: int = 1,
     init: Path | None = None,
     resume: bool = False,
+    time_budget_min: float | None = None,
     command: str = "",
     report: Callable[[str], None] = print,
 ) -> Path:
@@ -224,6 +218,7 @@ def train_refine(
         workers: threads that prepare clips.
         init: weights to start from, see `initialise`.
         resume: go on from the last finished epoch in `output`.
+        time_budget_min: minutes after which no further epoch is begun; the schedule does not follow it.
         command: what was typed, for the record.
         report: takes one line of text about classes without a labelled pixel, and one about each epoch.
 
@@ -231,92 +226,50 @@ def train_refine(
         VidsegError: the data, the configuration or a file is not what it must be, or the loss is no longer finite.
         KeyboardInterrupt: the user stopped it; the last finished epoch is kept.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    if not resume and (output / STATE_FILE).exists():
-        raise ConfigError(f"{output}: expected a new folder, it holds a training already; --resume goes on with it")
-    check_parts(config.batch)
-    frequency = mix.check(
-        lambda indices: tqdm(indices, "reading the images", leave=False, mininterval=progress_interval())
-    )
-    if (absent := mix.absent_classes(frequency)) is not None and distributed.is_writer():
-        report(absent)
-    mix.draws(config.seed, 0, config.batch)
+    frequency = begin(mix, config, output, resume, report)
     if not any(len(part.held_back) for part in mix.parts):
         raise ConfigError(f"hold_back: {config.hold_back} of the images is none; hold back more, or give more images")
     weights = class_weights(frequency, config.weighting)
-    run = _Run(mix, segmenter, config, output, torch.device(device), weights, input_scale, segmenter_input)
+    run = RefinementRun(mix, segmenter, config, output, torch.device(device), weights, input_scale, segmenter_input)
     if resume:
         run.restore()
     elif init is not None:
         taken = initialise(init, run.net, mix.classes)
-        if distributed.is_writer():
-            report(f"from {init.name}: {' and '.join(taken)}")
-        run.average = WeightAverage(run.net, config.average)
+        say(report, f"from {init.name}: {' and '.join(taken)}")
+        run.begin_from_here()
     run.record = {
         "command": command, "init": init.name if init and not resume else None, "segmenter": segmenter_record,
         "data": run.data(),
     }  # fmt: skip
-    return run.loop(workers, report)
+    return run.loop(workers, budget_s(time_budget_min), report)
 
 
-class _Run:
-    """One training: the networks, their optimiser, their average, and how far it is."""
+class RefinementRun(Run):
+    """One training of refinement, and of the flow network where that is trained; see `Run`."""
+
+    samples = "clips"
+    architectures = (REFINE,)
 
     def __init__(
-        self, mix, segmenter, config: RefineTraining, output: Path, device, weights: Tensor, input_scale: float,
-        segmenter_input: InputCard,
+        self, mix: Mix, segmenter: SwiftNet, config: RefineTraining, output: Path, device: torch.device,
+        weights: Tensor, input_scale: float, segmenter_input: InputCard,
     ):  # fmt: skip
         torch.manual_seed(config.seed)
-        self.mix, self.config, self.output, self.device = mix, config, output, device
-        self.segmenter = segmenter.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
-        self.net = Propagation(len(mix.classes), config).to(device).train()
-        self.average = WeightAverage(self.net, config.average)
-        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=config.rate, weight_decay=1e-4)
+        # PyTorch's stubs do not know `memory_format` of modules.
+        frozen = segmenter.eval().requires_grad_(False)
+        self.segmenter = frozen.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net = Propagation(len(mix.classes), config).to(device).train()
+        optimizer = torch.optim.AdamW(net.parameters(), lr=config.rate, weight_decay=1e-4)
+        super().__init__(mix, config, output, device, net, optimizer)
         self.loss = SegmentationLoss(weights.to(device), stride=2)
         flow: FlowEstimator | None = DIS(config.dis_preset) if config.flow == "dis" else None
         maker = ClipMaker(config.augmentation, config.motion)
         self.source = ClipSource(maker, flow, input_scale, config.grid_stride, segmenter_input)
-        self.history: list[dict] = []
         self.record: dict = {}
 
-    @property
-    def epoch(self) -> int:
-        """The number of finished epochs."""
-        return len(self.history)
-
-    def data(self) -> list[dict]:
-        """The data sets, for the record."""
-        return [
-            {"name": p.train.name, "train": len(p.train), "held_back": len(p.held_back), "share": p.share}
-            for p in self.mix.parts
-        ]
-
-    def loop(self, workers: int, report) -> Path:
-        steps = len(self.mix.draws(self.config.seed, 0, self.config.batch))
-        bar = tqdm(
-            total=self.config.epochs * steps, initial=self.epoch * steps, desc="training", unit="step",
-            mininterval=progress_interval(), smoothing=0.05, disable=not distributed.is_writer(),
-        )  # fmt: skip
-        board = (
-            SummaryWriter(str(self.output / "tensorboard"), purge_step=self.epoch) if distributed.is_writer() else None
-        )
-        with bar, board or contextlib.nullcontext():
-            while self.epoch < self.config.epochs:
-                entry = self._train_epoch(workers, bar)
-                self._evaluate(entry, workers)
-                self.history.append(entry)
-                if board is not None:
-                    self._write(entry)
-                    _log(board, entry)
-                    report(_line(entry))
-                distributed.barrier()
-        return self.output / WEIGHTS_FILE
-
-    def _train_epoch(self, workers: int, bar: tqdm) -> dict:
+    def batches(self, draws: list[list[tuple[int, int]]], workers: int) -> Generator[ClipBatch, None, None]:
+        """Load clips of 1 to `steps` propagated frames; see `load_clips`."""
         config, epoch = self.config, self.epoch
-        started = time.monotonic()
-        torch.manual_seed(config.seed + epoch)
-        draws = self.mix.draws(config.seed, epoch, config.batch)
         lengths = np.random.default_rng([config.seed, epoch, 1]).integers(1, config.steps + 1, len(draws))
         mine = slice(distributed.rank(), None, distributed.world_size())
         planned = [
@@ -327,20 +280,17 @@ class _Run:
             )
             for number, (draw, steps) in enumerate(zip(draws, lengths, strict=True))
         ]
-        self.net.train()
-        total = 0.0
-        with contextlib.closing(load_clips(self.source, planned, workers)) as loader:
-            for number, batch in enumerate(loader):
-                progress = epoch + number / len(planned)
-                rate = config.rate * rate_factor(progress, config.warmup, config.epochs, config.schedule)
-                total += self._step(batch.to(self.device), rate)
-                bar.update()
-                bar.set_postfix(epoch=epoch + 1, loss=f"{total / (number + 1):.3f}", refresh=False)
-        seconds = time.monotonic() - started
-        return {
-            "epoch": epoch + 1, "loss": total / len(planned), "rate": rate, "seconds": round(seconds, 1),
-            "clips_per_second": round(len(planned) * config.batch / seconds, 3),
-        }  # fmt: skip
+        return load_clips(self.source, planned, workers)
+
+    def loss_of(self, batch: ClipBatch) -> Tensor:
+        """Compute the loss of the clips' last frames, and their divergence from what the segmenter says of them."""
+        batch = batch.to(self.device)
+        key, teacher = (self._logits(images, batch) for images in (batch.key, batch.last))
+        refined, _ = self.net(key, batch)
+        loss = self.loss(refined, batch.labels)
+        if self.config.distillation:
+            loss = loss + self.config.distillation * divergence(refined, teacher)
+        return loss
 
     @torch.no_grad()
     def _logits(self, images: Tensor, batch: ClipBatch) -> Tensor:
@@ -349,31 +299,7 @@ class _Run:
             scores = self.segmenter(images)
         return resize(scores.float(), tuple(batch.images[0].shape[2:]))
 
-    def _step(self, batch: ClipBatch, rate: float) -> float:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        key, teacher = (self._logits(images, batch) for images in (batch.key, batch.last))
-        refined, _ = self.net(key, batch)
-        loss = self.loss(refined, batch.labels)
-        if self.config.distillation:
-            loss = loss + self.config.distillation * divergence(refined, teacher)
-        mean = loss.detach().clone()
-        distributed.average([mean])
-        value = mean.item()
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"epoch {self.epoch + 1}: expected a finite loss, got {value}; lower the learning rate "
-                f"({self.config.rate}) or lengthen the warm-up"
-            )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        distributed.average(p.grad for p in self.net.parameters() if p.grad is not None)
-        self.optimizer.step()
-        distributed.average(buffer for buffer in self.net.buffers() if buffer.is_floating_point())
-        self.average.update(self.net)
-        return value
-
-    def _evaluate(self, entry: dict, workers: int) -> None:
+    def evaluate(self, entry: dict, workers: int) -> None:
         """Add to `entry` the held-back clips' mIoU with refinement and without, by data set and in the mean."""
         net: Propagation = self.average.net
         sets, score, plain_score, shares = {}, 0.0, 0.0, 0.0
@@ -408,14 +334,8 @@ class _Run:
             )
         entry |= {"miou": score / shares, "warped_miou": plain_score / shares, "held_back": sets}
 
-    def _write(self, entry: dict) -> None:
-        if entry["miou"] == max(e["miou"] for e in self.history):
-            self._write_weights(entry)
-        self._save()
-        write_history(self.output / "history.json", self.history, asdict(self.config))
-        plot_history(self.output / "history.png", self.history)
-
-    def _write_weights(self, entry: dict) -> None:
+    def weights(self, entry: dict) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Make the average's weights, and the record of the training."""
         net: Propagation = self.average.net
         metadata = {
             "architecture": REFINE if net.flow is None else SWNET_SEQ,
@@ -430,48 +350,19 @@ class _Run:
                 "torch": torch.__version__,
             },
         }  # fmt: skip
-        save_weights(self.output / WEIGHTS_FILE, net.state_dict(), metadata)
+        return net.state_dict(), metadata
 
-    def _save(self) -> None:
-        tensors = {f"net.{key}": value for key, value in self.net.state_dict().items()}
-        tensors |= {f"average.{key}": value for key, value in self.average.net.state_dict().items()}
-        names = {parameter: name for name, parameter in self.net.named_parameters()}
-        for parameter, state in self.optimizer.state.items():
-            tensors |= {f"optimizer.{key}.{names[parameter]}": value for key, value in state.items()}
-        metadata = {
-            "architecture": f"training of {REFINE}", "config": _plain(self.config), "history": self.history,
-            "updates": self.average.updates, "classes": self.mix.classes.to_dict(),
-        }  # fmt: skip
-        save_weights(self.output / STATE_FILE, tensors, metadata)
+    def line(self, entry: dict) -> str:
+        sets = "  ".join(
+            f"{name} {100 * figures['miou']:.2f} (warped only {100 * figures['warped_miou']:.2f})"
+            for name, figures in entry["held_back"].items()
+        )
+        speed = f"{entry['clips_per_second']:.2f} clips/s"
+        return f"epoch {entry['epoch']}: loss {entry['loss']:.4f}  {speed}  held-back mIoU: {sets}"
 
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Go back to the last finished epoch.
-
-        Raises:
-            CheckpointError: there is none, or its file is broken.
-            ConfigError: it comes from another configuration.
-        """
-        path = self.output / STATE_FILE
-        metadata, tensors = read_metadata(path) if path.is_file() else {}, read_tensors(path)
-        was, now = metadata.get("config"), _plain(self.config)
-        if was is None or metadata["architecture"] != f"training of {REFINE}":
-            raise CheckpointError(f"{path}: expected the state of a training of refinement")
-        fixed = [key for key in now if key not in CHANGEABLE and now[key] != was.get(key)]
-        if fixed:
-            changed = "; ".join(f"{key} was {was.get(key)!r}, is {now[key]!r}" for key in fixed)
-            raise ConfigError(f"{path}: expected the configuration that the training began with: {changed}")
-        try:
-            for prefix, net in (("net.", self.net), ("average.", self.average.net)):
-                net.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-            for name, parameter in self.net.named_parameters():
-                self.optimizer.state[parameter] = {
-                    key: tensors[f"optimizer.{key}.{name}"].to(parameter.device if key != "step" else "cpu")
-                    for key in ("step", "exp_avg", "exp_avg_sq")
-                }
-        except (RuntimeError, KeyError) as error:
-            raise CheckpointError(f"{path}: expected the state of a training of refinement: {error}") from error
-        self.average.updates, self.history = metadata["updates"], metadata["history"]
+    def scalars(self, entry: dict) -> dict[str, float]:
+        """Add the mIoU without refinement."""
+        return super().scalars(entry) | {"train/warped_miou": entry["warped_miou"]}
 
 
 def divergence(logits: Tensor, teacher: Tensor) -> Tensor:
@@ -481,22 +372,3 @@ def divergence(logits: Tensor, teacher: Tensor) -> Tensor:
         logits, teacher: B x C x h x w.
     """
     return F.kl_div(logits.log_softmax(1), teacher.softmax(1), reduction="none").sum(1).mean()
-
-
-def _line(entry: dict) -> str:
-    sets = "  ".join(
-        f"{name} {100 * figures['miou']:.2f} (warped only {100 * figures['warped_miou']:.2f})"
-        for name, figures in entry["held_back"].items()
-    )
-    speed = f"{entry['clips_per_second']:.2f} clips/s"
-    return f"epoch {entry['epoch']}: loss {entry['loss']:.4f}  {speed}  held-back mIoU: {sets}"
-
-
-def _log(board: SummaryWriter, entry: dict) -> None:
-    for key in ("loss", "rate", "miou", "warped_miou"):
-        board.add_scalar(f"train/{key}", entry[key], entry["epoch"])
-
-
-def _plain(config: RefineTraining) -> dict:
-    """As it comes back from JSON."""
-    return json.loads(json.dumps(asdict(config)))

@@ -2,47 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from vidseg_core import distributed
 from vidseg_core.backends.backend import Ranges
 from vidseg_core.backends.integers import measured
-from vidseg_core.errors import CheckpointError, ConfigError, VidsegError
+from vidseg_core.errors import ConfigError
 from vidseg_core.evaluation.metrics.confusion import ConfusionMatrix
 from vidseg_core.evaluation.metrics.images import evaluate_images
 from vidseg_core.models.architectures import SWIFTNETS
 from vidseg_core.models.checkpoint import initialise
-from vidseg_core.models.files import read_metadata, read_tensors, save_weights
 from vidseg_core.networks.normalisation import normalise
 from vidseg_core.networks.swiftnet import DECODER_WIDTH, ENCODERS, SwiftNet
 from vidseg_core.training.augment import Augmentation
-from vidseg_core.training.average import WeightAverage
-from vidseg_core.training.history import plot_history, write_history
 from vidseg_core.training.loader import load_batches
 from vidseg_core.training.losses import CLASS_WEIGHTINGS, SegmentationLoss, class_weights
 from vidseg_core.training.mix import Mix
-from vidseg_core.training.schedule import SCHEDULES, progress_interval, rate_factor
-
-STATE_FILE, WEIGHTS_FILE = "last.safetensors", "weights.safetensors"
-# What a resumed training may change; the learning rate then follows the new schedule from where it is.
-CHANGEABLE = ("epochs", "evaluate_every")
-
-
-class TrainingError(VidsegError):
-    """A training went wrong: its loss is no longer a number."""
+from vidseg_core.training.run import Run, begin, budget_s, device_name, say
+from vidseg_core.training.schedule import SCHEDULES, rate_factor
 
 
 @dataclass(frozen=True)
@@ -143,7 +128,7 @@ def train_segmenter(
     Args:
         workers: threads that prepare images.
         init: weights to start from, see `checkpoint.initialise`.
-        resume: go on from `output/last.safetensors`, which must come from the same configuration but for `CHANGEABLE`.
+        resume: go on from `output/last.safetensors`, which must come from the same configuration but for the epochs.
             The data may differ; the record in the weights then says from which epoch on.
         time_budget_min: minutes after which no further epoch is begun; the schedule does not follow it.
         compiled: run the network through `torch.compile`.
@@ -157,153 +142,68 @@ def train_segmenter(
         VidsegError: the data, the configuration or a file is not what it must be, or the loss is no longer finite.
         KeyboardInterrupt: the user stopped it; `last.safetensors` holds the last finished epoch.
     """
-    output.mkdir(parents=True, exist_ok=True)
-    if not resume and (output / STATE_FILE).exists():
-        raise ConfigError(f"{output}: expected a new folder, it holds a training already; --resume goes on with it")
-    check_parts(config.batch)
-    pause = progress_interval()
-    frequency = mix.check(
-        lambda indices: tqdm(indices, "reading the images", leave=False, mininterval=pause, disable=_quiet())
-    )
-    if (absent := mix.absent_classes(frequency)) is not None:
-        _Run.report(report, absent)
-    mix.draws(config.seed, 0, config.batch)  # a batch larger than an epoch is an error now, not later
-    run = _Run(mix, config, output, torch.device(device), class_weights(frequency, config.weighting), compiled)
+    frequency = begin(mix, config, output, resume, report)
+    run = SegmenterRun(mix, config, output, torch.device(device), class_weights(frequency, config.weighting), compiled)
     notices: tuple[str, ...] = ()
     if resume:
         run.restore()
     elif init is not None:
         notices = initialise(init, run.net, mix.classes)
-        run.average = WeightAverage(run.net, config.average)
+        run.begin_from_here()
     if run.sources and run.sources[-1]["data"] != run.data():
-        run.report(report, f"from epoch {run.epoch + 1} on with other data than before")
+        say(report, f"from epoch {run.epoch + 1} on with other data than before")
     run.sources.append({
         "from_epoch": run.epoch + 1, "epochs": config.epochs, "command": command,
         "init": init.name if init and not resume else None, "notices": notices, "data": run.data(),
         "processes": distributed.world_size(),
     })  # fmt: skip
-    return run.loop(workers, math.inf if time_budget_min is None else time_budget_min * 60, report)
+    return run.loop(workers, budget_s(time_budget_min), report)
 
 
-class _Run:
-    """One training: the network, its optimiser, its average, and how far it is."""
+class SegmenterRun(Run):
+    """One training of SwiftNet; see `Run`."""
 
-    def __init__(self, mix: Mix, config: SegmenterTraining, output: Path, device, weights: Tensor, compiled: bool):
+    samples = "images"
+    changeable = ("epochs", "evaluate_every")
+
+    def __init__(
+        self, mix: Mix, config: SegmenterTraining, output: Path, device: torch.device, weights: Tensor, compiled: bool
+    ):
         torch.manual_seed(config.seed)
-        self.mix, self.config, self.output, self.device = mix, config, output, device
         self.architecture = SWIFTNETS[config.encoder]
-        self.net = (
-            SwiftNet(len(mix.classes), config.encoder, config.width)
-            .to(device, memory_format=torch.channels_last)
-            .train()
-        )
-        self.forward = torch.compile(self.net) if compiled else self.net
-        self.average = WeightAverage(self.net, config.average)
-        self.optimizer = torch.optim.AdamW(_groups(self.net, config), lr=config.rate, fused=True)
+        net = SwiftNet(len(mix.classes), config.encoder, config.width)
+        net = net.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        optimizer = torch.optim.AdamW(_groups(net, config), lr=config.rate, fused=True)
+        super().__init__(mix, config, output, device, net, optimizer)
+        self.forward = torch.compile(net) if compiled else net
+        self.evaluate_every = config.evaluate_every
         self.loss = SegmentationLoss(weights.to(device), config.loss_stride, config.lovasz, config.hard_pixels)
-        self.history: list[dict] = []
         self.ranges: Ranges = {}  # what the convolutions of the average met when it was last evaluated
-        self.sources: list[dict] = []  # what each start, the first and those that resumed, was given
-
-    def data(self) -> list[dict]:
-        """The data sets, for the record."""
-        return [
-            {"name": p.train.name, "train": len(p.train), "held_back": len(p.held_back), "share": p.share}
-            for p in self.mix.parts
-        ]
+        self.kept = {"sources": []}
 
     @property
-    def epoch(self) -> int:
-        """The number of finished epochs."""
-        return len(self.history)
+    def sources(self) -> list[dict]:
+        """Return what each start, the first and those that resumed, was given."""
+        return self.kept["sources"]
 
-    def loop(self, workers: int, budget_s: float, report) -> Path:
-        started = time.monotonic()
-        steps = len(self.mix.draws(self.config.seed, 0, self.config.batch))
-        bar = tqdm(
-            total=self.config.epochs * steps, initial=self.epoch * steps, desc="training", unit="step",
-            mininterval=progress_interval(), smoothing=0.02, disable=_quiet(),
-        )  # fmt: skip
-        with bar, self._board() as board:
-            while self.epoch < self.config.epochs:
-                entry = self._train_epoch(workers, bar)
-                last = self.epoch + 1 == self.config.epochs
-                elapsed = distributed.agreed(time.monotonic() - started)
-                out_of_time = elapsed + entry["seconds"] > budget_s
-                if last or out_of_time or (self.epoch + 1) % self.config.evaluate_every == 0:
-                    self._evaluate(entry)
-                self.history.append(entry)
-                if distributed.is_writer():
-                    self._write(entry)
-                    _log(board, entry)
-                bar.set_postfix(epoch=self.epoch, loss=f"{entry['loss']:.3f}")
-                if entry.get("miou") is not None or last:
-                    self.report(report, _line(entry))
-                if out_of_time and not last:
-                    self.report(report, f"time budget: stopped after epoch {self.epoch} of {self.config.epochs}")
-                    break
-        distributed.barrier()
-        return self.output / WEIGHTS_FILE
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        others = [one.name for one in SWIFTNETS.values() if one is not self.architecture]
+        return (self.architecture.name, *others)
 
-    @staticmethod
-    def report(report: Callable[[str], None], line: str) -> None:
-        if distributed.is_writer():
-            report(line)
+    def batches(self, draws: list[list[tuple[int, int]]], workers: int) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Load images and labels; see `load_batches`."""
+        return load_batches(self.mix, draws, self.config.augmentation, self.config.seed, self.epoch, workers)
 
-    def _board(self) -> contextlib.AbstractContextManager[SummaryWriter | None]:
-        if not distributed.is_writer():
-            return contextlib.nullcontext()
-        return SummaryWriter(str(self.output / "tensorboard"), purge_step=self.epoch)
-
-    def _train_epoch(self, workers: int, bar: tqdm) -> dict:
-        config, epoch = self.config, self.epoch
-        started = time.monotonic()
-        torch.manual_seed(config.seed + epoch)
-        batches = self.mix.draws(config.seed, epoch, config.batch)
-        total = 0.0
-        self.net.train()
-        loader = load_batches(self.mix, batches, config.augmentation, config.seed, epoch, workers)
-        with contextlib.closing(loader):
-            for number, (images, labels) in enumerate(loader):
-                rate = config.rate_at(epoch + number / len(batches))
-                total += self._step(images, labels, rate)
-                bar.update()
-        seconds = distributed.agreed(time.monotonic() - started)
-        return {
-            "epoch": epoch + 1,
-            "loss": total / len(batches),
-            "rate": rate,
-            "seconds": round(seconds, 1),
-            "images_per_second": round(len(batches) * config.batch / seconds, 3),
-        }
-
-    def _step(self, images: Tensor, labels: Tensor, rate: float) -> float:
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["rate_factor"]
-        images, labels = (x.to(self.device, non_blocking=True) for x in (images, labels))
-        precision = torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
-        with precision:
+    def loss_of(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Compute the loss of images and labels."""
+        images, labels = (x.to(self.device, non_blocking=True) for x in batch)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16):
             seen = self.architecture.input
             logits = self.forward(normalise(images.float(), seen.mean, seen.std))
-        loss = self.loss(logits.float(), labels)
-        mean = loss.detach().clone()
-        distributed.average([mean])
-        value = mean.item()
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"epoch {self.epoch + 1}: expected a finite loss, got {value}; "
-                f"lower the learning rate ({self.config.rate}) or lengthen the warm-up"
-            )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        distributed.average(p.grad for p in self.net.parameters() if p.grad is not None)
-        self.optimizer.step()
-        # Each process normalises its own part of a batch; the statistics for later are those of all.
-        distributed.average(buffer for buffer in self.net.buffers() if buffer.is_floating_point())
-        self.average.update(self.net)
-        return value
+        return self.loss(logits.float(), labels)
 
-    def _evaluate(self, entry: dict) -> None:
+    def evaluate(self, entry: dict, workers: int) -> None:
         """Add the held-back images' mIoU to `entry`: of each data set, and the mean over the sets by their shares."""
         sets, score, shares = {}, 0.0, 0.0
         with measured(self.average.net) as self.ranges:
@@ -320,15 +220,8 @@ class _Run:
         if shares:
             entry |= {"miou": score / shares, "held_back": sets}
 
-    def _write(self, entry: dict) -> None:
-        best = max((e["miou"] for e in self.history if "miou" in e), default=None)
-        if best is None or entry.get("miou") == best:
-            self._write_weights(entry)
-        self._save()
-        write_history(self.output / "history.json", self.history, asdict(self.config))
-        plot_history(self.output / "history.png", self.history)
-
-    def _write_weights(self, entry: dict) -> None:
+    def weights(self, entry: dict) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Make the average's weights, convolutions in half precision, and the record of the training."""
         # Convolutions in half precision are as good; batch-normalisation statistics may lie outside its range.
         tensors = {
             key: value.half() if value.ndim == 4 and not key.startswith("backbone.img_") else value
@@ -356,82 +249,23 @@ class _Run:
             metadata["notices"] = notices
         if self.ranges:
             metadata["activation_ranges"] = self.ranges
-        save_weights(self.output / WEIGHTS_FILE, tensors, metadata)
+        return tensors, metadata
 
-    def _save(self) -> None:
-        tensors = {f"net.{key}": value for key, value in self.net.state_dict().items()}
-        tensors |= {f"average.{key}": value for key, value in self.average.net.state_dict().items()}
-        names = {parameter: name for name, parameter in self.net.named_parameters()}
-        for parameter, state in self.optimizer.state.items():
-            tensors |= {f"optimizer.{key}.{names[parameter]}": value for key, value in state.items()}
-        metadata = {
-            "architecture": f"training of {self.architecture.name}",
-            "config": _plain(self.config),
-            "history": self.history,
-            "sources": self.sources,
-            "updates": self.average.updates,
-            "classes": self.mix.classes.to_dict(),
+    def line(self, entry: dict) -> str:
+        sets = "  ".join(f"{name} {100 * figures['miou']:.1f}" for name, figures in entry.get("held_back", {}).items())
+        sets = sets or "nothing held back"
+        speed = f"{entry['images_per_second']:.2f} images/s"
+        return f"epoch {entry['epoch']}: loss {entry['loss']:.4f}  {speed}  held-back mIoU: {sets}"
+
+    def scalars(self, entry: dict) -> dict[str, float]:
+        """Add each class's IoU in each held-back set."""
+        classes = {
+            f"{name}/{key}": iou
+            for name, figures in entry.get("held_back", {}).items()
+            for key, iou in figures["iou"].items()
+            if iou is not None
         }
-        save_weights(self.output / STATE_FILE, tensors, metadata)
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Go back to the last finished epoch.
-
-        Raises:
-            CheckpointError: there is none, or its file is broken.
-            ConfigError: it comes from another configuration.
-        """
-        path = self.output / STATE_FILE
-        metadata, tensors = read_metadata(path) if path.is_file() else {}, read_tensors(path)
-        was, now = metadata.get("config"), _plain(self.config)
-        if was is None:
-            raise CheckpointError(f"{path}: expected the state of a training, found {metadata.get('architecture')!r}")
-        was = _plain(SegmenterTraining()) | was  # what an older version could not choose was as it is by default
-        fixed = [key for key in now if key not in CHANGEABLE and now[key] != was[key]]
-        if fixed:
-            changed = "; ".join(f"{key} was {was[key]!r}, is {now[key]!r}" for key in fixed)
-            raise ConfigError(f"{path}: expected the configuration that the training began with: {changed}")
-        if [c["name"] for c in metadata["classes"]["classes"]] != list(self.mix.classes.names):
-            raise ConfigError(f"{path}: expected the classes that the training began with")
-        try:
-            for prefix, net in (("net.", self.net), ("average.", self.average.net)):
-                net.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
-            for name, parameter in self.net.named_parameters():
-                # The fused optimiser walks through memory, so its moments must lie as the parameter does.
-                moments = {
-                    key: torch.empty_like(parameter).copy_(tensors[f"optimizer.{key}.{name}"])
-                    for key in ("exp_avg", "exp_avg_sq")
-                }
-                step = tensors[f"optimizer.step.{name}"].to(self.device)
-                self.optimizer.state[parameter] = {"step": step, **moments}
-        except (RuntimeError, KeyError) as error:
-            raise CheckpointError(
-                f"{path}: expected the state of a {self.architecture.name} training: {error}"
-            ) from error
-        self.average.updates = metadata["updates"]
-        self.history, self.sources = metadata["history"], metadata["sources"]
-
-
-def check_parts(batch: int) -> None:
-    """Raises ConfigError unless each process gets as much of a batch, and enough for batch normalisation."""
-    parts = distributed.world_size()
-    if batch % parts or batch // parts < 2:
-        raise ConfigError(f"batch: expected a multiple of {parts} (processes), two images or more each, got {batch}")
-
-
-def device_name(device: torch.device) -> str:
-    """Name the device for records: the graphics card, or the number of threads of which processor."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"
-
-
-def use_threads(threads: int | None) -> None:
-    """Give PyTorch `threads` threads (None: as it likes); OpenCV works in the loader's own threads."""
-    cv2.setNumThreads(1)
-    if threads is not None:
-        torch.set_num_threads(threads)
+        return super().scalars(entry) | classes
 
 
 def _groups(net: SwiftNet, config: SegmenterTraining) -> list[dict]:
@@ -455,29 +289,3 @@ def _figures(matrix: ConfusionMatrix, names: tuple[str, ...]) -> dict:
         "pixel_accuracy": matrix.pixel_accuracy(),
         "iou": {name: None if np.isnan(iou) else float(iou) for name, iou in zip(names, matrix.iou(), strict=True)},
     }
-
-
-def _line(entry: dict) -> str:
-    sets = "  ".join(f"{name} {100 * figures['miou']:.1f}" for name, figures in entry.get("held_back", {}).items())
-    speed = f"{entry['images_per_second']:.2f} images/s"
-    return f"epoch {entry['epoch']}: loss {entry['loss']:.4f}  {speed}  held-back mIoU: {sets or 'nothing held back'}"
-
-
-def _log(board: SummaryWriter, entry: dict) -> None:
-    for key in ("loss", "rate", "images_per_second", "miou"):
-        if key in entry:
-            board.add_scalar(f"train/{key}", entry[key], entry["epoch"])
-    for name, figures in entry.get("held_back", {}).items():
-        for key, iou in figures["iou"].items():
-            if iou is not None:
-                board.add_scalar(f"{name}/{key}", iou, entry["epoch"])
-
-
-def _plain(config: SegmenterTraining) -> dict:
-    """As it comes back from JSON."""
-    return json.loads(json.dumps(asdict(config)))
-
-
-def _quiet() -> bool:
-    """Whether another process draws the progress bars."""
-    return not distributed.is_writer()

@@ -110,6 +110,25 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(mix, tmp_path):
         train_refine(mix, segmenter(), config, tmp_path / "parts")
 
 
+def test_time_budget_ends_after_a_whole_epoch(mix, tmp_path):
+    lines = []
+    config = RefineTraining(**QUICK)
+    train_refine(mix, segmenter(), config, tmp_path / "out", time_budget_min=1e-6, report=lines.append)
+    history = json.loads((tmp_path / "out" / "history.json").read_text())["epochs"]
+    assert len(history) == 1 and "stopped after epoch 1 of 2" in lines[-1]
+
+
+def test_a_state_of_another_training_is_refused(mix, tmp_path):
+    config = RefineTraining(**QUICK)
+    path = tmp_path / "out" / "last.safetensors"
+    path.parent.mkdir()
+    save_weights(path, {"net.x": torch.zeros(1)}, {"architecture": "training of swiftnet-r18", "config": {}})
+    with pytest.raises(
+        CheckpointError, match="the state of a training of guided-refine, found 'training of swiftnet-r18'"
+    ):
+        train_refine(mix, segmenter(), config, tmp_path / "out", resume=True)
+
+
 def test_two_processes_train_one_refinement(mix, tmp_path):
     """Half of every batch each, gradients and statistics averaged: both hold the same network, one writes it."""
     script = tmp_path / "worker.py"
@@ -126,13 +145,13 @@ from vidseg_core.training.mix import make_mix
 from pathlib import Path
 
 here = Path({str(tmp_path)!r})
-real = refinement._Run.loop
+real = refinement.RefinementRun.loop
 def loop(run, *arguments):
     path = real(run, *arguments)
     state = {{"net": run.net.state_dict(), "average": run.average.net.state_dict(), "history": run.history}}
     torch.save(state, here / f"rank{{distributed.rank()}}.pt")
     return path
-refinement._Run.loop = loop
+refinement.RefinementRun.loop = loop
 torch.set_num_threads(1)
 with distributed.session("cpu"):
     torch.manual_seed(0)

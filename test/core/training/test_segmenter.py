@@ -24,7 +24,8 @@ from vidseg_core.training import segmenter as training
 from vidseg_core.training.augment import Augmentation
 from vidseg_core.training.average import WeightAverage
 from vidseg_core.training.mix import make_mix
-from vidseg_core.training.segmenter import SegmenterTraining, TrainingError, train_segmenter
+from vidseg_core.training.run import STATE_FILE, TrainingError
+from vidseg_core.training.segmenter import SegmenterTraining, train_segmenter
 
 QUICK = SegmenterTraining(
     epochs=3, batch=4, warmup=0.5, rate=3e-3, hold_back=0.2, lovasz=0.5,
@@ -101,7 +102,7 @@ def test_training_learns_and_writes_what_it_says(mix, tmp_path):
 def test_resuming_gives_the_same_training(mix, tmp_path, monkeypatch):
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
     train_segmenter(mix, QUICK, straight, report=list)
-    real, steps = training._Run._step, []
+    real, steps = training.SegmenterRun.step, []
 
     def killed_in_the_second_epoch(run, *batch):
         steps.append(1)
@@ -110,7 +111,7 @@ def test_resuming_gives_the_same_training(mix, tmp_path, monkeypatch):
         return real(run, *batch)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training._Run, "_step", killed_in_the_second_epoch)
+        patch.setattr(training.SegmenterRun, "step", killed_in_the_second_epoch)
         train_segmenter(mix, QUICK, stopped, report=list)
     assert len(losses(stopped)) == 1
     train_segmenter(mix, QUICK, stopped, resume=True, workers=2, report=list)
@@ -174,7 +175,7 @@ def test_imagenet_weights_reach_network_and_average(mix, tmp_path, monkeypatch):
     def look(run, workers, budget, report):
         seen.update(net=run.net.state_dict(), average=run.average.net.state_dict())
 
-    monkeypatch.setattr(training._Run, "loop", look)
+    monkeypatch.setattr(training.SegmenterRun, "loop", look)
     train_segmenter(mix, QUICK, tmp_path / "out", init=tmp_path / "resnet18.pth")
     for state in seen.values():
         assert torch.equal(state["backbone.layer3.0.conv1.weight"], source["layer3.0.conv1.weight"])
@@ -207,9 +208,9 @@ def test_lite0_begins_from_the_public_file_and_says_so(mix, tmp_path):
 
 def test_encoder_and_decoder_have_rates_of_their_own(mix, tmp_path):
     config = replace(QUICK, encoder="lite0", width=16, encoder_rate=0.25)
-    run = training._Run(mix, config, tmp_path, torch.device("cpu"), torch.ones(11), False)
+    run = training.SegmenterRun(mix, config, tmp_path, torch.device("cpu"), torch.ones(11), False)
     labels = torch.zeros(2, 64, 64, dtype=torch.long)
-    run._step(torch.randint(0, 255, (2, 3, 64, 64), dtype=torch.uint8), labels, 1e-3)
+    run.step((torch.randint(0, 255, (2, 3, 64, 64), dtype=torch.uint8), labels), 1e-3)
     rates, decays = {}, {}
     for group in run.optimizer.param_groups:
         for parameter in group["params"]:
@@ -223,7 +224,7 @@ def test_encoder_and_decoder_have_rates_of_their_own(mix, tmp_path):
 
 def test_a_state_from_before_encoders_could_be_chosen_goes_on(mix, tmp_path):
     train_segmenter(mix, replace(QUICK, epochs=1), tmp_path, report=lambda line: None)
-    path = tmp_path / training.STATE_FILE
+    path = tmp_path / STATE_FILE
     metadata, tensors = read_metadata(path), read_tensors(path)
     for key in ("encoder", "width", "encoder_rate"):
         del metadata["config"][key]
@@ -307,7 +308,7 @@ def test_termination_keeps_the_last_epoch_and_says_so(arguments, tmp_path, check
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--device", "tpu9"], "device: expected auto, cpu or cuda"),
+        (["--device", "tpu9"], "device: expected auto, cpu, cuda or cuda:N"),
         (["--time-budget", "0"], "time budget"),
         (["--workers", "0"], "workers and threads"),
         (["--data", "kitti:/x"], "expected KIND:WHERE"),
@@ -333,13 +334,13 @@ from vidseg_core.cli import main as cli
 from vidseg_core.training import segmenter
 import torch
 
-real = segmenter._Run.loop
+real = segmenter.SegmenterRun.loop
 def loop(run, *arguments):
     path = real(run, *arguments)
     state = {"net": run.net.state_dict(), "average": run.average.net.state_dict(), "history": run.history}
     torch.save(state, f"{sys.argv[1]}/rank{distributed.rank()}.pt")
     return path
-segmenter._Run.loop = loop
+segmenter.SegmenterRun.loop = loop
 sys.exit(cli.main(sys.argv[2:]))
 """
     )
