@@ -17,16 +17,24 @@ from vidseg_core import __version__
 from vidseg_core.classes import ClassTable
 from vidseg_core.data.clock import played_step_ns
 from vidseg_core.data.source import Source
-from vidseg_core.data.writers import VideoWriter, output_folder, write_image, write_json, write_labels
+from vidseg_core.data.writers import (
+    VideoWriter,
+    output_folder,
+    write_confidence,
+    write_image,
+    write_json,
+    write_labels,
+)
 from vidseg_core.engine.engine import Engine
 from vidseg_core.engine.warm_up import warm_up
 from vidseg_core.errors import ConfigError
 from vidseg_core.evaluation.metrics.confusion import ConfusionMatrix
 from vidseg_core.evaluation.metrics.distribution import distribution
 from vidseg_core.frame import Frame, Segmentation
-from vidseg_core.overlay import overlay
+from vidseg_core.overlay import confidence_levels, overlay
 
-SUMMARY, VIDEO, LABELS, OVERLAY = "summary.json", "overlay.mp4", "labels", "overlay"
+SUMMARY, VIDEO = "summary.json", "overlay.mp4"
+LABELS, OVERLAY, CONFIDENCE = "labels", "overlay", "confidence"
 
 
 def prepare_output(path: str | Path, overwrite: bool = False) -> Path:
@@ -38,7 +46,7 @@ def prepare_output(path: str | Path, overwrite: bool = False) -> Path:
         ConfigError: it cannot be written, or holds results and `overwrite` is not set.
     """
     folder = output_folder(path)
-    present = [name for name in (SUMMARY, VIDEO, LABELS, OVERLAY) if (folder / name).exists()]
+    present = [name for name in (SUMMARY, VIDEO, LABELS, OVERLAY, CONFIDENCE) if (folder / name).exists()]
     if present and not overwrite:
         raise ConfigError(
             f"{folder}: expected a folder without results, it has {', '.join(present)}; overwrite replaces them"
@@ -59,6 +67,7 @@ def run(
 ) -> dict:
     """Label the frames of `source` and write `labels/NAME.png`, `overlay/NAME.png`, `overlay.mp4` and `summary.json`.
 
+    An engine with `EngineConfig.confidence` has `confidence/NAME.png` written, too: H x W, 8 bit, 255 is certain.
     Ctrl-C ends the run after the frame in work, with everything complete on disk; a second one ends it at once.
 
     Args:
@@ -86,7 +95,10 @@ def run(
         (folder / earlier).unlink(missing_ok=True)
     begin = time.perf_counter()
     try:
-        with Results(folder, engine.classes, source.rate_hz, opacity, video, png) as results, Interruption() as ctrl_c:
+        with (
+            Results(folder, engine.classes, source.rate_hz, opacity, video, png, engine.config.confidence) as results,
+            Interruption() as ctrl_c,
+        ):
             for frame in progress(record.timed_reading(islice(source, max_frames))):
                 with record.timed("step"):
                     segmentation = stream.step(frame)
@@ -111,11 +123,21 @@ def run(
 class Results:
     """Write the files of a run except its summary; a context manager, on whose exit they are complete."""
 
-    def __init__(self, folder: Path, classes: ClassTable, rate_hz: float, opacity: float, video: bool, png: bool):
+    def __init__(
+        self,
+        folder: Path,
+        classes: ClassTable,
+        rate_hz: float,
+        opacity: float,
+        video: bool,
+        png: bool,
+        confidence: bool = False,
+    ):
         self._folder = folder
         self._lut = classes.lut
         self._opacity = opacity
         self._png = png
+        self._confidence = confidence
         self._video = VideoWriter(folder / VIDEO, rate_hz) if video else None
         self._period_ns = round(1e9 / rate_hz)
         self._previous: Frame | None = None
@@ -125,6 +147,8 @@ class Results:
         if self._png:
             (self._folder / LABELS).mkdir(exist_ok=True)
             (self._folder / OVERLAY).mkdir(exist_ok=True)
+        if self._confidence:
+            (self._folder / CONFIDENCE).mkdir(exist_ok=True)
         if self._video is not None:
             self._stack.enter_context(self._video)
         return self
@@ -133,6 +157,9 @@ class Results:
         self._stack.close()
 
     def write(self, frame: Frame, segmentation: Segmentation) -> None:
+        if segmentation.confidence is not None and self._confidence:
+            levels = confidence_levels(segmentation.confidence, frame.size)
+            write_confidence(self._folder / CONFIDENCE / f"{frame.name}.png", levels)
         if self._video is None and not self._png:
             return
         picture = overlay(frame.image, segmentation.labels, self._lut, self._opacity)

@@ -1,7 +1,8 @@
-"""Labels as a person sees them: in colours, alone or over the image."""
+"""Results as a person sees them: labels in colours, alone or over the image, and confidence in levels of grey."""
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numba import njit
 
@@ -20,7 +21,7 @@ def _blend(begin, end, image, labels, keep, color, out):
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, lut: np.ndarray, opacity: float = 0.5) -> np.ndarray:
-    """The image with its labels' colours over it; void pixels stay as they are.
+    """Blend the colours of its labels over an image; void pixels stay as they are.
 
     Args:
         image: H x W x 3, uint8, RGB.
@@ -46,7 +47,7 @@ def overlay(image: np.ndarray, labels: np.ndarray, lut: np.ndarray, opacity: flo
 
 
 def colorize(labels: np.ndarray, lut: np.ndarray) -> np.ndarray:
-    """The colours alone: H x W x 3, uint8, RGB, newly allocated.
+    """Return the labels' colours alone: H x W x 3, uint8, RGB, newly allocated.
 
     Args:
         labels: H x W, uint8.
@@ -54,6 +55,17 @@ def colorize(labels: np.ndarray, lut: np.ndarray) -> np.ndarray:
     """
     unused = np.broadcast_to(np.uint8(0), (*labels.shape, 3))
     return _run(unused, labels, np.zeros(256, dtype=np.uint32), lut.astype(np.uint32) << 8)
+
+
+def confidence_levels(confidence: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Return confidence as levels of grey, (H, W), uint8, newly allocated: 255 is certain.
+
+    Args:
+        confidence: h x w, float32 in 0..1, see `Segmentation.confidence`; it is interpolated between its pixels.
+        size: (H, W) of the image.
+    """
+    levels = np.rint(confidence * 255).astype(np.uint8)
+    return cv2.resize(levels, (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
 
 
 def _run(image, labels, keep, color):

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import cv2
 import numpy as np
 
 from vidseg_core.classes import VOID, ClassTable
 from vidseg_core.frame import Segmentation
-from vidseg_core.overlay import colorize, overlay
+from vidseg_core.overlay import colorize, confidence_levels, overlay
 from vidseg_ros.parameters import CameraSettings
 
 
@@ -61,12 +60,8 @@ def render_labels_color(picture: Picture) -> tuple[str, np.ndarray]:
 
 def render_confidence(picture: Picture) -> tuple[str, np.ndarray] | None:
     """Return encoding and pixels: H x W, uint8, 255 is certain; None for an engine that does not tell."""
-    grid = picture.segmentation.confidence  # h x w, 0..1
-    if grid is None:
-        return None
-    height, width = picture.segmentation.labels.shape
-    levels = np.rint(grid * 255).astype(np.uint8)
-    return "mono8", cv2.resize(levels, (width, height), interpolation=cv2.INTER_LINEAR)
+    confidence, labels = picture.segmentation.confidence, picture.segmentation.labels
+    return None if confidence is None else ("mono8", confidence_levels(confidence, labels.shape))
 
 
 RENDER: dict[str, Callable[[Picture], tuple[str, np.ndarray] | None]] = {

@@ -53,8 +53,8 @@ def out(drive):
     return prepare_output(drive / "out")
 
 
-def engine(interval=0, classes=CLASSES):
-    return build_engine(EngineConfig(interval=interval), TruthSegmenter(len(classes)), classes)
+def engine(interval=0, classes=CLASSES, **options):
+    return build_engine(EngineConfig(interval=interval, **options), TruthSegmenter(len(classes)), classes)
 
 
 def written(folder):
@@ -105,6 +105,18 @@ def test_what_is_not_wanted_is_not_written(source, out):
     assert sorted(p.name for p in (out / "labels").iterdir()) == ["f0.png", "f1.png"]
     assert not (out / "overlay.mp4").exists()
     assert written(out)["frames"] == 2
+
+
+def test_confidence_is_written_where_the_engine_computes_it(source, out):
+    run(engine(confidence=True), source, out, video=False, png=False, max_frames=2)
+    assert sorted(p.name for p in out.iterdir()) == ["confidence", "summary.json"]
+    assert sorted(p.name for p in (out / "confidence").iterdir()) == ["f0.png", "f1.png"]
+    levels = cv2.imread(str(out / "confidence" / "f0.png"), cv2.IMREAD_UNCHANGED)
+    assert levels.shape == SIZE and levels.dtype == np.uint8
+    assert levels[20, 50] == 255  # the stand-in's logits are 10 for the class and 0 for the 10 others
+    assert levels[-1, 50] == round(255 / 11)  # of void all 11 are alike
+    with pytest.raises(ConfigError, match="it has summary.json, confidence"):
+        prepare_output(out)
 
 
 def test_the_video_keeps_the_times_of_its_frames_but_for_breaks(out):

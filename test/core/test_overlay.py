@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vidseg_core.overlay import colorize, overlay
+from vidseg_core.overlay import colorize, confidence_levels, overlay
 from vidseg_core.threads import set_num_threads
 
 
@@ -51,3 +51,11 @@ def test_bad_arguments(picture):
         overlay(image, labels, lut, 1.5)
     with pytest.raises(ValueError, match="expected an image of"):
         overlay(image[1:], labels, lut, 0.5)
+
+
+def test_confidence_in_levels_of_grey_is_of_the_image_s_size():
+    grid = np.array([[0.0, 1.0], [0.5, 0.2]], np.float32)
+    levels = confidence_levels(grid, (6, 8))
+    assert levels.shape == (6, 8) and levels.dtype == np.uint8
+    assert [levels[0, 0], levels[0, -1], levels[-1, 0], levels[-1, -1]] == [0, 255, 128, 51]
+    assert (np.diff(levels[0].astype(int)) >= 0).all()

@@ -24,7 +24,8 @@ def add_engine_arguments(parser: argparse.ArgumentParser, several: bool = False,
     Args:
         parser: of a command.
         several: let those options take more than one value that evaluations compare.
-        without: options left out, since the command has a flag of that name with a meaning of its own.
+        without: options left out: the command has a flag of that name with a meaning of its own, or gives nothing that
+            depends on them.
     """
     group = parser.add_argument_group("engine")
     names = [name for name in options_of(EngineConfig) if name not in without]

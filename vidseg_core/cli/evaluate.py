@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-fps", action="store_true", help="do not measure frame rates")
     add_result_arguments(parser)
     parser.add_argument("--json", metavar="FILE", help="write results.json here, too")
-    add_engine_arguments(parser, several=True, without=("key_frames",))
+    add_engine_arguments(parser, several=True, without=("key_frames", "confidence"))
 
 
 def add_result_arguments(parser: argparse.ArgumentParser) -> None:

@@ -58,7 +58,7 @@ def _add_method_figure(figures, name: str, draw, what: str) -> None:
     parser.add_argument("--key-frames", choices=("network", "truth"), default="network", help="what labels key frames")
     parser.add_argument("--width", type=int, default=400, metavar="PIXELS", help="of one picture (default: 400)")
     parser.add_argument("--out", metavar="PNG", required=True, help="file to write")
-    add_engine_arguments(parser, without=("key_frames",))
+    add_engine_arguments(parser, without=("key_frames", "confidence"))
 
 
 def main(args: argparse.Namespace) -> int:

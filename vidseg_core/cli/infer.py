@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     add_data_arguments(parser, ("folder", "camvid", "cityscapes", "street"))
     add_result_arguments(parser)
-    add_engine_arguments(parser, several=True)
+    add_engine_arguments(parser, several=True, without=("confidence",))
 
 
 def main(args: argparse.Namespace) -> int:

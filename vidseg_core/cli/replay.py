@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="whether the stream waits for key frames, or segments them beside itself (default: sync)",
     )
     group.add_argument("--compare", action="store_true", help="compare modes, at the recording's rate and twice that")
-    add_engine_arguments(parser, without=("key_frames",))
+    add_engine_arguments(parser, without=("key_frames", "confidence"))
 
 
 class _Chosen(argparse.Action):

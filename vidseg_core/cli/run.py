@@ -16,6 +16,7 @@ examples:
   vidseg run street:seed=0,frames=300 --out labelled     the synthetic street, with mIoU against its truth
   vidseg run camvid:CamVid --rate 15 --out labelled      a data set, with mIoU against its labels
   vidseg run frames/ --labels frames_annot/ --interval 2 --out labelled
+  vidseg run drive.mp4 --confidence --out labelled       and how sure each pixel is: confidence/NAME.png, 255 is certain
 """
 
 

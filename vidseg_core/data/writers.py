@@ -50,9 +50,16 @@ def write_labels(path: Path, labels: np.ndarray) -> None:
     Raises:
         ValueError: `labels` is not H x W of uint8.
     """
-    if labels.ndim != 2 or labels.dtype != np.uint8:
-        raise ValueError(f"expected labels as H x W uint8, got {labels.dtype} {labels.shape}")
-    _replace(path, encode_png(labels))
+    _write_channel(path, labels, "labels")
+
+
+def write_confidence(path: Path, levels: np.ndarray) -> None:
+    """Write confidence, H x W uint8 where 255 is certain, as `write_labels` does ids.
+
+    Raises:
+        ValueError: `levels` is not H x W of uint8.
+    """
+    _write_channel(path, levels, "confidence")
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
@@ -160,6 +167,12 @@ class VideoWriter:
 def _check_rgb(image: np.ndarray) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"expected an image as H x W x 3 uint8, got {image.dtype} {image.shape}")
+
+
+def _write_channel(path: Path, channel: np.ndarray, name: str) -> None:
+    if channel.ndim != 2 or channel.dtype != np.uint8:
+        raise ValueError(f"expected {name} as H x W uint8, got {channel.dtype} {channel.shape}")
+    _replace(path, encode_png(channel))
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -152,7 +152,10 @@ class EngineConfig:
         choices=PADDINGS,
         unset="zeros where refinement feeds back, which was trained to fill them, and border otherwise",
     )
-    confidence: bool = option(False, "Compute the top probability of every pixel, too.")
+    confidence: bool = option(
+        False,
+        "Compute the top probability of every pixel, too; `vidseg run` writes confidence/NAME.png, 255 is certain.",
+    )
     ego_mask: str | None = option(
         None,
         "PNG of the image's size, not 0 where the vehicle sees itself: labels are void there.",
