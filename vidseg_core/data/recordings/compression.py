@@ -14,6 +14,7 @@ MOST_BYTES = 256 * 2**20
 """No chunk and no message of a recording may be larger: an image of 8192 x 8192 pixels, rgb8, takes 192 MiB."""
 
 _PIECE_BYTES = 2**20
+_LONGEST_NAME = 20  # in messages
 
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
@@ -31,7 +32,7 @@ def decompress(compression: str, data: bytes | memoryview, size: int) -> bytes:
     """
     check_size(size)
     if compression not in _DECOMPRESS:
-        raise DamageError(f"compression {compression!r} is none of {', '.join(_DECOMPRESS)}")
+        raise DamageError(f"compression {compression[:_LONGEST_NAME]!r} is none of {', '.join(_DECOMPRESS)}")
     try:
         found = _DECOMPRESS[compression](data, size)
     except (zstandard.ZstdError, RuntimeError, OSError, ValueError, EOFError, MemoryError) as error:
@@ -57,7 +58,7 @@ def decompress_start(compression: str, data: bytes | memoryview, size: int) -> b
         elif compression in _DECOMPRESS:
             found += _DECOMPRESS[compression](data, size)
         else:
-            raise DamageError(f"compression {compression!r} is none of {', '.join(_DECOMPRESS)}")
+            raise DamageError(f"compression {compression[:_LONGEST_NAME]!r} is none of {', '.join(_DECOMPRESS)}")
     except (zstandard.ZstdError, RuntimeError, OSError, ValueError, EOFError, MemoryError):
         pass  # what came before counts
     return bytes(found)

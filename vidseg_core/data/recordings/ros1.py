@@ -60,7 +60,7 @@ class Ros1Recording(ChunkedRecording):
         if _op(head) != _BAG_HEADER:
             raise DamageError("no bag header")
         if head.get(b"encryptor"):
-            encryptor = head[b"encryptor"].decode("utf-8", "replace")
+            encryptor = head[b"encryptor"][:40].decode("utf-8", "replace")
             raise SourceError(f"{self.path}: not a recording that can be opened: encrypted by {encryptor}")
         offset = _number(head, b"index_pos", _UINT64)
         if offset == 0:

@@ -30,6 +30,9 @@ MAGIC = b"SQLite format 3\0"
 _UINT32 = struct.Struct(">I")
 _LOGS = ("-wal", "-journal")
 
+# Steps of SQLite's machine: it asks after so many, and takes at most so many for a byte of the file and altogether.
+_STEPS, _STEPS_PER_BYTE, _MOST_STEPS = 10**5, 20, 10**7
+
 
 class SqliteRecording(OpenWhileRead):
     """A `Recording` in an SQLite file. The file is open only while something of it is read.
@@ -55,6 +58,7 @@ class SqliteRecording(OpenWhileRead):
         self._found = array("q"), array("q")
         self._scratch, damage = _settled(path, scratch)
         self._file = path if self._scratch is None else self._scratch.path
+        self._most_bytes = min(MOST_BYTES, self._file.stat().st_size)
         try:
             with closing(_connect(self._file)) as database:
                 self.channels = tuple(_channels(database))
@@ -82,7 +86,7 @@ class SqliteRecording(OpenWhileRead):
         with closing(_connect(self._file)) as database:
             for i in sorted(range(len(times)), key=times.__getitem__):
                 try:
-                    topic, data = _row(database, rows[i])
+                    topic, data = _row(database, rows[i], self._most_bytes)
                     channel = wanted[topic]
                 except (sqlite3.Error, DamageError, KeyError) as error:
                     raise SourceError(
@@ -122,22 +126,27 @@ class SqliteRecording(OpenWhileRead):
             SourceError: none can.
         """
         self._whole = {}
+        found = array("q"), array("q"), array("q")
         try:
-            for topic, when, row in _stored(database, None):
-                try:
-                    _row(database, row)
-                except (sqlite3.Error, DamageError):
-                    continue
-                times, rows = self._whole.setdefault(topic, (array("q"), array("q")))
-                times.append(when)
-                rows.append(row)
+            for message in _stored(database, None):
+                for values, value in zip(found, message, strict=True):
+                    values.append(value)
         except sqlite3.Error:
             pass  # what came before counts
+        # Not while the table is gone through: SQLite would find its place again by a row, which may lie before it.
+        for topic, when, row in zip(*found, strict=True):
+            try:
+                _row(database, row, self._most_bytes)
+            except (sqlite3.Error, DamageError):
+                continue
+            times, rows = self._whole.setdefault(topic, (array("q"), array("q")))
+            times.append(when)
+            rows.append(row)
         self._counts = {topic: len(times) for topic, (times, _) in self._whole.items()}
         if not self._whole:
             raise DamageError(f"no whole message can be found in it: {damage}")
-        found = [(min(times), max(times)) for times, _ in self._whole.values()]
-        self.span = min(first for first, _ in found), max(last for _, last in found)
+        spans = [(min(times), max(times)) for times, _ in self._whole.values()]
+        self.span = min(first for first, _ in spans), max(last for _, last in spans)
         warn_once(
             f"{self.path}: the recording is cut off or damaged: {damage}; read are the {sum(self._counts.values())} "
             f"whole messages that can be found, up to {seconds(self.span[1])} s"
@@ -197,6 +206,9 @@ def _connect(path: Path) -> sqlite3.Connection:
     # The file of a database that is cut off is shorter than its header says; only so it is opened all the same.
     database.execute("PRAGMA writable_schema=ON")
     database.execute("PRAGMA cell_size_check=ON")
+    # No sound file takes that many steps; one is given up whose damaged pages lead round and round.
+    left = iter(range((_STEPS_PER_BYTE * path.stat().st_size + _MOST_STEPS) // _STEPS))
+    database.set_progress_handler(lambda: next(left, None) is None, _STEPS)
     database.text_factory = lambda text: text.decode("utf-8", "replace")
     return database
 
@@ -224,7 +236,8 @@ def _channels(database: sqlite3.Connection) -> Iterator[Channel]:
     query = f"SELECT id, name, type, {', '.join(optional)} FROM topics ORDER BY id"
     for topic, name, kind, encoding, qos, digest in database.execute(query):
         if not (isinstance(topic, int) and isinstance(name, str) and isinstance(kind, str)):
-            raise DamageError(f"a topic is described by {topic!r}, {name!r}, {kind!r}")
+            described = ", ".join(repr(value)[:40] for value in (topic, name, kind))
+            raise DamageError(f"a topic is described by {described}")
         metadata = {"offered_qos_profiles": qos, "topic_type_hash": digest}
         definition_encoding, definition = definitions.get((kind, digest)) or definitions.get((kind, None)) or ("", b"")
         yield Channel(
@@ -273,12 +286,12 @@ def _stored(database: sqlite3.Connection, topics: Collection[int] | None) -> Ite
             yield topic, when, row
 
 
-def _row(database: sqlite3.Connection, row: int) -> tuple[int, bytes]:
+def _row(database: sqlite3.Connection, row: int, most_bytes: int) -> tuple[int, bytes]:
     # The length stands before the message, which is not read if it is too long.
     query = "SELECT topic_id, data FROM messages WHERE id = ? AND length(data) <= ?"
-    found = database.execute(query, (row, MOST_BYTES)).fetchone()
+    found = database.execute(query, (row, most_bytes)).fetchone()
     if found is None:
-        raise DamageError(f"message {row} is not found, or has more than {MOST_BYTES} bytes")
+        raise DamageError(f"message {row} is not found, or has more than {most_bytes} bytes")
     if not isinstance(found[1], bytes):
         raise DamageError(f"message {row} is not one of bytes")
     return found

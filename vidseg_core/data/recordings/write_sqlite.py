@@ -29,6 +29,7 @@ INSERT INTO schema(schema_version, ros_distro) VALUES (4, 'unknown');
 """
 # Those that readers of the table know; one that stands there beside others keeps rosbags from opening the recording.
 _DEFINITIONS = ("ros2msg", "ros2idl")
+_LONGEST_NAME = 100  # in messages
 
 
 class SqliteWriter:
@@ -101,7 +102,8 @@ def sqlite_cannot_hold(channels: Collection[Channel], span: tuple[int, int] | No
     """
     for channel in channels:
         if channel.encoding != "cdr":
-            return f"{channel.topic}, whose messages are serialized as {channel.encoding or 'nothing known'}"
+            encoding = channel.encoding[:_LONGEST_NAME] or "nothing known"
+            return f"{channel.topic[:_LONGEST_NAME]}, whose messages are serialized as {encoding}"
     if span is not None and span[1] >= 2**63:
         return f"messages received {span[1]} ns after the epoch"
     return None

@@ -6,6 +6,7 @@ from contextlib import closing
 import pytest
 import zstandard
 
+from vidseg_core.data.recordings import sqlite
 from vidseg_core.data.recordings.recording import Channel
 from vidseg_core.data.recordings.sqlite import SqliteRecording
 from vidseg_core.errors import SourceError
@@ -198,3 +199,17 @@ def test_a_message_that_is_no_bytes_ends_the_recording(tmp_path):
         for message in recording.messages(recording.channels[:1]):
             found.append(message)
     assert len(found) == 5
+
+
+def test_a_file_that_takes_too_many_steps_is_given_up(tmp_path, monkeypatch, caplog):
+    path = tmp_path / "drive.db3"
+    with closing(create(path)) as database:
+        insert(database, range(100))
+        database.commit()
+    monkeypatch.setattr(sqlite, "_STEPS", 100)
+    monkeypatch.setattr(sqlite, "_STEPS_PER_BYTE", 0)
+    monkeypatch.setattr(sqlite, "_MOST_STEPS", 20_000)
+    assert len(list(SqliteRecording(path).messages())) == 200
+    monkeypatch.setattr(sqlite, "_MOST_STEPS", 1000)
+    assert 0 < len(list(SqliteRecording(path).messages())) < 200
+    assert "cut off or damaged: interrupted; read are the" in caplog.text
