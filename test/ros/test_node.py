@@ -197,7 +197,7 @@ def test_parameters_change_while_active_or_say_why_not(rig, ros):
         assert change(bench, "DEACTIVATE") and not bench.set("flow", "none").successful
         assert change(bench, "CLEANUP") and bench.set("flow", "none").successful
         wrong = bench.set("dis_preset", "fastest")
-        assert wrong.reason == "dis_preset: expected one of fine, ultrafast, fast, medium, got 'fastest'"
+        assert wrong.reason == "dis_preset: expected one of fine, ultrafast, fast, medium, rounds, got 'fastest'"
         assert change(bench, "CONFIGURE") and change(bench, "ACTIVATE")
         bench.received["labels"].clear()
         bench.prime()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vidseg_core.engine.geometry import View
-from vidseg_core.kernels.cpu.dis import dense_flow, pyramid
+from vidseg_core.kernels.flow import dense_flow, pyramid
 from vidseg_core.kernels.resample import resize
 from vidseg_core.networks import flow_light
 from vidseg_core.networks.flow_light import FlowLight
@@ -19,7 +19,8 @@ from vidseg_core.networks.flownet_s import FlowNet2S, UpstreamFlowNetS
 
 # Without a `flow_scale`, DIS works on the largest of 1, 1/2, 1/4, ... of the image that has at most so many pixels.
 DIS_PIXELS = 250_000
-
+# Our own presets, and the order in which patches learn from each other.
+OWN_ORDERS = {"fine": "raster", "rounds": "rounds"}
 
 Prepared = TypeVar("Prepared")
 
@@ -51,13 +52,15 @@ class DIS:
     """Dense inverse search (Kroeger et al., ECCV 2016) on the grey image, on the CPU.
 
     Args:
-        preset: fine, which is our own, see `dis.py`; or OpenCV's ultrafast, fast or medium, with OpenCV's threads. On
-            video carried over four frames fine is the most accurate of them, and nearly as fast as ultrafast.
+        preset: fine or rounds, which are our own (`kernels.flow`, in raster order and in rounds); or OpenCV's
+            ultrafast, fast or medium, with OpenCV's threads. On video carried over four frames fine is more accurate
+            than those, and nearly as fast as ultrafast.
         scale: of the image it works on, 0..1; None chooses by the image's size.
     """
 
     def __init__(self, preset: str = "ultrafast", scale: float | None = None):
-        self._search = _OwnSearch() if preset == "fine" else _OpenCVSearch(preset)
+        order = OWN_ORDERS.get(preset)
+        self._search = _OpenCVSearch(preset) if order is None else _OwnSearch(order)
         self._scale = scale
 
     def prepare(self, view: View) -> tuple[object, tuple[int, int], torch.device]:
@@ -76,16 +79,19 @@ class DIS:
 
     def flow(self, current, previous) -> Tensor:
         picture, grid, device = current
-        return torch.from_numpy(self._search.flow(picture, previous[0], grid))[None].to(device)
+        return self._search.flow(picture, previous[0], grid).to(device)
 
 
 class _OwnSearch:
-    def prepare(self, grey: np.ndarray) -> list[np.ndarray]:
+    def __init__(self, order: str):
+        self._order = order
+
+    def prepare(self, grey: np.ndarray) -> list[Tensor]:
         return pyramid(grey)
 
-    def flow(self, current: list[np.ndarray], previous: list[np.ndarray], grid: tuple[int, int]) -> np.ndarray:
-        """2 x h x w, float32, in pixels of the grid."""
-        return dense_flow(current, previous, grid)
+    def flow(self, current: list[Tensor], previous: list[Tensor], grid: tuple[int, int]) -> Tensor:
+        """Find 1 x 2 x h x w, float32, in pixels of the grid."""
+        return dense_flow(current, previous, grid, self._order)
 
 
 class _OpenCVSearch:
@@ -96,12 +102,12 @@ class _OpenCVSearch:
     def prepare(self, grey: np.ndarray) -> np.ndarray:
         return grey
 
-    def flow(self, current: np.ndarray, previous: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-        """2 x h x w, float32, in pixels of the grid."""
+    def flow(self, current: np.ndarray, previous: np.ndarray, grid: tuple[int, int]) -> Tensor:
+        """Find 1 x 2 x h x w, float32, in pixels of the grid."""
         flow = self._dis.calc(current, previous, None)  # pixels of the grey image
         (h, w), (height, width) = grid, current.shape
         on_grid = cv2.resize(flow, (w, h), interpolation=cv2.INTER_AREA)
-        return (on_grid * np.array([w / width, h / height], dtype=np.float32)).transpose(2, 0, 1)
+        return torch.from_numpy(on_grid * np.array([w / width, h / height], dtype=np.float32)).permute(2, 0, 1)[None]
 
 
 class NetworkFlow:

@@ -1,11 +1,12 @@
 """Every registered implementation of every operation computes what the reference in plain torch does."""
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
-from vidseg_core.kernels import PADDINGS, decode, difference, fuse, picture, refine, resample, update, warp
+from vidseg_core.kernels import PADDINGS, decode, difference, flow, fuse, picture, refine, resample, update, warp
 from vidseg_core.kernels.dispatch import OPERATIONS, Operation
 
 SIZES = [(8, 8), (23, 37), (45, 60), (2, 3)]
@@ -31,8 +32,14 @@ def random(*shape, seed=0, scale=1.0):
     return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+def on(kind, x):
+    if isinstance(x, list):
+        return [on(kind, one) for one in x]
+    return x.to(kind) if isinstance(x, torch.Tensor) else x
+
+
 def called(implementation, kind, *arguments):
-    result = implementation(*(x.to(kind) if isinstance(x, torch.Tensor) else x for x in arguments))
+    result = implementation(*(on(kind, x) for x in arguments))
     return result.cpu() if isinstance(result, torch.Tensor) else result
 
 
@@ -192,6 +199,36 @@ def test_grid_picture(kind, implementation, size, grid):
     padded = np.zeros((size[0], size[1] + 5, 3), np.uint8)
     padded[:, : size[1]] = image
     assert torch.equal(implementation(padded[:, : size[1]], grid), got)
+
+
+@covers(flow.PYRAMID)
+@pytest.mark.parametrize("size", [(8, 8), (9, 17), (64, 96), (131, 67)])
+def test_pyramid(kind, implementation, size):
+    grey = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    levels = flow.levels_of(*size)
+    got, expected = (f(grey, levels) for f in (implementation, flow.PYRAMID.reference))
+    assert len(got) == levels and all(map(torch.equal, got, expected))
+
+
+@covers(flow.DENSE_FLOW)
+@pytest.mark.parametrize("order", flow.ORDERS)
+@pytest.mark.parametrize(("size", "grid"), [((9, 17), (9, 17)), ((131, 67), (32, 16)), ((180, 240), (45, 60))])
+def test_dense_flow(kind, implementation, order, size, grid):
+    """Of noise that has moved by whole pixels; two squares go elsewhere, which patches tell each other."""
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300), dtype=np.uint8)
+    h, w = size
+    past, now = noise[20 : 20 + h, 30 : 30 + w], noise[22 : 22 + h, 25 : 25 + w].copy()
+    now[h // 4 : h // 2, w // 3 : w // 2] = noise[20 + h // 4 : 20 + h // 2, 33 + w // 3 : 33 + w // 2]
+    now[h // 2 : h // 2 + h // 4, : w // 2] = noise[27 + h // 2 : 27 + h // 2 + h // 4, 36 : 36 + w // 2]
+    now, past = (cv2.GaussianBlur(np.ascontiguousarray(x), (0, 0), 2.0) for x in (now, past))
+    current, previous = map(flow.pyramid, (now, past))
+    expected = flow.DENSE_FLOW.reference(current, previous, grid, order)
+    got = called(implementation, kind, current, previous, grid, order)
+    assert got.shape == expected.shape == (1, 2, *grid) and got.dtype == torch.float32
+    apart = (got - expected).norm(dim=1)
+    # Sums are rounded otherwise; where two places fit equally well, patches may take the other.
+    assert apart.median() < 1e-4 and (apart < 0.01).float().mean() > 0.995
+    assert expected.norm(dim=1).mean() > 0.5 or size == (9, 17)
 
 
 def test_every_operation_is_compared():

@@ -1,25 +1,6 @@
-"""Dense inverse search: optical flow on the CPU in a few milliseconds.
-
-Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016. From coarse to fine, patches of 8 x 8 pixels
-of the current picture are looked for in the previous one by gradient descent on the squared difference, of which
-the patch's mean is left out so that a change of exposure moves nothing. The Hessian is that of the current picture's
-patch and does not change on the way ("inverse"). A pixel's flow is a weighted mean of the patches over it.
-
-Other than in the paper:
-
-- A patch also tries what its neighbours to the left and above have found, then, in a second pass, those to the right
-  and below, and goes on from the best (as in PatchMatch, Barnes et al., SIGGRAPH 2009): what is lost on a coarse level
-  comes back from where it was found. This is done within stripes of fixed height, so that threads change no result.
-- Weights are sharper: with d a pixel's difference under a patch in grey levels, 1 / max(1, |d|)^3, times
-  1 / (1 + mean of d^2) for the whole patch. Edges of motion stay sharp without the paper's variational refinement.
-- The finest level is summed up on the grid where the flow is wanted, not on its own pixels.
-
-Pictures are float32 grey levels, 0..255, with their border pixels repeated `PAD` times around them.
-"""
+"""Dense inverse search on the CPU, in a few milliseconds: `kernels.flow` says what is computed."""
 
 from __future__ import annotations
-
-import math
 
 import cv2
 import numpy as np
@@ -38,62 +19,41 @@ FINEST_STEP, STEP = 6, 4
 # done before another thread has woken up.
 STRIPE = 8
 ALONE = 20_000
+# Of "rounds": how far away, in patches, the neighbours are that a patch looks at in each.
+FINEST_ROUNDS, COARSE_ROUNDS = (2, 1), (1, 2, 1, 2, 1)
 # Patches along the longer side of the coarsest level, about.
 COARSEST_PATCHES = 4
 
-_PIXELS = np.float32(SIDE * SIDE)
-_ITERATIONS = 8
+PIXELS = np.float32(SIDE * SIDE)
+ITERATIONS = 8
 # Shorter steps, in pixels, end the descent; starting points that differ by less are taken for one.
-_SHORT = np.float32(0.15)
-_ALIKE = np.float32(0.4)
+SHORT = np.float32(0.15)
+ALIKE = np.float32(0.4)
 # Added to the Hessian's diagonal: a patch without texture stays where it begins.
-_DAMPING = np.float32(16.0)
+DAMPING = np.float32(16.0)
+# A patch whose mean squared difference is at most one grey level's square has found its place. Chosen on streets that
+# training may see: half and twice as much are less accurate, as is none.
+CONVERGED = PIXELS
 _ZERO, _HALF, _ONE, _TWO = (np.float32(value) for value in (0.0, 0.5, 1.0, 2.0))
 _UNKNOWN = np.float32(-1.0)
 
 
-def pyramid(grey: np.ndarray) -> list[np.ndarray]:
-    """Make the pyramid that `dense_flow` needs of a picture.
-
-    Args:
-        grey: H x W, uint8, each side 8 or more.
-
-    Returns:
-        Pictures, (h + 2 PAD) x (w + 2 PAD), float32, owning their memory: of the same size, of half of it (rounded up),
-        and so on.
-
-    Raises:
-        ValueError: too small.
-    """
+def pyramid(grey: np.ndarray, count: int) -> list[np.ndarray]:
+    """Make `count` levels."""
     height, width = grey.shape
-    if min(height, width) < SIDE:
-        raise ValueError(f"expected {SIDE} x {SIDE} pixels or more, got {width} x {height}")
     levels = [np.empty((height + 2 * PAD, width + 2 * PAD), np.float32)]
     _fill(grey, levels[0])
-    longer, shorter = max(height, width) / (SIDE * COARSEST_PATCHES), min(height, width) / SIDE
-    for _ in range(min(round(math.log2(longer)), int(math.log2(shorter)))):
+    for _ in range(count - 1):
         height, width = (height + 1) // 2, (width + 1) // 2
         levels.append(np.empty((height + 2 * PAD, width + 2 * PAD), np.float32))
         _halve(levels[-2], levels[-1])
     return levels
 
 
-def dense_flow(current: list[np.ndarray], previous: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """Find the current picture's pixels in the previous one.
-
-    Args:
-        current, previous: see `pyramid`.
-        size: (h, w) of the grid on which flow is wanted.
-
-    Returns:
-        2 x h x w, float32, newly allocated: u (along x) and v (along y) in pixels of the grid, finite. The same for any
-        number of threads.
-
-    Raises:
-        ValueError: the pictures have different sizes.
-    """
-    if current[0].shape != previous[0].shape:
-        raise ValueError(f"expected pictures of one size, got {current[0].shape} and {previous[0].shape}, padded")
+def dense_flow(
+    current: list[np.ndarray], previous: list[np.ndarray], size: tuple[int, int], in_rounds: bool
+) -> np.ndarray:
+    """Find flow, 2 x h x w."""
     flow = np.zeros((2, 0, 0), np.float32)
     for level in reversed(range(len(current))):
         pictures = current[level], previous[level]
@@ -104,7 +64,10 @@ def dense_flow(current: list[np.ndarray], previous: list[np.ndarray], size: tupl
         out = (min(size[0], height), min(size[1], width)) if level == 0 else (height, width)
         alone = height * width <= ALONE
         run, stripe = (_run_alone, rows) if alone else (over_rows, STRIPE)
-        run(_search, -(-rows // stripe), *pictures, flow, step, stripe, patches)
+        if in_rounds:
+            patches = _rounds(run, pictures, flow, step, FINEST_ROUNDS if level == 0 else COARSE_ROUNDS, patches)
+        else:
+            run(_search, -(-rows // stripe), *pictures, flow, step, stripe, patches)
         flow = np.empty((2, *out), np.float32)
         run(_densify, out[0], *pictures, step, patches, flow)
     if flow.shape[1:] == size:
@@ -114,6 +77,20 @@ def dense_flow(current: list[np.ndarray], previous: list[np.ndarray], size: tupl
         scale = np.float32(size[1 - component] / plane.shape[1 - component])
         enlarged[component] = cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR) * scale
     return enlarged
+
+
+def _rounds(run, pictures, coarse, step, distances, patches):
+    """Fill 3 x rows x columns; returns one of that shape."""
+    rows = patches.shape[1]
+    run(_begin, rows, *pictures, coarse, step, patches)
+    after = np.empty_like(patches)
+    changed = np.zeros(patches.shape[1:], np.int8)  # the round in which each patch has changed last
+    before = dict.fromkeys(distances, -1)
+    for number, distance in enumerate(distances, 1):
+        run(_round, rows, *pictures, step, distance, number, before[distance], patches, after, changed)
+        before[distance] = number
+        patches, after = after, patches
+    return patches
 
 
 def _run_alone(kernel, rows, *arguments):
@@ -189,8 +166,8 @@ def _cost(current, previous, x, y, u, v):
         row = _differences(previous, at, w00, w01, w10, w11, current, own)
         sums, squares = add(sums, row), add(mul(row, row), squares)
         at, own = at + pitch, own + pitch
-    mean = total(sums) / _PIXELS
-    return total(squares) - mean * mean * _PIXELS
+    mean = total(sums) / PIXELS
+    return total(squares) - mean * mean * PIXELS
 
 
 @njit(nogil=True, cache=True)
@@ -216,15 +193,15 @@ def _descend(current, previous, x, y, u, v, slopes):
         sum_x, sum_y = add(sum_x, slope_x), add(sum_y, slope_y)
         xx, xy, yy = add(mul(slope_x, slope_x), xx), add(mul(slope_x, slope_y), xy), add(mul(slope_y, slope_y), yy)
         own += pitch
-    mean_x, mean_y = total(sum_x) / _PIXELS, total(sum_y) / _PIXELS
-    h_xx = total(xx) - mean_x * mean_x * _PIXELS + _DAMPING
-    h_yy = total(yy) - mean_y * mean_y * _PIXELS + _DAMPING
-    h_xy = total(xy) - mean_x * mean_y * _PIXELS
+    mean_x, mean_y = total(sum_x) / PIXELS, total(sum_y) / PIXELS
+    h_xx = total(xx) - mean_x * mean_x * PIXELS + DAMPING
+    h_yy = total(yy) - mean_y * mean_y * PIXELS + DAMPING
+    h_xy = total(xy) - mean_x * mean_y * PIXELS
     scale = _ONE / (h_xx * h_yy - h_xy * h_xy)
     i_xx, i_xy, i_yy = h_yy * scale, -h_xy * scale, h_xx * scale
     best_u, best_v, best, first = u, v, _UNKNOWN, _UNKNOWN
     begin_u, begin_v = u, v
-    for _ in range(_ITERATIONS):
+    for _ in range(ITERATIONS):
         at, w00, w01, w10, w11 = _sampled(previous, np.float32(x) + u, np.float32(y) + v)
         sums, squares, along_x, along_y = spread(_ZERO), spread(_ZERO), spread(_ZERO), spread(_ZERO)
         own = begin
@@ -235,7 +212,7 @@ def _descend(current, previous, x, y, u, v, slopes):
             along_y = add(mul(row, load(slopes, SIDE * (SIDE + r))), along_y)
             at, own = at + pitch, own + pitch
         both = total(sums)
-        cost = total(squares) - both * both / _PIXELS
+        cost = total(squares) - both * both / PIXELS
         if best == _UNKNOWN:
             first = cost
         elif cost >= best:
@@ -244,11 +221,11 @@ def _descend(current, previous, x, y, u, v, slopes):
         g_x, g_y = total(along_x) - both * mean_x, total(along_y) - both * mean_y
         step_u, step_v = i_xx * g_x + i_xy * g_y, i_xy * g_x + i_yy * g_y
         u, v = u - step_u, v - step_v
-        if step_u * step_u + step_v * step_v < _SHORT * _SHORT:
+        if step_u * step_u + step_v * step_v < SHORT * SHORT:
             # What is left to gain is less than what looking at it costs.
             best_u, best_v = u, v
             break
-    if (best_u - begin_u) ** 2 + (best_v - begin_v) ** 2 > _PIXELS:
+    if (best_u - begin_u) ** 2 + (best_v - begin_v) ** 2 > PIXELS:
         return begin_u, begin_v, first
     return best_u, best_v, best
 
@@ -290,7 +267,7 @@ def _search(begin, end, current, previous, coarse, step, stripe, patches):
                         if not (top <= j1 < bottom and 0 <= i1 < columns):
                             continue
                         u1, v1 = patches[0, j1, i1], patches[1, j1, i1]
-                        if abs(u1 - u) + abs(v1 - v) <= _ALIKE:
+                        if abs(u1 - u) + abs(v1 - v) <= ALIKE:
                             continue
                         if cost == _UNKNOWN:
                             cost = _cost(current, previous, x, y, u, v)
@@ -300,6 +277,69 @@ def _search(begin, end, current, previous, coarse, step, stripe, patches):
                     if better:
                         u, v, cost = _descend(current, previous, x, y, u, v, slopes)
                         patches[0, j, i], patches[1, j, i], patches[2, j, i] = u, v, cost
+
+
+@njit(nogil=True, cache=True)
+def _begin(begin, end, current, previous, coarse, step, patches):
+    """For `over_rows` over rows of patches: each descends from the coarser level's flow; see `_search`."""
+    coarse_height, coarse_width = coarse.shape[1:]
+    last_x, last_y = current.shape[1] - PAD - SIDE, current.shape[0] - PAD - SIDE
+    slopes = np.empty((2, SIDE, SIDE), np.float32)
+    for j in range(begin, end):
+        y = min(PAD + j * step, last_y)
+        for i in range(patches.shape[2]):
+            x = min(PAD + i * step, last_x)
+            u, v = _ZERO, _ZERO
+            if coarse_height > 0:
+                coarse_x = min((x - PAD + SIDE // 2) // 2, coarse_width - 1)
+                coarse_y = min((y - PAD + SIDE // 2) // 2, coarse_height - 1)
+                u, v = _TWO * coarse[0, coarse_y, coarse_x], _TWO * coarse[1, coarse_y, coarse_x]
+            u, v, cost = _descend(current, previous, x, y, u, v, slopes)
+            patches[0, j, i], patches[1, j, i], patches[2, j, i] = u, v, cost
+
+
+@njit(nogil=True, cache=True)
+def _round(begin, end, current, previous, step, distance, number, last, before, after, changed):
+    """For `over_rows` over rows of patches: each looks at what four others had found before the round.
+
+    Args:
+        number: of the round, from 1.
+        last: the last round of the same distance, -1 for none. Where neither a patch nor its neighbours have changed
+            since it began, this one would find what that one did.
+        before, after: 3 x rows x columns: u, v, cost.
+        changed: rows x columns. Others may write theirs while this reads it: then it looks in vain, with no effect.
+    """
+    rows, columns = before.shape[1:]
+    last_x, last_y = current.shape[1] - PAD - SIDE, current.shape[0] - PAD - SIDE
+    slopes = np.empty((2, SIDE, SIDE), np.float32)
+    for j in range(begin, end):
+        y = min(PAD + j * step, last_y)
+        up, down = max(j - distance, 0), min(j + distance, rows - 1)
+        for i in range(columns):
+            own_u, own_v, own = before[0, j, i], before[1, j, i], before[2, j, i]
+            after[0, j, i], after[1, j, i], after[2, j, i] = own_u, own_v, own
+            if own <= CONVERGED:
+                continue
+            left, right = max(i - distance, 0), min(i + distance, columns - 1)
+            newest = max(changed[up, i], changed[down, i], changed[j, left], changed[j, right], changed[j, i])
+            if newest < last:
+                continue
+            x = min(PAD + i * step, last_x)
+            u, v, cost, found = own_u, own_v, _ZERO, False
+            for j1, i1 in ((j, i + distance), (j, i - distance), (j + distance, i), (j - distance, i)):
+                if not (0 <= j1 < rows and 0 <= i1 < columns):
+                    continue
+                u1, v1 = before[0, j1, i1], before[1, j1, i1]
+                if abs(u1 - own_u) + abs(v1 - own_v) <= ALIKE or abs(u1 - u) + abs(v1 - v) <= ALIKE:
+                    continue
+                cost1 = _cost(current, previous, x, y, u1, v1)
+                if not found or cost1 < cost:
+                    u, v, cost, found = u1, v1, cost1, True
+            if found:
+                u, v, cost = _descend(current, previous, x, y, u, v, slopes)
+                if cost < own:
+                    after[0, j, i], after[1, j, i], after[2, j, i] = u, v, cost
+                    changed[j, i] = number
 
 
 @njit(nogil=True, cache=True)
@@ -334,7 +374,7 @@ def _densify(begin, end, current, previous, step, patches, out):
                 store(rows, SIDE * r, row)
                 squares = add(mul(row, row), squares)
                 at, own = at + pitch, own + pitch
-            whole = spread(_ONE / (_ONE + total(squares) / _PIXELS))
+            whole = spread(_ONE / (_ONE + total(squares) / PIXELS))
             all_u, all_v = spread(u), spread(v)
             for r in range(max(0, top - y), min(SIDE, bottom - y)):
                 row = load(rows, SIDE * r)

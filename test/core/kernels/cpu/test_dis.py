@@ -5,11 +5,12 @@ import torch
 
 from vidseg_core.engine.flow import DIS
 from vidseg_core.engine.geometry import View, grid_size
-from vidseg_core.kernels.cpu.dis import dense_flow, pyramid
+from vidseg_core.kernels.flow import dense_flow, pyramid
 from vidseg_core.street import Street, StreetConfig
 from vidseg_core.threads import set_num_threads
 
 SIZE = (360, 480)
+own = pytest.mark.parametrize("preset", ["fine", "rounds"])
 
 
 @pytest.fixture
@@ -65,44 +66,49 @@ def inner(field, stride, margin=32):
     return field[margin:-margin, margin:-margin]
 
 
+@own
 @pytest.mark.parametrize("stride", [2, 4, 8])
 @pytest.mark.parametrize("way", [(-12.5, 8.25), (0.3, -0.6), (3.0, 0.0)])
-def test_a_shift_in_grid_pixels(stride, way):
+def test_a_shift_in_grid_pixels(stride, way, preset):
     current, previous, truth = moved(shift(*way))
-    error = np.linalg.norm(flow_of(current, previous, stride) - on_grid(truth, stride), axis=-1)
+    error = np.linalg.norm(flow_of(current, previous, stride, preset=preset) - on_grid(truth, stride), axis=-1)
     assert inner(error, stride).mean() < 0.1 / stride, "a tenth of an image pixel"
 
 
+@own
 @pytest.mark.parametrize("stride", [2, 4, 8])
-def test_zoom_and_rotation(stride):
+def test_zoom_and_rotation(stride, preset):
     matrix = cv2.getRotationMatrix2D((240, 180), angle=2.0, scale=0.96).astype(np.float32)
     current, previous, truth = moved(matrix)
     assert np.abs(truth).max() > 10
-    error = np.linalg.norm(flow_of(current, previous, stride) - on_grid(truth, stride), axis=-1)
+    error = np.linalg.norm(flow_of(current, previous, stride, preset=preset) - on_grid(truth, stride), axis=-1)
     assert inner(error, stride).mean() < 0.15 / stride
 
 
+@own
 @pytest.mark.parametrize("way", [(40.0, 10.0), (-40.0, 0.0), (0.0, 40.0)])
-def test_a_large_shift(way):
+def test_a_large_shift(way, preset):
     current, previous, truth = moved(shift(*way))
-    error = np.abs(flow_of(current, previous) - on_grid(truth, 2))
+    error = np.abs(flow_of(current, previous, preset=preset) - on_grid(truth, 2))
     assert np.median(inner(error, 2, 64)) < 0.05 and np.quantile(inner(error, 2, 64), 0.95) < 0.25
 
 
-def test_exposure_moves_nothing():
+@own
+def test_exposure_moves_nothing(preset):
     current, previous, truth = moved(shift(5.0, -3.0))
     darker = (previous * 0.85 + 4).astype(np.uint8)
-    error = np.linalg.norm(flow_of(current, darker) - on_grid(truth, 2), axis=-1)
+    error = np.linalg.norm(flow_of(current, darker, preset=preset) - on_grid(truth, 2), axis=-1)
     assert inner(error, 2).mean() < 0.15, "the picture before is darker by 15 %"
 
 
+@own
 @pytest.mark.parametrize("size", [SIZE, (361, 483), (131, 67)])
-def test_threads_change_nothing(threads, size):
+def test_threads_change_nothing(threads, size, preset):
     current, previous, _ = moved(shift(6.3, -4.1), size)
     flows = []
     for count in (1, 2, 3):
         threads(count)
-        flows.append(flow_of(current, previous, stride=2))
+        flows.append(flow_of(current, previous, stride=2, preset=preset))
     np.testing.assert_array_equal(flows[1], flows[0])
     np.testing.assert_array_equal(flows[2], flows[0])
 
@@ -130,7 +136,7 @@ def test_smallest_pictures(size):
     current, previous = map(pyramid, noise)
     for grid in (size, (size[0] // 2, size[1] // 2), (1, 1), (2 * size[0], 3 * size[1])):
         flow = dense_flow(current, previous, grid)
-        assert flow.shape == (2, *grid) and flow.dtype == np.float32 and np.isfinite(flow).all()
+        assert flow.shape == (1, 2, *grid) and flow.dtype == torch.float32 and flow.isfinite().all()
 
 
 def test_pictures_that_are_too_small():
@@ -151,10 +157,16 @@ def test_more_accurate_than_opencv_on_the_street():
     for seed in (1700, 1703):
         street = Street(StreetConfig(seed=seed, width=480, height=360, rate_hz=15.0, num_frames=6))
         previous, current = street.render(4), street.render(5)
-        ours = cv2.resize(flow_of(current.image, previous.image) * 2, SIZE[::-1])
+        ours, rounds = (
+            cv2.resize(flow_of(current.image, previous.image, preset=preset) * 2, SIZE[::-1])
+            for preset in ("fine", "rounds")
+        )
         greys = [cv2.cvtColor(frame.image, cv2.COLOR_RGB2GRAY) for frame in (current, previous)]
         seen = ~street.occluded(5)
-        distances = [np.linalg.norm(flow - current.flow, axis=-1)[seen] for flow in (ours, peer.calc(*greys, None))]
+        distances = [
+            np.linalg.norm(flow - current.flow, axis=-1)[seen] for flow in (ours, rounds, peer.calc(*greys, None))
+        ]
         errors.append([np.minimum(distance, 10).mean() for distance in distances])
-    ours, opencv = np.mean(errors, axis=0)
+    ours, rounds, opencv = np.mean(errors, axis=0)
     assert ours < 0.9 * opencv and ours < 2.5
+    assert rounds < ours
