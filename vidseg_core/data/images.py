@@ -61,15 +61,6 @@ def read_rgb(path: Path, error: type[VidsegError]) -> np.ndarray:
     return decode_rgb(_read_bytes(path, error), path, error)
 
 
-def read_unchanged(path: Path, error: type[VidsegError]) -> np.ndarray:
-    """The file's own channels and depth, as labels need them.
-
-    Raises:
-        error: the file is missing, cut short or not an image.
-    """
-    return _decode(_read_bytes(path, error), cv2.IMREAD_UNCHANGED, path, error)
-
-
 def read_label_image(path: Path, error: type[VidsegError]) -> np.ndarray:
     """Read a label file as it is stored: ids, H x W, or colours, H x W x 3 RGB; uint8.
 

@@ -12,9 +12,11 @@ PROPAGATED = "propagated"
 
 @dataclass(frozen=True)
 class Decision:
-    """Attributes:
-    is_key: whether the frame is a key frame.
-    reason: why, for a key frame; "propagated" otherwise.
+    """Tell whether the next frame is a key frame.
+
+    Attributes:
+        is_key: True for a key frame.
+        reason: why, for a key frame; "propagated" otherwise.
     """
 
     is_key: bool
@@ -22,10 +24,11 @@ class Decision:
 
 
 class Schedule(Protocol):
-    """
+    """Decide which frames are key frames.
+
     Attributes:
         longest: most propagated frames between two key frames.
-        looks: whether it wants to know how much the picture has changed.
+        looks: True if it has to be told how much the picture has changed.
     """
 
     longest: int
@@ -38,6 +41,7 @@ class Schedule(Protocol):
             since_key: frames since the last key frame, of the frame before this one; None without a past.
             change: of the picture since the last key frame, of the frame before this one, see `picture_change.py`.
         """
+        ...
 
 
 class FixedInterval:
@@ -85,7 +89,7 @@ class Adaptive:
         return Decision(False)
 
 
-def schedule_of(config: EngineConfig) -> FixedInterval | Adaptive:
+def schedule_of(config: EngineConfig) -> Schedule:
     """Make the schedule that a configuration asks for."""
     if config.schedule == "fixed":
         return FixedInterval(config.interval)

@@ -19,15 +19,11 @@ from vidseg_core.classes import ClassTable
 from vidseg_core.errors import CheckpointError
 from vidseg_core.models.architectures import (
     FLOW,
-    FLOW_LIGHT,
-    FLOWNET2_S,
-    FLOWNET_S,
     IMAGENET,
     LITE0,
     REFINE,
     REFINEMENT,
     RESNET18,
-    SEGMENTER,
     SWIFTNETS,
     SWNET_SEQ,
     expect,
@@ -36,18 +32,8 @@ from vidseg_core.models.architectures import (
 )
 from vidseg_core.models.files import read_classes, read_file, read_metadata, read_tensors, save_weights
 from vidseg_core.networks.flow_light import FlowLight
-from vidseg_core.networks.flownet_s import FlowNet2S, UpstreamFlowNetS
 from vidseg_core.networks.guided_refine import GuidedRefine
 from vidseg_core.networks.swiftnet import Lite0Backbone, ResNet18Backbone, SwiftNet
-
-
-def load_swiftnet(path: str | Path) -> SwiftNet:
-    """Load SwiftNet, on whichever encoder, with the weights of `path` (public layout or ours), in evaluation mode.
-
-    Raises:
-        CheckpointError: missing, damaged, or of another architecture.
-    """
-    return cast(SwiftNet, _load(path, *(one.name for one in SWIFTNETS.values()))[SEGMENTER])
 
 
 def load_swnet_seq(path: str | Path) -> tuple[FlowLight | None, GuidedRefine]:
@@ -60,24 +46,6 @@ def load_swnet_seq(path: str | Path) -> tuple[FlowLight | None, GuidedRefine]:
     """
     networks = _load(path, SWNET_SEQ, REFINE)
     return cast("FlowLight | None", networks.get(FLOW)), cast(GuidedRefine, networks[REFINEMENT])
-
-
-def load_flownet(path: str | Path) -> UpstreamFlowNetS | FlowNet2S:
-    """Load FlowNetS in whichever of its two layouts `path` is, told apart by its keys, in evaluation mode.
-
-    Raises:
-        CheckpointError: missing, damaged, or of another architecture.
-    """
-    return cast("UpstreamFlowNetS | FlowNet2S", _load(path, FLOWNET_S, FLOWNET2_S)[FLOW])
-
-
-def load_flow_light(path: str | Path) -> FlowLight:
-    """Load FlowLight alone, or the one in a SwNet-seq file, in evaluation mode.
-
-    Raises:
-        CheckpointError: missing, damaged, or of another architecture.
-    """
-    return cast(FlowLight, _load(path, FLOW_LIGHT, SWNET_SEQ)[FLOW])
 
 
 def _load(path: str | Path, *names: str) -> dict[str, nn.Module]:

@@ -37,7 +37,7 @@ class TrainingError(VidsegError):
 
 
 class Recipe(Protocol):
-    """What the loop has to know of a configuration, a frozen dataclass with defaults.
+    """Tell the loop what every training has; a configuration is a frozen dataclass with defaults.
 
     Attributes:
         epochs: how often the first data set is seen.

@@ -16,8 +16,7 @@ from vidseg_core.backends.blob_cache import cache_directory
 from vidseg_core.backends.choose import Runtime
 from vidseg_core.errors import ConfigError
 from vidseg_core.kernels.resample import network_input
-from vidseg_core.models import checkpoint
-from vidseg_core.models.registry import find_weights
+from vidseg_core.models.open import open_model
 
 CPU = torch.device("cpu")
 
@@ -56,7 +55,7 @@ def test_openvino_gives_what_eager_gives():
 @torch.inference_mode()
 def test_labels_of_a_real_image_agree(shared_data):
     image = cv2.cvtColor(cv2.imread(str(shared_data / "camvid" / "val" / "0016E5_07959.png")), cv2.COLOR_BGR2RGB)
-    network = checkpoint.load_swiftnet(find_weights("camvid-swiftnet-r18"))
+    network = open_model("camvid-swiftnet-r18").networks["segmenter"]
     x = network_input(image, (352, 480))
     labels = [executor(choice, network)(x).argmax(1) for choice in ("eager", "openvino")]
     assert (labels[0] == labels[1]).float().mean() > 0.995

@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from vidseg_core.classes import load_classes
 from vidseg_core.errors import CheckpointError
 from vidseg_core.models import checkpoint, files
-from vidseg_core.models.architectures import IMAGENET
+from vidseg_core.models.architectures import FLOW, IMAGENET, SEGMENTER
 from vidseg_core.models.open import open_model
 from vidseg_core.networks.efficientnet_lite import EfficientNetLite0
 from vidseg_core.networks.flow_light import FlowLight
@@ -20,6 +20,10 @@ from vidseg_core.networks.swiftnet import SwiftNet
 def swiftnet_state():
     torch.manual_seed(0)
     return SwiftNet(11).state_dict()
+
+
+def segmenter_of(path):
+    return open_model(path, SEGMENTER).networks[SEGMENTER]
 
 
 def same(module, state):
@@ -42,7 +46,7 @@ def test_own_format_keeps_values_and_metadata(tmp_path, swiftnet_state):
     files.save_weights(
         path, swiftnet_state, {"architecture": "swiftnet-r18", "classes": classes.to_dict(), "input_scale": 1.5}
     )
-    assert same(checkpoint.load_swiftnet(path), swiftnet_state)
+    assert same(segmenter_of(path), swiftnet_state)
     metadata = files.read_metadata(path)
     assert metadata["architecture"] == "swiftnet-r18" and metadata["input_scale"] == 1.5
     assert metadata["normalisation"]["mean_rgb"] == [73.15, 82.90, 72.30]
@@ -56,7 +60,7 @@ def test_half_precision_is_read_into_single(tmp_path, swiftnet_state):
     path = tmp_path / "net.safetensors"
     halved = {key: value.half() if value.is_floating_point() else value for key, value in swiftnet_state.items()}
     files.save_weights(path, halved, {"architecture": "swiftnet-r18"})
-    net = checkpoint.load_swiftnet(path)
+    net = segmenter_of(path)
     assert {p.dtype for p in net.parameters()} == {torch.float32}
     assert torch.equal(net.logits.conv.weight, swiftnet_state["logits.conv.weight"].half().float())
 
@@ -83,7 +87,7 @@ def test_refinement_without_flow_or_edge(tmp_path):
 def test_flow_light_alone(tmp_path):
     net = FlowLight()
     torch.save(net.state_dict(), tmp_path / "flow.pt")
-    assert same(checkpoint.load_flow_light(tmp_path / "flow.pt"), net.state_dict())
+    assert same(open_model(tmp_path / "flow.pt", FLOW).networks[FLOW], net.state_dict())
 
 
 def test_imagenet_encoder_goes_where_it_belongs(tmp_path, swiftnet_state):
@@ -169,7 +173,7 @@ def test_encoder_and_width_are_told_by_the_file(tmp_path, encoder, width):
     path = tmp_path / "net.safetensors"
     assert checkpoint.convert(public, path, classes) == f"swiftnet-{encoder}"
     model = open_model(path)
-    loaded = checkpoint.load_swiftnet(path)
+    loaded = segmenter_of(path)
     assert loaded.encoder == encoder and same(loaded, net.state_dict())
     assert model.card.architecture == f"swiftnet-{encoder}" and model.card.output.stride == 4
     expected = ((127.0,) * 3, (128.0,) * 3) if encoder == "lite0" else ((73.15, 82.90, 72.30), (47.67, 48.49, 47.73))
@@ -191,7 +195,7 @@ def test_notices_are_inherited(tmp_path):
 
 def test_missing_file(tmp_path):
     with pytest.raises(CheckpointError, match=r"none\.pt: no such weight file"):
-        checkpoint.load_swiftnet(tmp_path / "none.pt")
+        checkpoint.load_swnet_seq(tmp_path / "none.pt")
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
@@ -204,20 +208,20 @@ def test_truncated_file(tmp_path, swiftnet_state, suffix, keep):
         files.save_weights(path, swiftnet_state, {"architecture": "swiftnet-r18"})
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(CheckpointError, match=r"net\.\w+: expected a .* file; it is truncated or of another kind"):
-        checkpoint.load_swiftnet(path)
+        segmenter_of(path)
 
 
 def test_file_of_something_else(tmp_path):
     path = tmp_path / "text.pt"
     path.write_text("not weights at all\n")
     with pytest.raises(CheckpointError, match="another kind"):
-        checkpoint.load_swiftnet(path)
+        segmenter_of(path)
     torch.save([1, 2], path)
     with pytest.raises(CheckpointError, match="expected a dictionary of tensors, found list"):
-        checkpoint.load_swiftnet(path)
+        segmenter_of(path)
     torch.save({"state_dict": {"a": 1}}, path)
     with pytest.raises(CheckpointError, match="found something else"):
-        checkpoint.load_swiftnet(path)
+        segmenter_of(path)
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path):
@@ -230,7 +234,7 @@ def test_a_pickle_that_would_run_code_is_refused(tmp_path):
 
     torch.save({"logits.conv.bias": Evil()}, path)
     with pytest.raises(CheckpointError):
-        checkpoint.load_swiftnet(path)
+        segmenter_of(path)
     assert not marker.exists()
 
 
@@ -238,11 +242,11 @@ def test_weights_of_another_network(tmp_path):
     path = tmp_path / "flow.pt"
     torch.save(FlowLight().state_dict(), path)
     with pytest.raises(
-        CheckpointError, match="flow.pt: expected weights of swiftnet-r18 or swiftnet-lite0, found light"
+        CheckpointError, match="flow.pt: expected weights of swiftnet-lite0 or swiftnet-r18, found light"
     ):
-        checkpoint.load_swiftnet(path)
-    with pytest.raises(CheckpointError, match="expected weights of flownet_s or flownet2_s, found light"):
-        checkpoint.load_flownet(path)
+        segmenter_of(path)
+    with pytest.raises(CheckpointError, match="expected weights of swnet-seq or guided-refine, found light"):
+        checkpoint.load_swnet_seq(path)
     torch.save({"a.weight": torch.zeros(1)}, path)
     with pytest.raises(CheckpointError, match="found an unknown network .*a.weight"):
         checkpoint.load_swnet_seq(path)
@@ -254,7 +258,7 @@ def test_missing_unexpected_misshapen_and_not_finite(tmp_path, swiftnet_state):
     def refused(state, message):
         torch.save(state, path)
         with pytest.raises(CheckpointError, match=message):
-            checkpoint.load_swiftnet(path)
+            segmenter_of(path)
 
     state = dict(swiftnet_state)
     del state["backbone.conv1.weight"]

@@ -9,7 +9,9 @@ from vidseg_core.engine.geometry import View
 from vidseg_core.kernels.decode import decode
 from vidseg_core.kernels.resample import resize
 from vidseg_core.kernels.warp import warp
-from vidseg_core.models.checkpoint import load_flownet, load_swiftnet, load_swnet_seq
+from vidseg_core.models.architectures import FLOW, SEGMENTER
+from vidseg_core.models.checkpoint import load_swnet_seq
+from vidseg_core.models.open import open_model
 from vidseg_core.networks.flow_light import FLOW_UNIT
 from vidseg_core.networks.flownet_s import FlowNet2S, UpstreamFlowNetS
 from vidseg_core.networks.swiftnet import SwiftNet
@@ -69,14 +71,14 @@ def crops(shared_data, seeded):
 
 @torch.inference_mode()
 def test_swiftnet(seeded, crops, tmp_path):
-    net = load_swiftnet(seeded_file(SwiftNet(19), tmp_path / "net.pt"))
+    net = open_model(seeded_file(SwiftNet(19), tmp_path / "net.pt")).networks[SEGMENTER]
     rgb = View(crops[0], (256, 512), CPU).grid_bgr.flip(1)
     assert_close(net(rgb), seeded["swiftnet_logits"])
 
 
 @torch.inference_mode()
 def test_public_flownet_s(seeded, crops, tmp_path):
-    net = load_flownet(seeded_file(UpstreamFlowNetS(), tmp_path / "net.pt"))
+    net = open_model(seeded_file(UpstreamFlowNetS(), tmp_path / "net.pt")).networks[FLOW]
     assert isinstance(net, UpstreamFlowNetS)
     a, b = (View(image, (256, 512), CPU).grid_bgr for image in crops)
     assert_close(net(current=b, previous=a), seeded["gsv_flownets_flow"])
@@ -91,7 +93,7 @@ def test_flownet2_s(seeded, crops, tmp_path):
     torch.save({"epoch": 1, "state_dict": torch.load(path, weights_only=True), "best_EPE": 1.0}, wrapped)
     a, b = (View(image, (256, 512), CPU).grid_rgb for image in crops)
     for file in (path, wrapped):
-        net = load_flownet(file)
+        net = open_model(file).networks[FLOW]
         assert isinstance(net, FlowNet2S)
         assert_close(net(current=a, previous=b)[..., ::4, ::4], seeded["flownet2s_flow"])
 

@@ -15,7 +15,6 @@ from vidseg_core.cli import train as command
 from vidseg_core.data.labelled import folder_pair
 from vidseg_core.errors import CheckpointError, ConfigError, DatasetError
 from vidseg_core.evaluation.metrics.images import evaluate_images
-from vidseg_core.models.checkpoint import load_swiftnet
 from vidseg_core.models.files import read_classes, read_metadata, read_tensors, save_weights
 from vidseg_core.models.open import open_model
 from vidseg_core.networks.efficientnet_lite import EfficientNetLite0
@@ -87,7 +86,7 @@ def test_training_learns_and_writes_what_it_says(mix, tmp_path):
     tensors = read_tensors(path)
     assert tensors["backbone.conv1.weight"].dtype == torch.float16
     assert tensors["backbone.bn1.running_var"].dtype == torch.float32
-    net = load_swiftnet(path)
+    net = open_model(path).networks["segmenter"]
     assert torch.isfinite(net(torch.zeros(1, 3, 64, 64))).all()
     with torch.inference_mode(), measured(net) as ranges:  # of what was held back
         for part in mix.parts:

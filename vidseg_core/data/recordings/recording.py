@@ -118,14 +118,6 @@ class OpenWhileRead:
         pass
 
 
-class RecordingWriter(Protocol):
-    """A recording that is written, there as a whole or not at all; a context manager."""
-
-    def write(self, channel: Channel, received_ns: int, published_ns: int, data: bytes | memoryview) -> None:
-        """Append a serialized message; the channel is stored when it first comes. Its `id` names it in the copy."""
-        ...
-
-
 def ros2_type(name: str) -> str:
     """Name a ROS message type in ROS 2's form (`sensor_msgs/Image` is `sensor_msgs/msg/Image`); keep other names."""
     return re.sub(r"^(\w+)/(\w+)$", r"\1/msg/\2", name)

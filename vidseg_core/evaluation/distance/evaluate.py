@@ -30,7 +30,6 @@ from vidseg_core.classes import VOID, ClassTable
 from vidseg_core.data.sequences import FRAME_NS, Sequence, VideoSet
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.engine import Engine
-from vidseg_core.engine.protocol import capabilities
 from vidseg_core.engine.remember import RememberedFlow, RememberedSegmenter
 from vidseg_core.engine.stream import Stream
 from vidseg_core.errors import DatasetError
@@ -60,11 +59,6 @@ class Method:
     engine: Engine
     traits: dict
     intervals: tuple[int, ...]
-
-    @property
-    def uses_truth(self) -> bool:
-        """True if the ground truth takes the place of a network."""
-        return capabilities(self.engine.networks.segmenter).is_truth
 
 
 @dataclass(frozen=True)
