@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -42,8 +42,9 @@ class ClassTable:
     void_color: Color = (0, 0, 0)
     file_ids: tuple[tuple[int, ...], ...] = ()
     void_ids: tuple[int, ...] = (VOID,)
-    file_colors: tuple[tuple[Color, ...], ...] = ()
-    void_colors: tuple[Color, ...] = ()
+    # Tables that differ in these alone are equal: a network's own need not know how label files are coloured.
+    file_colors: tuple[tuple[Color, ...], ...] = field(default=(), compare=False)
+    void_colors: tuple[Color, ...] = field(default=(), compare=False)
 
     def __post_init__(self):
         def fail(message):
@@ -230,6 +231,15 @@ class ClassTable:
             raise ClassTableError(
                 f"{where}: expected `name`, and `classes` as a list of name and color; {type(error).__name__}: {error}"
             ) from error
+
+
+def for_label_files(classes: ClassTable) -> ClassTable:
+    """Return the equal table of `config/classes/`, which may know more colours of label files; else `classes`."""
+    path = resource(f"config/classes/{classes.name}.yaml")
+    if any(classes.file_colors) or classes.void_colors or Path(classes.name).name != classes.name or not path.is_file():
+        return classes
+    known = load_classes(classes.name)
+    return known if known == classes else classes
 
 
 def _class_name(name: object, where: str | Path) -> str:

@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from vidseg_core.classes import VOID, ClassTable, load_classes
+from vidseg_core.classes import VOID, ClassTable, for_label_files, load_classes
 from vidseg_core.errors import ClassTableError, DatasetError
 
 
@@ -34,7 +36,18 @@ def test_read_ids_names_file_and_id():
 def test_dictionary_round_trip():
     for name in ("camvid", "cityscapes", "cityscapes-trainids"):
         table = load_classes(name)
-        assert ClassTable.from_dict(table.to_dict()) == table
+        again = ClassTable.from_dict(table.to_dict())
+        assert again == table
+        assert (again.file_colors, again.void_colors) == (table.file_colors, table.void_colors)
+
+
+def test_a_network_s_table_finds_the_colours_of_label_files():
+    camvid = load_classes("camvid")
+    stored = ClassTable(camvid.name, camvid.names, camvid.palette, void_ids=camvid.void_ids)
+    assert stored == camvid and not any(stored.file_colors)
+    assert for_label_files(stored).file_colors == camvid.file_colors
+    for other in (replace(stored, name="mine"), replace(stored, void_ids=(255,)), replace(stored, name="../camvid")):
+        assert for_label_files(other) is other
 
 
 @pytest.mark.parametrize(
@@ -117,7 +130,8 @@ def test_colours_of_label_files(tmp_path):
     table = load_classes(path)
     colors = np.array([[[1, 2, 3], [4, 5, 6], [7, 7, 7], [9, 9, 9], [8, 8, 8]]], np.uint8)
     assert table.read_colors(colors, "a.png").tolist() == [[1, 1, 1, 0, VOID]], "a class goes before void"
-    assert ClassTable.from_dict(table.to_dict()) == table
+    again = ClassTable.from_dict(table.to_dict())
+    assert (again.file_colors, again.void_colors) == (table.file_colors, table.void_colors)
 
 
 def test_a_colour_of_two_classes_tells_nothing():

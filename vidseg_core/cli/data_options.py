@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from vidseg_core.classes import ClassTable, load_classes
+from vidseg_core.classes import ClassTable, for_label_files, load_classes
 from vidseg_core.cli.former import notice
 from vidseg_core.data.datasets import KINDS, DataName
 from vidseg_core.errors import ClassTableError, ConfigError
@@ -69,7 +69,7 @@ def label_table(args: argparse.Namespace, classes: ClassTable, source: str = "")
         ConfigError: there are no such files.
     """
     if args.label_classes is None:
-        return classes
+        return for_label_files(classes)
     if not DataName.is_one(source) and (args.labels is None or not Path(args.labels).is_dir()):
         raise ConfigError(f"--label-classes: expected --labels to name a folder of label files, got {args.labels}")
     table = load_classes(args.label_classes)

@@ -55,7 +55,7 @@ class _Stored(argparse.Action):
 
     def __call__(self, parser, namespace, values, option_string=None):
         notice(namespace, option_string, self._now)
-        setattr(namespace, self.dest, values)
+        vars(namespace)[self.dest] = values
 
 
 class _Appended(_Stored):

@@ -82,8 +82,7 @@ class _Chosen(argparse.Action):
     """Store a value, and that it was given: `storage_chosen`."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        setattr(namespace, self.dest, values)
-        setattr(namespace, f"{self.dest}_chosen", True)
+        vars(namespace).update({self.dest: values, f"{self.dest}_chosen": True})
 
 
 def main(args: argparse.Namespace) -> int:

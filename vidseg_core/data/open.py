@@ -48,12 +48,13 @@ def open_source(
         _refuse(spec, "a data set", topic=topic, labels=labels)
         name = DataName.parse(spec)
         path, labels = name.folders()
+        where = str(path)
         classes = load_classes("camvid") if name.kind == "camvid" else classes
         labels = labels if labels.is_dir() and classes is not None else None
     else:
-        path = Path(spec)
+        path, where = Path(spec), spec
     if not path.exists():
-        raise SourceError(f"{path}: expected a folder of images, a video file or a recording, there is nothing")
+        raise SourceError(f"{where}: expected a folder of images, a video file or a recording, there is nothing")
     bag = find_bag(path)
     if bag is not None:
         from vidseg_core.data.bag import BagSource, bag_labels

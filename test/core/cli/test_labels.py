@@ -175,3 +175,17 @@ def test_what_run_writes_can_be_its_labels(drive, weights, tmp_path):
     again = ("--labels", tmp_path / "first" / "labels", "--label-classes", "cityscapes-trainids")
     assert vidseg("run", drive / "val", "--out", tmp_path / "second", *options, *again) == 0
     assert json.loads((tmp_path / "second" / "summary.json").read_text())["miou"] == 1.0
+
+
+def test_the_shipped_network_reads_camvid_s_original_colours(tmp_path):
+    for name in ("frames", "labels"):
+        (tmp_path / name).mkdir()
+    cv2.imwrite(str(tmp_path / "frames" / "0001TP_006690.png"), np.full((*SIZE, 3), 90, np.uint8))
+    van, sidewalk = (192, 128, 64), (192, 0, 0)  # SUVPickupTruck and Sidewalk, BGR
+    colours = np.full((*SIZE, 3), van, np.uint8)
+    colours[40:] = sidewalk
+    cv2.imwrite(str(tmp_path / "labels" / "0001TP_006690_L.png"), colours)
+    options = ("--labels", tmp_path / "labels", "--no-png", "--no-video", "--input-scale", 0.5, *FAST)
+    assert vidseg("run", tmp_path / "frames", "--out", tmp_path / "out", *options) == 0
+    absent = json.loads((tmp_path / "out" / "summary.json").read_text())["absent_classes"]
+    assert set(load_classes("camvid").names) - set(absent) == {"car", "sidewalk"}
