@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from torch import nn
 
@@ -26,10 +26,12 @@ from vidseg_core.models.architectures import (
     RESNET18,
     SWIFTNETS,
     SWNET_SEQ,
+    Architecture,
     expect,
     fill,
     names_with,
 )
+from vidseg_core.models.card import card_of
 from vidseg_core.models.files import read_classes, read_file, read_metadata, read_tensors, save_weights
 from vidseg_core.networks.flow_light import FlowLight
 from vidseg_core.networks.guided_refine import GuidedRefine
@@ -106,7 +108,8 @@ def initialise(path: str | Path, swiftnet: SwiftNet, classes: ClassTable) -> tup
         The notices that the metadata of the trained network must hold: whose work it began from, and its licence.
 
     Raises:
-        CheckpointError: missing, damaged, or of another architecture.
+        CheckpointError: missing, damaged, of another architecture, or a SwiftNet whose pictures have another mean or
+            deviation than those of the training.
     """
     path = Path(path)
     tensors = read_tensors(path)
@@ -115,13 +118,32 @@ def initialise(path: str | Path, swiftnet: SwiftNet, classes: ClassTable) -> tup
     if expect(path, tensors, imagenet.name, SWIFTNETS[kind].name) is imagenet:
         _ENCODER_LOADERS[kind](path, swiftnet)
         return () if imagenet.notice is None else (imagenet.notice,)
+    metadata = read_metadata(path)
+    _check_normalisation(path, SWIFTNETS[kind], metadata)
     stored = read_classes(path)
     if stored is None or stored.names != classes.names:
         tensors |= {key: value for key, value in swiftnet.state_dict().items() if key.startswith("logits.conv.")}
     mode = swiftnet.training
     fill(swiftnet, tensors, path)
     swiftnet.train(mode)
-    return tuple(read_metadata(path).get("notices", ()))
+    return tuple(metadata.get("notices", ()))
+
+
+def _check_normalisation(path: Path, architecture: Architecture, metadata: Mapping[str, Any]) -> None:
+    """Refuse a network that was trained on other inputs: its first layer fits the statistics it has seen."""
+    given = architecture.input
+    try:
+        card = card_of(
+            architecture.name, metadata, None, input=given, output=architecture.output, registered_classes=None,
+            checksum="",
+        )  # fmt: skip
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    if (card.input.mean, card.input.std) != (given.mean, given.std):
+        raise CheckpointError(
+            f"{path}: expected a network for pictures normalised by mean {given.mean} and deviation {given.std}, as "
+            f"the training normalises them, found one for mean {card.input.mean} and deviation {card.input.std}"
+        )
 
 
 def convert(

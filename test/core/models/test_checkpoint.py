@@ -15,6 +15,8 @@ from vidseg_core.networks.flownet_s import FlowNet2S, UpstreamFlowNetS
 from vidseg_core.networks.guided_refine import GuidedRefine
 from vidseg_core.networks.swiftnet import SwiftNet
 
+LITE0_STATISTICS = {"mean_rgb": [127.0] * 3, "std_rgb": [128.0] * 3}
+
 
 @pytest.fixture(scope="module")
 def swiftnet_state():
@@ -189,8 +191,25 @@ def test_encoder_and_width_are_told_by_the_file(tmp_path, encoder, width):
 def test_notices_are_inherited(tmp_path):
     net = SwiftNet(11, "lite0", 24)
     path = tmp_path / "net.safetensors"
-    files.save_weights(path, net.state_dict(), {"architecture": "swiftnet-lite0", "notices": ["By somebody, MIT."]})
+    files.save_weights(
+        path,
+        net.state_dict(),
+        {"architecture": "swiftnet-lite0", "notices": ["By somebody, MIT."], "normalisation": LITE0_STATISTICS},
+    )
     assert checkpoint.initialise(path, net, load_classes("camvid")) == ("By somebody, MIT.",)
+
+
+@pytest.mark.parametrize("encoder", ["r18", "lite0"])
+def test_a_training_does_not_begin_from_a_network_with_other_statistics(tmp_path, encoder):
+    net, classes, path = SwiftNet(11, encoder, 24), load_classes("camvid"), tmp_path / "net.safetensors"
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    metadata = {"architecture": f"swiftnet-{encoder}", "normalisation": {"mean_rgb": [1, 2, 3], "std_rgb": [4, 5, 6]}}
+    files.save_weights(path, SwiftNet(11, encoder, 24).state_dict(), metadata)
+    seen = r"\(127.0, 127.0, 127.0\)" if encoder == "lite0" else r"\(73.15, 82.9, 72.3\)"
+    message = rf"net.safetensors: expected .* mean {seen} .*, found one for mean \(1, 2, 3\) and deviation \(4, 5, 6\)"
+    with pytest.raises(CheckpointError, match=message):
+        checkpoint.initialise(path, net, classes)
+    assert same(net, before)
 
 
 def test_missing_file(tmp_path):
