@@ -115,13 +115,13 @@ def main(args: argparse.Namespace) -> int:
     copies = copy_names(recordings)
     folder = prepare_output(args.out, args.overwrite) if args.out else None
     with build_engine(config) as engine:
-        session = Session(args, engine, choices, copies)
+        replays = RecordingReplays(args, engine, choices, copies)
         try:
             for recording in recordings:
-                session.replay(recording)
+                replays.replay(recording)
         finally:
-            session.write(folder)
-    return 2 if session.failed or any(one.error for one in session.replays) else 0
+            replays.write(folder)
+    return 2 if replays.failed or any(one.error for one in replays.replays) else 0
 
 
 def expand(patterns: list[str]) -> list[Path]:
@@ -192,7 +192,7 @@ def prepare_output(path: str, overwrite: bool) -> Path:
     return folder
 
 
-class Session:
+class RecordingReplays:
     """Replay all recordings of one call and collect what is found.
 
     Attributes:

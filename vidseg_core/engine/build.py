@@ -83,11 +83,11 @@ def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, class
         model.check_classes(classes)
     process: SegmenterProcess | None = None
     if beside and loaded is not None:  # late, as it has to be ended where anything fails
-        task = Task(models.files["segmenter"].absolute(), loaded.input_scale, config.runtime, num_threads)
+        task = Task(models.by_role["segmenter"].path.absolute(), loaded.input_scale, config.runtime, num_threads)
         segmenter = process = SegmenterProcess(task, loaded.num_classes, loaded.half_pixel)
     networks = Networks(segmenter, flow, refine, device, feedback, updater)
     try:
-        return Engine(config, classes, networks, models.files, runtime, num_threads)
+        return Engine(config, classes, networks, models.by_role, runtime, num_threads)
     except ConfigError:
         if process is not None:
             process.close()
@@ -98,11 +98,11 @@ class _Models:
     """The models of an engine, each of whose files is opened once.
 
     Attributes:
-        files: which file the network of each role came from.
+        by_role: which model the network of each role came from.
     """
 
     def __init__(self):
-        self.files: dict[str, Path] = {}
+        self.by_role: dict[str, Model] = {}
         self._opened: dict[Path, Model] = {}
 
     def open(self, name_or_path: str | Path, kind: str, role: str | None = None) -> Model:
@@ -111,11 +111,12 @@ class _Models:
         A file that is asked for again gives networks of their own: they may run at the same time, at other sizes.
         """
         path = find_weights(name_or_path)
-        self.files[role or kind] = path
         if path in self._opened and kind in self._opened[path].networks:
-            return deepcopy(self._opened[path])
-        self._opened[path] = open_model(path, kind)
-        return self._opened[path]
+            model = deepcopy(self._opened[path])
+        else:
+            model = self._opened[path] = open_model(path, kind)
+        self.by_role[role or kind] = model
+        return model
 
 
 def _input_scale(model: Model, scale: float | None, default: float) -> float:

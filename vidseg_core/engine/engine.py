@@ -20,7 +20,7 @@ from vidseg_core.engine.key_frames.turns import Turns
 from vidseg_core.engine.protocol import capabilities
 from vidseg_core.engine.stream import Networks, Stream
 from vidseg_core.errors import ConfigError
-from vidseg_core.models.checksum import checksum
+from vidseg_core.models.open import Model
 
 
 class Engine:
@@ -33,7 +33,7 @@ class Engine:
         config: what it was built from.
         classes: the class table of its labels.
         networks: shared by its streams.
-        weight_files: which file each network came from.
+        models: which model each network came from.
         runtime: makes what executes them.
         num_threads: of the CPU, for which they were built.
 
@@ -46,14 +46,14 @@ class Engine:
         config: EngineConfig,
         classes: ClassTable,
         networks: Networks,
-        weight_files: dict[str, Path],
+        models: dict[str, Model],
         runtime: Runtime,
         num_threads: int,
     ):
         self._config = config
         self._classes = classes
         self._networks = networks
-        self._weight_files = weight_files
+        self._models = models
         self._runtime = runtime
         self._num_threads = num_threads
         self._ego_mask = None if config.ego_mask is None else read_ego_mask(config.ego_mask)
@@ -79,7 +79,7 @@ class Engine:
     @property
     def weight_files(self) -> dict[str, Path]:
         """The file of each network."""
-        return dict(self._weight_files)
+        return {role: model.path for role, model in self._models.items()}
 
     @property
     def runtime(self) -> Runtime:
@@ -188,8 +188,7 @@ class Engine:
             "config": self._config.to_dict(),
             "classes": list(self._classes.names),
             "weights": {
-                role: {"file": path.name, "sha256": checksum(path, "sha256")}
-                for role, path in self._weight_files.items()
+                role: {"file": model.path.name, "sha256": model.card.checksum} for role, model in self._models.items()
             },
             "input_scale": getattr(self._networks.segmenter, "input_scale", None),
             "device": str(self._networks.device),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidseg_core.backends.choose import Runtime
+from vidseg_core.backends.choose import Executor, Runtime
 from vidseg_core.engine.geometry import network_size
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.frame import Frame
@@ -130,6 +130,11 @@ class NetworkSegmenter:
         self.output = output
         self.half_pixel = output.corners == "half_pixel" or output.kind == "labels"
         self._device = device
+
+    @property
+    def runtime(self) -> str | None:
+        """Name what executes the network; None while nothing is chosen yet, or where PyTorch calls it directly."""
+        return self.execute.runtime if isinstance(self.execute, Executor) else None
 
     def __call__(self, frame: Frame) -> Tensor:
         fixed = self.input.size_rule == "fixed" and self.input.size

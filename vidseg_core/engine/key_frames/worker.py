@@ -122,7 +122,7 @@ def _answer(segmenter: NetworkSegmenter, given: list[np.ndarray], wanted: Shared
         np.copyto(wanted.arrays((values.shape, np.float32))[0], values)
     except Exception:  # the owner raises it
         return Answer(error=traceback.format_exc(), messages=told.take())
-    return Answer(values.shape, getattr(segmenter.execute, "runtime", None), None, told.take())
+    return Answer(values.shape, segmenter.runtime, None, told.take())
 
 
 def _segmenter(task: Task) -> NetworkSegmenter:
