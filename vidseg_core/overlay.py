@@ -4,20 +4,94 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from llvmlite import ir
 from numba import njit
+from numba.core import types
+from numba.extending import intrinsic
 
 from vidseg_core.classes import VOID
 from vidseg_core.threads import over_rows
 
+# Pixels that are looked at together: their bytes, and twice as wide numbers, are vectors.
+BLOCK = 16
+_BYTES, _WIDE = (ir.VectorType(ir.IntType(bits), BLOCK) for bits in (8, 16))
+_INDEX = ir.IntType(32)
+
+
+def _place(context, builder, array_type, array, at, kind):
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [at]), kind.as_pointer())
+
+
+def _spread(builder, value, kind):
+    nothing = ir.Constant(kind, ir.Undefined)
+    first = builder.insert_element(nothing, value, ir.Constant(_INDEX, 0))
+    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(_INDEX, BLOCK), [0] * BLOCK))
+
+
+@intrinsic
+def _alike(typing, row, at):
+    """Tell if the `BLOCK` bytes from `at` on are equal; bounds and strides are not checked."""
+
+    def code(context, builder, signature, arguments):
+        labels = builder.load(_place(context, builder, signature.args[0], *arguments, _BYTES), align=1)
+        first = _spread(builder, builder.extract_element(labels, ir.Constant(_INDEX, 0)), _BYTES)
+        same = builder.bitcast(builder.icmp_unsigned("==", labels, first), ir.IntType(BLOCK))
+        return builder.icmp_unsigned("==", same, ir.Constant(ir.IntType(BLOCK), 2**BLOCK - 1))
+
+    return types.boolean(row, types.intp), code
+
+
+@intrinsic
+def _blend_bytes(typing, row, at, keep, colors, color_at, out):
+    """Blend `BLOCK` bytes: row[at:] * keep + colors[color_at:], over 256; bounds and strides are not checked."""
+
+    def code(context, builder, signature, arguments):
+        row, at, keep, colors, color_at, out = arguments
+        row_type, _, _, colors_type, _, out_type = signature.args
+        values = builder.zext(builder.load(_place(context, builder, row_type, row, at, _BYTES), align=1), _WIDE)
+        added = builder.load(_place(context, builder, colors_type, colors, color_at, _WIDE), align=2)
+        blended = builder.add(builder.mul(values, _spread(builder, keep, _WIDE)), added)
+        blended = builder.lshr(blended, _spread(builder, ir.Constant(ir.IntType(16), 8), _WIDE))
+        place = _place(context, builder, out_type, out, at, _BYTES)
+        builder.store(builder.trunc(blended, _BYTES), place, align=1)
+        return context.get_dummy_value()
+
+    return types.void(row, types.intp, types.uint16, colors, types.intp, out), code
+
 
 @njit(nogil=True, cache=True)
-def _blend(begin, end, image, labels, keep, color, out):
+def _blend(begin, end, image, labels, keep, colors, out):
+    """For `over_rows`: `colors`, 256 x 3 BLOCK, are those of a block that has one label; rows are contiguous."""
+    width = labels.shape[1]
+    mixed = np.empty((1, 3 * BLOCK), np.uint16)
     for y in range(begin, end):
-        for x in range(labels.shape[1]):
-            label = labels[y, x]
-            k = keep[label]
-            for c in range(3):
-                out[y, x, c] = (np.uint32(image[y, x, c]) * k + color[label, c]) >> np.uint32(8)
+        row, own, to = image[y], labels[y], out[y]
+        for x in range(0, width, BLOCK):
+            whole = x + BLOCK <= width
+            if whole and _alike(own, x):
+                label = np.intp(own[x])
+                for part in range(3):
+                    at = part * BLOCK
+                    _blend_bytes(row, 3 * x + at, keep[label], colors, 3 * BLOCK * label + at, to)
+                continue
+            seen = whole  # of void there is another share
+            if whole:
+                for pixel in range(BLOCK):
+                    label = own[x + pixel]
+                    seen &= label != VOID
+                    for c in range(3):
+                        mixed[0, 3 * pixel + c] = colors[label, c]
+            if seen:
+                for part in range(3):
+                    at = part * BLOCK
+                    _blend_bytes(row, 3 * x + at, keep[0], mixed, at, to)
+                continue
+            for pixel in range(x, min(x + BLOCK, width)):
+                label = own[pixel]
+                k = np.uint32(keep[label])
+                for c in range(3):
+                    to[pixel, c] = (np.uint32(row[pixel, c]) * k + colors[label, c]) >> np.uint32(8)
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, lut: np.ndarray, opacity: float = 0.5) -> np.ndarray:
@@ -40,10 +114,11 @@ def overlay(image: np.ndarray, labels: np.ndarray, lut: np.ndarray, opacity: flo
     if image.shape != (*labels.shape, 3):
         raise ValueError(f"expected an image of {labels.shape} like its labels, got {image.shape}")
     alpha = round(opacity * 256)
-    keep = np.full(256, 256 - alpha, dtype=np.uint32)
-    color = lut.astype(np.uint32) * alpha + 128  # so that the shift by 8 rounds
+    keep = np.full(256, 256 - alpha, dtype=np.uint16)
+    color = lut.astype(np.uint16) * alpha + 128  # so that the shift by 8 rounds
     keep[VOID], color[VOID] = 256, 0
-    return _run(image, labels, keep, color)
+    # Rows may be padded; what lies otherwise is copied.
+    return _run(image if image.strides[1:] == (3, 1) else np.ascontiguousarray(image), labels, keep, color)
 
 
 def colorize(labels: np.ndarray, lut: np.ndarray) -> np.ndarray:
@@ -53,8 +128,8 @@ def colorize(labels: np.ndarray, lut: np.ndarray) -> np.ndarray:
         labels: H x W, uint8.
         lut: 256 x 3, uint8, RGB.
     """
-    unused = np.broadcast_to(np.uint8(0), (*labels.shape, 3))
-    return _run(unused, labels, np.zeros(256, dtype=np.uint32), lut.astype(np.uint32) << 8)
+    unused = np.broadcast_to(np.zeros((labels.shape[1], 3), dtype=np.uint8), (*labels.shape, 3))
+    return _run(unused, labels, np.zeros(256, dtype=np.uint16), lut.astype(np.uint16) << 8)
 
 
 def confidence_levels(confidence: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -70,5 +145,6 @@ def confidence_levels(confidence: np.ndarray, size: tuple[int, int]) -> np.ndarr
 
 def _run(image, labels, keep, color):
     out = np.empty((*labels.shape, 3), dtype=np.uint8)
-    over_rows(_blend, labels.shape[0], image, labels, keep, color, out)
+    labels = labels if labels.strides[1] == 1 else np.ascontiguousarray(labels)
+    over_rows(_blend, labels.shape[0], image, labels, keep, np.tile(color, (1, BLOCK)), out)
     return out

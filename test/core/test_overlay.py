@@ -59,3 +59,24 @@ def test_confidence_in_levels_of_grey_is_of_the_image_s_size():
     assert levels.shape == (6, 8) and levels.dtype == np.uint8
     assert [levels[0, 0], levels[0, -1], levels[-1, 0], levels[-1, -1]] == [0, 255, 128, 51]
     assert (np.diff(levels[0].astype(int)) >= 0).all()
+
+
+@pytest.mark.parametrize("width", [15, 16, 64, 75])
+def test_blocks_of_one_label_of_several_and_of_void_are_drawn_alike(width):
+    """Rows are drawn in blocks of 16 pixels, those of one label, of several and with void each in their way."""
+    rng = np.random.default_rng(1)
+    image, lut = (rng.integers(0, 256, shape, dtype=np.uint8) for shape in ((6, width, 3), (256, 3)))
+    labels = np.repeat(np.uint8([0, 3, 254, 255, 7, 255]), width).reshape(6, width)
+    labels[4, ::3] = 254
+    labels[5, ::2] = 9
+    alpha = 179
+    expected = (image.astype(np.uint32) * (256 - alpha) + lut[labels].astype(np.uint32) * alpha + 128) >> 8
+    expected[labels == 255] = image[labels == 255]
+    np.testing.assert_array_equal(overlay(image, labels, lut, alpha / 256), expected)
+    np.testing.assert_array_equal(colorize(labels, lut), lut[labels])
+
+
+def test_pictures_that_lie_otherwise_in_memory(picture):
+    image, labels, lut = picture
+    mirrored = overlay(image[:, ::-1], labels[:, ::-1], lut, 0.5)
+    np.testing.assert_array_equal(mirrored, overlay(image, labels, lut, 0.5)[:, ::-1])
