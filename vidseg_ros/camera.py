@@ -12,7 +12,7 @@ from rclpy.serialization import deserialize_message
 from std_msgs.msg import Header, String
 
 from vidseg_core.data.encodings import UnsupportedEncoding, to_rgb
-from vidseg_core.data.wire import HeaderLike, ImageWriter, WireError, parse_header
+from vidseg_core.data.wire import HeaderLike, ImageWriter, MessageView, WireError, parse_header
 from vidseg_core.errors import VidsegError
 from vidseg_core.frame import Frame, Segmentation
 from vidseg_ros import outputs, transport
@@ -20,7 +20,7 @@ from vidseg_ros.diagnostics import SILENCE_S, Report, Statistics, Tick, frame_st
 from vidseg_ros.heartbeat import Heartbeat
 from vidseg_ros.mailbox import Letter, Mailbox
 from vidseg_ros.messages.headers import header_of
-from vidseg_ros.messages.kinds import KINDS, View
+from vidseg_ros.messages.kinds import KINDS
 from vidseg_ros.parameters import OUTPUTS, CameraSettings
 from vidseg_ros.stamps import Run, Runs, Stamps
 from vidseg_ros.subscription import LATCHED, publish_images, subscribe_raw
@@ -300,7 +300,7 @@ class Camera:
             view, rgb = message.packet, message.to_rgb()
         return view, Frame(rgb, view.stamp_ns, stream=self.settings.name, name=self.topic)
 
-    def _view(self, message: bytes) -> View:
+    def _view(self, message: bytes) -> MessageView:
         try:
             return self._kind.parse(message)
         except WireError as error:

@@ -23,6 +23,7 @@ from vidseg_core.data.wire import (
     ROS1,
     CompressedView,
     ImageView,
+    MessageView,
     PacketView,
     WireError,
     parse_compressed,
@@ -38,8 +39,7 @@ if TYPE_CHECKING:  # they load PyAV, which images do not need
 
 IMAGE = "sensor_msgs/msg/Image"
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
-View = ImageView | CompressedView | PacketView
-PARSE: dict[str, Callable[[bytes | memoryview, str], View]] = {
+PARSE: dict[str, Callable[[bytes | memoryview, str], MessageView]] = {
     IMAGE: parse_image,
     COMPRESSED_IMAGE: parse_compressed,
     "ffmpeg_image_transport_msgs/msg/FFMPEGPacket": parse_ffmpeg_packet,
@@ -100,7 +100,7 @@ class BagSource(Source):
         if clock.complaint is None:
             self._warn_of_labels()
 
-    def _messages(self) -> Iterator[tuple[int | None, View | SourceError]]:
+    def _messages(self) -> Iterator[tuple[int | None, MessageView | SourceError]]:
         """As `_views`; an error at the end if there are fewer than there should be."""
         count = 0
         for received_ns, view in _views(self._recording, self._channels, self._path):
@@ -205,7 +205,7 @@ def _label_messages(recording: Recording, topic: str, path: Path) -> Iterator[tu
 
 def _views(
     recording: Recording, channels: list[Channel], path: Path
-) -> Iterator[tuple[int | None, View | SourceError]]:
+) -> Iterator[tuple[int | None, MessageView | SourceError]]:
     """Times of receipt and views, an error in the place of a bad message; (None, error) for damage that ends it all."""
     try:
         for message in recording.messages(channels):
@@ -219,7 +219,7 @@ def _views(
 
 
 def _pictures(
-    messages: Iterable[tuple[int | None, View | SourceError]], where: str
+    messages: Iterable[tuple[int | None, MessageView | SourceError]], where: str
 ) -> Iterator[tuple[int, int | None, ImageView | CompressedView | Picture | SourceError]]:
     """Numbers of messages, times of receipt, and what shows a picture; video is decoded."""
     decoder: PacketDecoder | None = None

@@ -179,6 +179,10 @@ class PacketView(Stamped):
     data: np.ndarray
 
 
+MessageView = ImageView | CompressedView | PacketView
+"""A message with a picture or a piece of a video, in the buffer that was parsed."""
+
+
 def parse_image(buffer: bytes | memoryview, encoding: str = CDR) -> ImageView:
     """Read a sensor_msgs/Image from its serialized bytes.
 

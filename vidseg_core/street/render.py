@@ -29,7 +29,7 @@ QUAD, ELLIPSOID, DISK, LEAVES_MASK = P.QUAD, P.ELLIPSOID, P.DISK, P.LEAVES
 SKY, BUILDING, ROAD, SIDEWALK, TREE = P.SKY, P.BUILDING, P.ROAD, P.SIDEWALK, P.TREE
 
 
-class View(NamedTuple):
+class Camera(NamedTuple):
     """A pinhole camera: focal length and centre in pixels; rows of `rotation` are its axes in the world."""
 
     focal: float

@@ -20,7 +20,7 @@ from vidseg_core.street.world import AHEAD, BEHIND, World
 class _Geometry(NamedTuple):
     """What each pixel of a frame sees, before any colour."""
 
-    view: render.View
+    view: render.Camera
     ground: render.Ground
     surfaces: render.Surfaces
     before: np.ndarray
@@ -84,7 +84,7 @@ class Street:
     def _time(self, i: int) -> float:
         return i / self.config.rate_hz
 
-    def _view(self, t: float) -> render.View:
+    def _view(self, t: float) -> render.Camera:
         style, config = self._style, self.config
         yaw_sway, bounce, roll_sway = (a * math.sin(2 * math.pi * rate * t + phase) for a, rate, phase in style.sway)
         x = style.ego_x(t)
@@ -99,7 +99,7 @@ class Street:
         rotation = np.stack([right, np.cross(forward, right), forward])
         focal = 0.5 * config.width / math.tan(style.view_angle / 2)
         position = np.array([px, py, style.camera_height + 0.012 * bounce])
-        return render.View(focal, (config.width - 1) / 2, (config.height - 1) / 2, rotation, position)
+        return render.Camera(focal, (config.width - 1) / 2, (config.height - 1) / 2, rotation, position)
 
     def _ground(self, x: float) -> render.Ground:
         style = self._style
@@ -145,7 +145,7 @@ class Street:
         render.visibility(surfaces, ground, view, self._noise, inverse_depth, ids)
         return _Geometry(view, ground, surfaces, before, bodies.shadows, inverse_depth, ids)
 
-    def _light(self, view: render.View) -> render.Light:
+    def _light(self, view: render.Camera) -> render.Light:
         weather = self._style.weather
         return render.Light(
             sun=view.rotation @ weather.sun,

@@ -12,6 +12,7 @@ import numpy as np
 from vidseg_core.data.wire import (
     CompressedView,
     ImageView,
+    MessageView,
     PacketView,
     Stamp,
     parse_compressed,
@@ -23,8 +24,6 @@ from vidseg_core.errors import ConfigError
 
 if TYPE_CHECKING:
     from vidseg_core.data.packets import PacketDecoder
-
-View = ImageView | CompressedView | PacketView
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,8 @@ class Kind:
     transport: str
     package: str
     name: str
-    parse: Callable[[bytes], View]
-    view: Callable[[Any], View]
+    parse: Callable[[bytes], MessageView]
+    view: Callable[[Any], MessageView]
     is_video: bool = False
 
     def decoder(self) -> PacketDecoder | None:
