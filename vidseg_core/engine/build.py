@@ -98,7 +98,7 @@ class _Models:
     """The models of an engine, each of whose files is opened once.
 
     Attributes:
-        by_role: which model the network of each role came from.
+        by_role: which model the network of each role came from, without its networks.
     """
 
     def __init__(self):
@@ -115,7 +115,8 @@ class _Models:
             model = deepcopy(self._opened[path])
         else:
             model = self._opened[path] = open_model(path, kind)
-        self.by_role[role or kind] = model
+        # The engine holds the networks that it uses; one that runs in another process is none of them.
+        self.by_role[role or kind] = replace(model, networks={})
         return model
 
 

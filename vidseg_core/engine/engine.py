@@ -33,7 +33,7 @@ class Engine:
         config: what it was built from.
         classes: the class table of its labels.
         networks: shared by its streams.
-        models: which model each network came from.
+        models: which model each network came from; their own networks are not needed.
         runtime: makes what executes them.
         num_threads: of the CPU, for which they were built.
 

@@ -1,5 +1,7 @@
+import gc
 import hashlib
 import sys
+import weakref
 
 import cv2
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 from vidseg_core.classes import load_classes
+from vidseg_core.engine import build
 from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.engine import read_ego_mask
@@ -18,6 +21,7 @@ from vidseg_core.models import files as model_files
 from vidseg_core.models.checkpoint import convert
 from vidseg_core.models.checksum import checksum
 from vidseg_core.models.files import save_weights
+from vidseg_core.models.open import open_model
 from vidseg_core.networks.flow_light import FlowLight
 from vidseg_core.networks.flownet_s import UpstreamFlowNetS
 from vidseg_core.networks.guided_refine import GuidedRefine
@@ -287,3 +291,19 @@ def test_segmenters_on_another_encoder_and_of_another_width(files, tmp_path):
     stream = engine.stream()
     for number in range(3):
         assert stream.step(frame(number)).labels.shape == (96, 128)
+
+
+def test_a_network_that_runs_in_another_process_is_not_kept_here(files, monkeypatch):
+    opened = []
+
+    def watching(*args, **kwargs):
+        model = open_model(*args, **kwargs)
+        opened.append(weakref.ref(model.networks["segmenter"]))
+        return model
+
+    monkeypatch.setattr(build, "open_model", watching)
+    with build_engine(config(files, key_frames="async")) as engine:
+        gc.collect()
+        assert [network() for network in opened] == [None]
+        assert engine.weight_files == {"segmenter": files / "segmenter.safetensors"}
+        assert len(engine.describe()["weights"]["segmenter"]["sha256"]) == 64
