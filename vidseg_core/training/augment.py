@@ -43,7 +43,7 @@ class Augmentation:
     def __call__(
         self, image: np.ndarray, labels: np.ndarray, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A view of `crop` size.
+        """Cut a random view of `crop` size out of an image.
 
         Args:
             image: H x W x 3, uint8, RGB.
@@ -58,7 +58,7 @@ class Augmentation:
         return self.change_look(image, rng), labels
 
     def view(self, labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """A random view of an image with these labels: 2 x 3, from pixels of the view to pixels of the image."""
+        """Choose a random view of an image with these labels: 2 x 3, from pixels of the view to pixels of the image."""
         height, width = self.crop
         scale = float(np.exp(rng.uniform(*np.log(self.scale))))
         flip = rng.random() < 0.5
@@ -72,28 +72,28 @@ class Augmentation:
         return matrix
 
     def cut_image(self, image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        """The view of an image: one warp crops, scales and flips."""
+        """Cut the view out of an image: one warp crops, scales and flips."""
         return cv2.warpAffine(
             image, matrix, self.crop[::-1], flags=cv2.WARP_INVERSE_MAP | cv2.INTER_LINEAR,
             borderMode=cv2.BORDER_CONSTANT, borderValue=MEAN_RGB,
         )  # fmt: skip
 
     def cut_labels(self, labels: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-        """The view of its labels, void beside the picture."""
+        """Cut the view out of its labels; void beside the picture."""
         return cv2.warpAffine(
             labels, matrix, self.crop[::-1], flags=cv2.WARP_INVERSE_MAP | cv2.INTER_NEAREST,
             borderMode=cv2.BORDER_CONSTANT, borderValue=VOID,
         )  # fmt: skip
 
     def change_look(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Other colours, perhaps less sharp; equal states of `rng` change images alike."""
+        """Change colours and perhaps sharpness; equal states of `rng` change images alike."""
         image = self._recolor(image, rng)
         if rng.random() < self.blur:
             image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.3))
         return image
 
     def _center(self, labels, rng) -> tuple[float, float]:
-        """(x, y) around which the view is laid, where it fits."""
+        """Choose the point (x, y) around which the view is laid, where it fits."""
         height, width = labels.shape
         if rng.random() < self.rare_crops:
             present = np.flatnonzero(np.bincount(labels.ravel(), minlength=256)[:VOID])
@@ -118,7 +118,7 @@ class Augmentation:
 
 
 def _window_start(side: float, window: int, center: float, rng: np.random.Generator) -> float:
-    """Where a window around `center` starts: inside 0..side where it fits, else anywhere with the whole side in it."""
+    """Choose the start of a window around `center`: inside 0..side where it fits, else with the whole side in it."""
     if side <= window:
         return rng.uniform(side - window, 0)
     start = center - window * rng.uniform(0.2, 0.8)

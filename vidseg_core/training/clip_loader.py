@@ -39,7 +39,7 @@ class ClipBatch:
     labels: Tensor
 
     def to(self, device: torch.device) -> ClipBatch:
-        """The same on `device`."""
+        """Return the same batch on `device`."""
         flows = None if self.flows is None else tuple(flow.to(device) for flow in self.flows)
         images = tuple(image.to(device) for image in self.images)
         return ClipBatch(self.key.to(device), self.last.to(device), images, flows, self.labels.to(device))
@@ -64,7 +64,7 @@ class ClipSource:
     input: InputCard = SWIFTNET_INPUT
 
     def batch(self, samples: list[tuple[LabelledSet, int]], steps: int, seed: tuple[int, ...]) -> ClipBatch:
-        """Clips of `steps` + 1 frames that end at `samples`; they depend on the arguments only."""
+        """Make clips of `steps` + 1 frames that end at `samples`; they depend on the arguments only."""
         clips = [
             self.maker(dataset, index, steps, np.random.default_rng([*seed, position]))
             for position, (dataset, index) in enumerate(samples)
@@ -92,5 +92,5 @@ class ClipSource:
 def load_clips(
     source: ClipSource, batches: list[tuple[list[tuple[LabelledSet, int]], int, tuple[int, ...]]], workers: int
 ) -> Generator[ClipBatch, None, None]:
-    """The batches in order, each given by samples, steps and seed; `workers` threads stay a little ahead."""
+    """Yield the batches in order, each given by samples, steps and seed; `workers` threads stay a little ahead."""
     return ahead_of_use(source.batch, batches, workers)

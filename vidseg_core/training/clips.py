@@ -24,9 +24,11 @@ MOST_THINGS = 3
 
 @dataclass(frozen=True)
 class Clip:
-    """Attributes:
-    images: the key frame first, each H x W x 3, uint8, RGB.
-    labels: H x W, uint8, of the last frame; 255 = void.
+    """Consecutive frames, and the labels of the last one.
+
+    Attributes:
+        images: the key frame first, each H x W x 3, uint8, RGB.
+        labels: H x W, uint8, of the last frame; 255 = void.
     """
 
     images: tuple[np.ndarray, ...]
@@ -51,7 +53,7 @@ class ClipMaker:
             raise ConfigError(f"motion: expected 0..4, got {self.motion}")
 
     def __call__(self, dataset: LabelledSet, index: int, steps: int, rng: np.random.Generator) -> Clip:
-        """A clip of `steps` + 1 frames that ends at sample `index`."""
+        """Make a clip of `steps` + 1 frames that ends at sample `index`."""
         image, labels = dataset.read_image(index), dataset.read_labels(index)
         if len(dataset.samples[index].predecessors) >= steps:
             matrix = self.view.view(labels, rng)
@@ -82,7 +84,7 @@ class ClipMaker:
         return images, labels
 
     def _camera(self, rng) -> np.ndarray:
-        """2 x 3: from pixels of the view one frame ago to pixels of the view now that show the same."""
+        """Choose the camera's motion, 2 x 3: from pixels of the view one frame ago to those that show the same now."""
         height, width = self.view.crop
         focus = np.array([width, height]) * rng.uniform(0.3, 0.7, 2)
         scale = 1 + self.motion * rng.uniform(-0.005, 0.03)
@@ -92,7 +94,7 @@ class ClipMaker:
         return np.column_stack((turn, focus - turn @ focus + shift))
 
     def _course(self, patch, rng) -> tuple[np.ndarray, np.ndarray]:
-        """Where a thing's top left corner is in the last frame, and how far it moves with each frame: (x, y)."""
+        """Choose a thing's top left corner in the last frame, and its motion from frame to frame: (x, y) each."""
         height, width = self.view.crop
         place = (
             np.array([rng.uniform(0, width), rng.uniform(0.2 * height, 0.9 * height)])
@@ -104,7 +106,7 @@ class ClipMaker:
 def cut_things(
     image: np.ndarray, labels: np.ndarray, count: int, rng: np.random.Generator
 ) -> list[tuple[np.ndarray, np.ndarray, int]]:
-    """Up to `count` connected regions of one class, neither specks nor backgrounds: (picture, mask, class id) each.
+    """Cut out up to `count` connected regions of one class, neither specks nor backgrounds: (picture, mask, class id).
 
     Args:
         image: H x W x 3, uint8.
@@ -127,7 +129,7 @@ def cut_things(
 
 
 def _then(first: np.ndarray, second: np.ndarray, times: int) -> np.ndarray:
-    """2 x 3: `second` applied `times`, then `first`."""
+    """Chain affine maps, 2 x 3: `second` applied `times`, then `first`."""
     square = np.vstack((second, (0, 0, 1)))
     return first @ np.linalg.matrix_power(square, times)
 

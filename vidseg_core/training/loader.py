@@ -21,7 +21,7 @@ T = TypeVar("T")
 def load_batches(
     mix: Mix, batches: list[list[tuple[int, int]]], augmentation: Augmentation, seed: int, epoch: int, workers: int
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """The augmented views of `batches` in order; `workers` threads stay a little ahead.
+    """Yield the augmented views of `batches` in order; `workers` threads stay a little ahead.
 
     What a view looks like depends on (seed, epoch, its position in the epoch) only. Of several processes, each gets its
     own part of every batch.
@@ -34,7 +34,7 @@ def load_batches(
 
 
 def ahead_of_use(make: Callable[..., T], arguments: Iterable[tuple], workers: int) -> Generator[T, None, None]:
-    """`make(*one)` for each of `arguments`, in order; `workers` threads stay a little ahead of who takes them."""
+    """Yield `make(*one)` for each of `arguments`, in order; `workers` threads stay a little ahead of who takes them."""
     pending: deque[Future[T]] = deque()
     waiting = iter(arguments)
     with ThreadPoolExecutor(workers, "loader") as pool:

@@ -16,7 +16,7 @@ LOGITS_STRIDE = 4
 
 
 def class_weights(frequency: np.ndarray, weighting: str, limit: float = 10.0) -> Tensor:
-    """One loss weight per class, float32; the mean over the pixels is 1.
+    """Compute one loss weight per class, float32; their mean over the pixels is 1.
 
     Args:
         frequency: n, share of each class among the labelled pixels; 0 for a class that never occurs.
@@ -34,7 +34,7 @@ def class_weights(frequency: np.ndarray, weighting: str, limit: float = 10.0) ->
 
 
 def labels_at(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """B x H x W -> B x h x w: the labels at the sampling points of a grid whose corners are the image's corners."""
+    """Sample labels, B x H x W, at the points of a grid whose corners are the image's corners: B x h x w."""
     rows, columns = (
         torch.linspace(0, full - 1, coarse, device=labels.device).round().long()
         for full, coarse in zip(labels.shape[1:], size, strict=True)
@@ -43,7 +43,7 @@ def labels_at(labels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def ohem(pixel_losses: Tensor, threshold: float = 0.7, least: float = 1 / 16) -> Tensor:
-    """Mean of the hard pixels' losses (online hard example mining, Shrivastava et al., CVPR 2016).
+    """Average the hard pixels' losses (online hard example mining, Shrivastava et al., CVPR 2016).
 
     Args:
         pixel_losses: N, cross-entropies, not weighted.
@@ -58,7 +58,7 @@ def ohem(pixel_losses: Tensor, threshold: float = 0.7, least: float = 1 / 16) ->
 
 
 def lovasz_softmax(logits: Tensor, labels: Tensor) -> Tensor:
-    """Lovasz-softmax (Berman, Triki, Blaschko, CVPR 2018): a convex surrogate of 1 - mIoU of the batch's classes.
+    """Compute Lovasz-softmax (Berman, Triki, Blaschko, CVPR 2018), a convex surrogate of 1 - mIoU of a batch's classes.
 
     Args:
         logits: B x C x h x w.
@@ -100,7 +100,8 @@ class SegmentationLoss:
     hard_pixels: bool = False
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """
+        """Compute the mean loss of a batch.
+
         Args:
             logits: B x C x h x w, float32.
             labels: B x H x W, int64, 255 = ignored.

@@ -177,6 +177,6 @@ def _middle(members: Sequence[int], count: int) -> Sequence[int]:
 
 
 def _shuffled(size: int, seed: int, number: int, position: int) -> int:
-    """The image at `position` of an endless series that shuffles all `size` images anew each time round."""
+    """Return the image at `position` of an endless series that shuffles all `size` images anew each time round."""
     round_number, offset = divmod(position, size)
     return int(np.random.default_rng([seed, number, round_number]).permutation(size)[offset])

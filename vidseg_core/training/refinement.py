@@ -127,7 +127,7 @@ class Propagation(nn.Module):
         start_from_the_warped(self.refine)
 
     def forward(self, key_logits: Tensor, batch: ClipBatch) -> tuple[Tensor, Tensor]:
-        """Refined and merely warped logits of the last frame, both B x C x h x w.
+        """Return refined and merely warped logits of the last frame, both B x C x h x w.
 
         Args:
             key_logits: B x C x h x w on the grid, of the first frame.
@@ -294,7 +294,7 @@ class RefinementRun(Run):
 
     @torch.no_grad()
     def _logits(self, images: Tensor, batch: ClipBatch) -> Tensor:
-        """What the segmenter says of `images`, on the grid."""
+        """Compute the segmenter's logits of `images`, on the grid."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16):
             scores = self.segmenter(images)
         return resize(scores.float(), tuple(batch.images[0].shape[2:]))
@@ -366,7 +366,7 @@ class RefinementRun(Run):
 
 
 def divergence(logits: Tensor, teacher: Tensor) -> Tensor:
-    """Mean over pixels of the Kullback-Leibler divergence of softmax(`logits`) from softmax(`teacher`).
+    """Average the Kullback-Leibler divergence of softmax(`logits`) from softmax(`teacher`) over the pixels.
 
     Args:
         logits, teacher: B x C x h x w.

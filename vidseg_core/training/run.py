@@ -143,7 +143,7 @@ class Run(ABC):
 
     @property
     def epoch(self) -> int:
-        """The number of finished epochs."""
+        """Count the finished epochs."""
         return len(self.history)
 
     def data(self) -> list[dict]:
@@ -359,7 +359,7 @@ def is_quiet() -> bool:
 
 
 def check_parts(batch: int) -> None:
-    """Raises ConfigError unless each process gets as much of a batch, and enough for batch normalisation."""
+    """Check that each process gets as much of a batch, and enough for batch normalisation; else raise ConfigError."""
     parts = distributed.world_size()
     if batch % parts or batch // parts < 2:
         raise ConfigError(f"batch: expected a multiple of {parts} (processes), two images or more each, got {batch}")

@@ -10,7 +10,7 @@ FINAL_RATE = 0.01
 
 
 def rate_factor(progress: float, warmup: float, epochs: int, schedule: str) -> float:
-    """Share of the largest learning rate after `progress` epochs, a fraction included.
+    """Return the share of the largest learning rate after `progress` epochs, a fraction included.
 
     Args:
         warmup: epochs in which it rises from 0 to 1.
@@ -25,5 +25,5 @@ def rate_factor(progress: float, warmup: float, epochs: int, schedule: str) -> f
 
 
 def progress_interval() -> float:
-    """Seconds between updates of a progress bar: seldom in a log file."""
+    """Return the seconds between updates of a progress bar: few updates in a log file."""
     return 0.5 if os.isatty(2) else 30.0

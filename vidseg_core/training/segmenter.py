@@ -102,7 +102,7 @@ class SegmenterTraining:
         expect("seed", lambda v: v >= 0, "at least 0")
 
     def rate_at(self, progress: float) -> float:
-        """The learning rate after `progress` epochs, a fraction included."""
+        """Return the learning rate after `progress` epochs, a fraction included."""
         return self.rate * rate_factor(progress, self.warmup, self.epochs, self.schedule)
 
 
@@ -269,7 +269,7 @@ class SegmenterRun(Run):
 
 
 def _groups(net: SwiftNet, config: SegmenterTraining) -> list[dict]:
-    """Encoder and decoder with rates of their own; biases and batch normalisation are not decayed."""
+    """Group the parameters: encoder and decoder with rates of their own, biases and batch normalisation not decayed."""
     encoder = set(net.backbone.encoder_parameters())
     parameters = list(net.parameters())
     return [
