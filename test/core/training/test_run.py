@@ -119,3 +119,16 @@ def test_after_another_beginning_the_average_begins_there(tmp_path):
     one.net.load_state_dict({"weight": torch.full((1, 1), 7.0), "bias": torch.zeros(1)})
     one.begin_from_here()
     assert one.average.net.weight.item() == 7 and one.average.updates == 0
+
+
+def test_a_state_has_the_layout_of_version_0_1(tmp_path):
+    """Trainings that an older version began go on: names of tensors and of metadata never change."""
+    one = run(tmp_path, 0.5)
+    one.loop(1, float("inf"), lambda line: None)
+    metadata, tensors = read_metadata(tmp_path / STATE_FILE), read_tensors(tmp_path / STATE_FILE)
+    prefixes = ("net", "average", "optimizer.step", "optimizer.exp_avg", "optimizer.exp_avg_sq")
+    assert tensors.keys() == {f"{prefix}.{name}" for prefix in prefixes for name in ("weight", "bias")}
+    assert {"architecture", "config", "history", "updates", "classes", "told"} <= metadata.keys()
+    assert metadata["architecture"] == "training of number" and metadata["updates"] == 3
+    assert [c["name"] for c in metadata["classes"]["classes"]] == list(load_classes("camvid").names)
+    assert metadata["config"]["epochs"] == 1 and metadata["history"] == one.history
