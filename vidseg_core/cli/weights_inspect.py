@@ -31,7 +31,7 @@ def inspect_weights(args: argparse.Namespace, records) -> int:
     from vidseg_core.models.registry import find_weights
 
     path = find_weights(args.file, records)
-    folder = _folder(args)
+    folder, kept = _folder(args), False
     if path.suffix == ".onnx":
         from vidseg_core.models.onnx import study
 
@@ -42,14 +42,16 @@ def inspect_weights(args: argparse.Namespace, records) -> int:
         problems = dict(found.graph.problems) if found.graph else {}
         if folder is not None:
             card = folder / found.card_path.name
-            if card.exists():
+            kept = card.exists()
+            if kept and args.image is None:  # then the card is all that is wanted
                 raise ConfigError(f"{card}: exists already; a card is not overwritten")
-            card.write_text(card_text(facts, missing), encoding="utf-8")
+            if not kept:
+                card.write_text(card_text(facts, missing), encoding="utf-8")
     else:
         facts, missing, problem, runs_on, problems, card = _own(path, records), [], None, [], {}, None
     result = {
         "file": str(path), "facts": facts, "missing": missing, "runs_on": runs_on, "problems": problems,
-        "overlay": None, "card": str(card) if folder and path.suffix == ".onnx" else None,
+        "overlay": None, "card": str(card) if folder and path.suffix == ".onnx" else None, "card_kept": kept,
     }  # fmt: skip
     if problem is None and args.image is not None:
         result |= _labelled(path, args.image, folder)
@@ -141,7 +143,7 @@ def _print(result: dict[str, Any], as_json: bool) -> None:
         print(f"  does not run on {problem}")
     for what in ("overlay", "card"):
         if result[what]:
-            print(f"  {what}: {result[what]}")
+            print(f"  {what}: {result[what]}{' (kept as it was)' if what == 'card' and result['card_kept'] else ''}")
     if result.get("shares"):
         print(
             "  in the picture: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in result["shares"].items())

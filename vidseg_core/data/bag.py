@@ -279,7 +279,10 @@ def _image_topic(recording: Recording, wanted: str | None, path: Path) -> str:
         if wanted not in topics:
             kinds = sorted({c.type for c in recording.channels if c.topic == wanted and recording.count([c])})
             has = f", it has {', '.join(kinds)}" if kinds else ""
-            raise SourceError(f"{path}: no images on topic {wanted!r}{has}; expected one of {topics}")
+            if not kinds and any(c.topic == wanted for c in recording.channels):
+                has = ", it has no messages"
+            others = f"expected one of {topics}" if topics else "nor on any other"
+            raise SourceError(f"{path}: no images on topic {wanted!r}{has}; {others}")
         return wanted
     candidates = [topic for topic in topics if topic.rpartition("/")[2] not in _NO_CAMERA]
     if len(candidates) == 1:

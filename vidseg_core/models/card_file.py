@@ -12,7 +12,7 @@ import yaml
 
 from vidseg_core.classes import ClassTable, load_classes
 from vidseg_core.errors import CheckpointError
-from vidseg_core.models.card import CARD_VERSION
+from vidseg_core.models.card import CARD_VERSION, InputCard
 
 _KEYS = ("card_version", "classes", "input", "output", "licence", "source")
 _INPUT = ("name", "layout", "colours", "mean", "std", "size_rule", "multiple", "size", "scale")
@@ -61,6 +61,7 @@ def read_card_file(weights: Path) -> CardFile:
     _known(path, "input", given, _INPUT)
     _known(path, "output", taken, _OUTPUT)
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    _check_input(path, given)
     _check_units(path, given)
     return CardFile(
         path, _classes(path, content.get("classes")), given, taken, content.get("licence"), content.get("source")
@@ -73,6 +74,17 @@ def _known(path: Path, where: str, content: object, keys: Sequence[str]) -> None
         raise CheckpointError(f"{prefix}expected some of {', '.join(keys)}, got {content!r}")
     if unknown := sorted(set(map(str, content)) - set(keys)):
         raise CheckpointError(f"{prefix}expected some of {', '.join(keys)}, got {', '.join(unknown)}")
+
+
+def _check_input(path: Path, given: Mapping[str, Any]) -> None:
+    """Refuse values that no network is given, before the network is tried with them."""
+    stands_alone = {key: value for key, value in given.items() if key not in ("name", "size_rule")}
+    if "size" in given:
+        stands_alone["size_rule"] = given.get("size_rule", "fixed")
+    try:
+        InputCard(**stands_alone)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: input: {error}") from error
 
 
 def _check_units(path: Path, given: Mapping[str, Any]) -> None:

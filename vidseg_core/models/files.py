@@ -97,7 +97,8 @@ def _tensors(path: Path, raw: bytes) -> dict[str, Tensor]:
     try:
         content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except UNREADABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # Of archives torch says what is damaged; of other files it names its own stack, or advises running their code.
+        reason = str(error).partition("\n")[0] if isinstance(error, RuntimeError) else "not a pickle of tensors alone"
         raise CheckpointError(
             f"{path}: expected a PyTorch weight file; it is truncated or of another kind ({reason})"
         ) from error

@@ -201,4 +201,6 @@ def test_show_prints_what_a_file_says_about_itself(registry_file, online, capsys
 def test_show_of_a_file_that_is_no_weight_file(tmp_path, capsys):
     (tmp_path / "text.pt").write_text("text")
     assert vidseg("show", tmp_path / "text.pt") == 2
-    assert capsys.readouterr().err.startswith(f"vidseg: error: {tmp_path / 'text.pt'}: expected a PyTorch weight file")
+    said = capsys.readouterr().err
+    assert said.startswith(f"vidseg: error: {tmp_path / 'text.pt'}: expected a PyTorch weight file")
+    assert said.endswith("(not a pickle of tensors alone)\n")

@@ -78,6 +78,17 @@ def test_a_card_is_not_overwritten(net, tmp_path, capsys):
     assert "exists already; a card is not overwritten" in capsys.readouterr().err
 
 
+def test_a_picture_can_be_looked_at_again_beside_the_card(net, image, tmp_path, monkeypatch, capsys):
+    card = net.with_suffix(".card.yaml")
+    card.write_text("classes: [dark, bright]\ninput: {mean: [127.5, 127.5, 127.5], std: [127.5, 127.5, 127.5]}\n")
+    before = card.read_bytes()
+    monkeypatch.chdir(net.parent)
+    for _ in range(2):
+        assert inspect(net, "--image", image) == 0
+        assert "card: bright.card.yaml (kept as it was)" in capsys.readouterr().out
+    assert card.read_bytes() == before and (net.parent / "bright.overlay.png").is_file()
+
+
 def test_our_own_files_are_described_too(capsys):
     assert inspect("camvid-swiftnet-r18", "--json") == 0
     facts = json.loads(capsys.readouterr().out)["facts"]

@@ -102,6 +102,9 @@ def test_the_topic_is_found_if_there_is_one(tmp_path):
     expected = r"no images on topic '/text', it has std_msgs/msg/String; expected one of \['/left', '/right'\]"
     with pytest.raises(SourceError, match=expected):
         open_source(path, topic="/text")
+    path = record(tmp_path / "words", {"/text": [String(data="x")]})
+    with pytest.raises(SourceError, match=r"no images on topic '/left'; nor on any other"):
+        open_source(path, topic="/left")
     depth = [compressed(picture(), text="16UC1; compressedDepth png")]
     path = record(tmp_path / "depth", {"/image": left, "/image/compressedDepth": depth})
     assert open_source(path).topic == "/image"

@@ -249,6 +249,14 @@ def test_one_of_several_outputs_has_to_be_named(tmp_path):
     [
         ("input: {mean: [0.5, 0.5, 0.5], std: [0.2, 0.2, 0.2]}", r"expected mean: \[127.5, .*\], std: \[51.0"),
         ("input: {mean: [1, 2, 3]}", "expected mean and std, both or neither"),
+        (
+            "input: {mean: [9, 9, 9], std: [9, 0, 9]}",
+            r"card.yaml: input: std: expected three numbers above 0, got \(9, 0",
+        ),
+        ("input: {mean: [9, 9], std: [9, 9]}", r"card.yaml: input: mean: expected three numbers, got \(9, 9\)"),
+        ("input: {mean: [9, 9, .nan], std: [9, 9, 9]}", "card.yaml: input: mean: expected three numbers, got"),
+        ("input: {multiple: 0}", "card.yaml: input: multiple: expected a whole number, 1 or more, got 0"),
+        ("input: {size: 64}", "card.yaml: input: size: expected height and width, whole numbers, 1 or more, got 64"),
         ("colour: red", "expected some of card_version, .*, got colour"),
         ("input: {means: 3}", "input: expected some of name, .*, got means"),
         ("- 1", r"expected some of .*, got \[1\]"),
