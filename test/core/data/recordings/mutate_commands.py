@@ -5,7 +5,6 @@ Each must end with 0 or 2, with labels or one line of error.
 
 import logging
 import os
-import resource
 import shutil
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ["TQDM_DISABLE"] = "1"
 
-from mutate import MOST_BYTES, STORAGES, TOPICS, check, recordings  # noqa: E402
+from mutate import MOST_BYTES, STORAGES, TOPICS, check, peak_bytes, recordings  # noqa: E402
 
 from vidseg_core.classes import load_classes  # noqa: E402
 from vidseg_core.cli.main import main as cli  # noqa: E402
@@ -64,7 +63,7 @@ def main(count, seed):
                 check(copy, 0)
                 outcomes["copies"] += 1
                 shutil.rmtree(copy)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_bytes()
     print(f"{dict(outcomes)}, peak {peak // 2**20} MiB")
     assert peak < MOST_BYTES
 
