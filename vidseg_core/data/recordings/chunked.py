@@ -152,6 +152,22 @@ class ChunkedRecording(OpenWhileRead, ABC):
         """Set `profile`, `channels`, `blocks` and `counts`."""
 
     @abstractmethod
+    def _scan_records(self, file: BinaryIO, runs: Runs) -> None:
+        """Go through the file's records, and add messages outside of chunks, and chunks, to `runs`.
+
+        Raises:
+            DamageError: the file ends or is damaged where records should follow.
+        """
+
+    @abstractmethod
+    def _scan_messages(self, data: bytes | memoryview, messages: Counted) -> None:
+        """Go through a chunk's records: count its messages, take over its channels.
+
+        Raises:
+            DamageError: from here on these are no records.
+        """
+
+    @abstractmethod
     def _listed(self, file: BinaryIO, block: Block, wanted: Collection[int]) -> Iterator[int]:
         """When the block's messages of these channels were received, without reading them.
 
@@ -178,6 +194,35 @@ class ChunkedRecording(OpenWhileRead, ABC):
     @abstractmethod
     def _message(self, data: bytes | memoryview, offset: int) -> StoredMessage:
         """The message at an offset that `_walk` gave."""
+
+    def _scan(self, file: BinaryIO) -> str | None:
+        """Read the file through, up to where it ends or is damaged; say why, or None if nothing is missing."""
+        self.counts = Counter()
+        runs, damage = Runs(), None
+        try:
+            self._scan_records(file, runs)
+        except DamageError as error:
+            damage = str(error)
+            runs.end(isinstance(error, NoRecordError))
+        else:
+            runs.end()
+        self.counts += runs.counts
+        self.blocks = runs.blocks
+        return damage
+
+    def _scan_chunk(self, file: BinaryIO, runs: Runs, block: Block) -> None:
+        messages = Counted()
+        damage = None
+        try:
+            self._scan_messages(self._load(file, block), messages)
+            messages.settle()
+        except DamageError as error:
+            damage, block = error, replace(block, cut=True, doubtful=True)
+        if messages.counts:
+            self.counts += messages.counts
+            runs.add_chunk(messages.describe(block))
+        if damage is not None:
+            raise DamageError(f"the chunk at byte {block.start}: {damage}") from damage
 
     def _opened(self) -> BinaryIO:
         try:

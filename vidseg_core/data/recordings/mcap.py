@@ -7,7 +7,6 @@ import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
@@ -111,67 +110,44 @@ class McapRecording(ChunkedRecording):
         if sum(self.counts.values()) != statistics.message_count:
             raise DamageError("the summary does not count all messages")
 
-    def _scan(self, file: BinaryIO) -> str | None:
-        """Read the file through, up to where it ends or is damaged; say why, or None if nothing is missing."""
+    def _scan_records(self, file: BinaryIO, runs: Runs) -> None:
         self._schemas.clear()
         self._found.clear()
-        self.counts = Counter()
-        runs, offset, damage = Runs(), len(MAGIC), None
-        try:
-            while True:
-                if offset == self._size:
-                    raise DamageError(f"it ends without the end mark, at byte {offset}")
-                opcode, length = _RECORD.unpack(self._read(file, offset, _RECORD.size))
-                end = offset + _RECORD.size + length
-                if end > self._size:
-                    if opcode == Opcode.CHUNK:
-                        self._scan_chunk(file, runs, Block(offset, self._size, 0, 0, cut=True))
-                    raise DamageError(f"the record at byte {offset} ends at byte {end}, the file at {self._size}")
-                if opcode in (Opcode.DATA_END, Opcode.FOOTER):
-                    break
-                if opcode == 0:
-                    raise NoRecordError(f"there is no record at byte {offset}")
-                runs.settle()
-                if opcode == Opcode.MESSAGE:
-                    head = self._read(file, offset, min(_MESSAGE.size, end - offset))
-                    channel, when, _ = self._message_fields(head, 0, end - offset)
-                    check_size(length)
-                    runs.add(offset, end, when, channel)
-                elif opcode == Opcode.CHUNK:
-                    self._scan_chunk(file, runs, Block(offset, end, 0, 0))
-                elif opcode in (Opcode.HEADER, Opcode.SCHEMA, Opcode.CHANNEL):
-                    check_size(length)
-                    self._take(opcode, self._read(file, offset + _RECORD.size, length))
-                offset = end
-        except DamageError as error:
-            damage = str(error)
-            runs.end(isinstance(error, NoRecordError))
-        else:
-            runs.end()
-        self.counts += runs.counts
-        self.blocks = runs.blocks
-        return damage
+        offset = len(MAGIC)
+        while True:
+            if offset == self._size:
+                raise DamageError(f"it ends without the end mark, at byte {offset}")
+            opcode, length = _RECORD.unpack(self._read(file, offset, _RECORD.size))
+            end = offset + _RECORD.size + length
+            if end > self._size:
+                if opcode == Opcode.CHUNK:
+                    self._scan_chunk(file, runs, Block(offset, self._size, 0, 0, cut=True))
+                raise DamageError(f"the record at byte {offset} ends at byte {end}, the file at {self._size}")
+            if opcode in (Opcode.DATA_END, Opcode.FOOTER):
+                return
+            if opcode == 0:
+                raise NoRecordError(f"there is no record at byte {offset}")
+            runs.settle()
+            if opcode == Opcode.MESSAGE:
+                head = self._read(file, offset, min(_MESSAGE.size, end - offset))
+                channel, when, _ = self._message_fields(head, 0, end - offset)
+                check_size(length)
+                runs.add(offset, end, when, channel)
+            elif opcode == Opcode.CHUNK:
+                self._scan_chunk(file, runs, Block(offset, end, 0, 0))
+            elif opcode in (Opcode.HEADER, Opcode.SCHEMA, Opcode.CHANNEL):
+                check_size(length)
+                self._take(opcode, self._read(file, offset + _RECORD.size, length))
+            offset = end
 
-    def _scan_chunk(self, file: BinaryIO, runs: Runs, block: Block) -> None:
-        messages = Counted()
-        damage = None
-        try:
-            data = self._load(file, block)
-            for opcode, start, end in _records(data):
-                messages.settle()
-                if opcode == Opcode.MESSAGE:
-                    channel, when, _ = self._message_fields(data, start, end - start)
-                    messages.add(channel, when)
-                elif opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
-                    self._take(opcode, bytes(data[start + _RECORD.size : end]))
+    def _scan_messages(self, data: bytes | memoryview, messages: Counted) -> None:
+        for opcode, start, end in _records(data):
             messages.settle()
-        except DamageError as error:
-            damage, block = error, replace(block, cut=True, doubtful=True)
-        if messages.counts:
-            self.counts += messages.counts
-            runs.add_chunk(messages.describe(block))
-        if damage is not None:
-            raise DamageError(f"the chunk at byte {block.start}: {damage}") from damage
+            if opcode == Opcode.MESSAGE:
+                channel, when, _ = self._message_fields(data, start, end - start)
+                messages.add(channel, when)
+            elif opcode in (Opcode.SCHEMA, Opcode.CHANNEL):
+                self._take(opcode, bytes(data[start + _RECORD.size : end]))
 
     def _take(self, opcode: int, content: bytes) -> None:
         with _damage_named():

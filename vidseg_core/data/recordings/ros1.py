@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections import Counter
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from typing import BinaryIO
 
 from vidseg_core.data.recordings.chunked import Block, ChunkedRecording, Counted, NoRecordError, Runs, payload
@@ -48,7 +46,7 @@ class Ros1Recording(ChunkedRecording):
             damage = self._scan(file)
         self.channels = tuple(self._connections.values())
         if damage is not None:
-            self._ends_early(damage)
+            self._ends_early(f"{damage} (`rosbag reindex` repairs what can be repaired)")
 
     def _read_listed(self, file: BinaryIO) -> None:
         """Take over the index at the end of the file.
@@ -88,59 +86,36 @@ class Ros1Recording(ChunkedRecording):
                 self.counts.update(counts)
             offset = end
 
-    def _scan(self, file: BinaryIO) -> str | None:
-        """Read the file through, up to where it ends or is damaged; say why, or None if nothing is missing."""
+    def _scan_records(self, file: BinaryIO, runs: Runs) -> None:
         self._connections.clear()
-        self.counts = Counter()
-        runs, offset, damage = Runs(), len(_VERSION), None
-        try:
-            while offset < self._size:
-                fields, start, end = self._head(file, offset, whole=False)
-                op = _op(fields)
-                if op not in _OPS:
-                    raise NoRecordError(f"there is no record at byte {offset}")
-                runs.settle()
-                if end > self._size:
-                    if op == _CHUNK:
-                        self._scan_chunk(file, runs, Block(offset, self._size, 0, 0, cut=True))
-                    raise DamageError(f"the record at byte {offset} ends at byte {end}, the file at {self._size}")
+        offset = len(_VERSION)
+        while offset < self._size:
+            fields, start, end = self._head(file, offset, whole=False)
+            op = _op(fields)
+            if op not in _OPS:
+                raise NoRecordError(f"there is no record at byte {offset}")
+            runs.settle()
+            if end > self._size:
                 if op == _CHUNK:
-                    self._scan_chunk(file, runs, Block(offset, end, 0, 0))
-                elif op == _CONNECTION:
-                    self._add_connection(fields, self._read(file, start, _checked(end - start)))
-                elif op == _MESSAGE:
-                    check_size(end - start)
-                    channel, when = self._message_fields(fields)
-                    runs.add(offset, end, when, channel)
-                offset = end
-        except DamageError as error:
-            damage = f"{error} (`rosbag reindex` repairs what can be repaired)"
-            runs.end(isinstance(error, NoRecordError))
-        else:
-            runs.end()
-        self.counts += runs.counts
-        self.blocks = runs.blocks
-        return damage
+                    self._scan_chunk(file, runs, Block(offset, self._size, 0, 0, cut=True))
+                raise DamageError(f"the record at byte {offset} ends at byte {end}, the file at {self._size}")
+            if op == _CHUNK:
+                self._scan_chunk(file, runs, Block(offset, end, 0, 0))
+            elif op == _CONNECTION:
+                self._add_connection(fields, self._read(file, start, _checked(end - start)))
+            elif op == _MESSAGE:
+                check_size(end - start)
+                channel, when = self._message_fields(fields)
+                runs.add(offset, end, when, channel)
+            offset = end
 
-    def _scan_chunk(self, file: BinaryIO, runs: Runs, block: Block) -> None:
-        messages = Counted()
-        damage = None
-        try:
-            data = self._load(file, block)
-            for fields, _, start, end in _records(data):
-                messages.settle()
-                if _op(fields) == _MESSAGE:
-                    messages.add(*self._message_fields(fields))
-                elif _op(fields) == _CONNECTION:
-                    self._add_connection(fields, bytes(data[start:end]))
+    def _scan_messages(self, data: bytes | memoryview, messages: Counted) -> None:
+        for fields, _, start, end in _records(data):
             messages.settle()
-        except DamageError as error:
-            damage, block = error, replace(block, cut=True, doubtful=True)
-        if messages.counts:
-            self.counts += messages.counts
-            runs.add_chunk(messages.describe(block))
-        if damage is not None:
-            raise DamageError(f"the chunk at byte {block.start}: {damage}") from damage
+            if _op(fields) == _MESSAGE:
+                messages.add(*self._message_fields(fields))
+            elif _op(fields) == _CONNECTION:
+                self._add_connection(fields, bytes(data[start:end]))
 
     def _add_connection(self, fields: Fields, data: bytes) -> None:
         number = _number(fields, b"conn")

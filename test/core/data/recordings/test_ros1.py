@@ -32,19 +32,9 @@ def write(path, numbers=range(20), compression=None, chunk=10_000):
     return path
 
 
-def check(recording, count=20):
-    (channel,) = (c for c in recording.channels if c.topic == "/image")
-    found = list(recording.messages([channel]))
-    assert [m.received_ns for m in found] == [START + i * STEP for i in range(count)]
-    assert [m.data for m in found] == [payload(i) for i in range(count)]
-    assert {m.channel for m in found} == {channel}
-    assert recording.received([channel]) == [m.published_ns for m in found] == [m.received_ns for m in found]
-    assert recording.count([channel]) == count
-
-
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 @pytest.mark.parametrize("indexed", [True, False])
-def test_messages_of_what_is_asked_for(tmp_path, caplog, compression, indexed):
+def test_messages_of_what_is_asked_for(tmp_path, caplog, compression, indexed, check):
     path = write(tmp_path / "drive.bag", compression=compression)
     if not indexed:
         data = path.read_bytes()
@@ -65,7 +55,7 @@ def test_messages_of_what_is_asked_for(tmp_path, caplog, compression, indexed):
     assert not caplog.records
 
 
-def test_messages_come_in_the_order_of_receipt(tmp_path):
+def test_messages_come_in_the_order_of_receipt(tmp_path, check):
     check(Ros1Recording(write(tmp_path / "x.bag", [3, 1, 2, 0, *range(19, 3, -1)])))
 
 
@@ -87,7 +77,7 @@ def test_a_bag_that_is_cut_off_gives_every_whole_message_and_one_warning(tmp_pat
     assert "`rosbag reindex`" in record.getMessage()
 
 
-def test_an_active_bag_whose_last_chunk_was_not_closed(tmp_path):
+def test_an_active_bag_whose_last_chunk_was_not_closed(tmp_path, check):
     path = write(tmp_path / "x.bag")
     data = bytearray(path.read_bytes())
     last = Ros1Recording(path).blocks[-1]

@@ -66,23 +66,12 @@ def write(path, numbers=range(20), distribution="iron", pack=lambda data: data):
     return path
 
 
-def check(recording, count=20):
-    (channel,) = (c for c in recording.channels if c.topic == "/image")
-    found = list(recording.messages([channel]))
-    assert [m.received_ns for m in found] == [START + i * STEP for i in range(count)]
-    assert [m.data for m in found] == [payload(i) for i in range(count)]
-    assert {m.channel for m in found} == {channel}
-    assert recording.received([channel]) == [m.published_ns for m in found] == [m.received_ns for m in found]
-    assert recording.count([channel]) == count
-    assert recording.span == (START, START + (count - 1) * STEP + 1)
-
-
 def digests(folder):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
-def test_the_tables_of_every_distribution(tmp_path, distribution):
+def test_the_tables_of_every_distribution(tmp_path, distribution, check):
     path = write(tmp_path / "drive.db3", distribution=distribution)
     before = digests(tmp_path)
     with SqliteRecording(path) as recording:
@@ -101,21 +90,21 @@ def test_the_tables_of_every_distribution(tmp_path, distribution):
     assert digests(tmp_path) == before
 
 
-def test_messages_come_in_the_order_of_receipt(tmp_path):
+def test_messages_come_in_the_order_of_receipt(tmp_path, check):
     check(SqliteRecording(write(tmp_path / "x.db3", [3, 1, 2, 0, *range(19, 3, -1)])))
 
 
-def test_messages_that_were_compressed_one_by_one(tmp_path):
+def test_messages_that_were_compressed_one_by_one(tmp_path, check):
     check(SqliteRecording(write(tmp_path / "x.db3", pack=zstandard.compress)))
 
 
 @pytest.mark.parametrize("name", ["a drive [front] 1.5%20.db3", "drive?x=1#y.db3", "größe.db3"])
-def test_names(tmp_path, name):
+def test_names(tmp_path, name, check):
     check(SqliteRecording(write(tmp_path / name)))
 
 
 @pytest.mark.parametrize("mode", ["WAL", "DELETE"])
-def test_a_log_that_a_killed_recorder_left_is_read_and_stays(tmp_path, mode, caplog):
+def test_a_log_that_a_killed_recorder_left_is_read_and_stays(tmp_path, mode, caplog, check):
     caplog.set_level("INFO")
     recorder, left = tmp_path / "recorder", tmp_path / "left"
     recorder.mkdir()
