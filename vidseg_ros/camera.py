@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -150,10 +149,9 @@ class Camera:
         """
         settings = self.settings
         try:
-            view, frame = self._read(letter.message)
+            view, frame = self._read(letter)
         except ValueError as error:
             return self._refuse(error)
-        frame = replace(frame, pause_s=0.0 if letter.run is self._run else letter.run.pause_s)
         self._run = letter.run
         self._prepare_stream(settings)
         try:
@@ -292,13 +290,15 @@ class Camera:
             self._warned.add(text)
             self._log.warning(transport.warning(text, topic=self.topic, **values))
 
-    def _read(self, message: bytes | Picture) -> tuple[HeaderLike, Frame]:
+    def _read(self, letter: Letter) -> tuple[HeaderLike, Frame]:
+        message = letter.message
         if isinstance(message, bytes):
             view = self._view(message)
             rgb = to_rgb(view)
         else:
             view, rgb = message.packet, message.to_rgb()
-        return view, Frame(rgb, view.stamp_ns, stream=self.settings.name, name=self.topic)
+        pause_s = 0.0 if letter.run is self._run else letter.run.pause_s
+        return view, Frame(rgb, view.stamp_ns, stream=self.settings.name, name=self.topic, pause_s=pause_s)
 
     def _view(self, message: bytes) -> MessageView:
         try:

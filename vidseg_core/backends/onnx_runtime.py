@@ -61,7 +61,7 @@ class Call:
         # Threads that spin while they wait take the processor from the frames in between.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         source: str | bytes = str(graph.path)
-        if not _is_output(graph):
+        if graph.cut:
             source = with_output(graph.path, graph.output)
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", str(graph.path.absolute().parent)
@@ -85,13 +85,6 @@ class Call:
         elif graph.output_layout == "nhwc":
             found = found.permute(0, 3, 1, 2)
         return found
-
-
-def _is_output(graph: Graph) -> bool:
-    import onnx
-
-    model = onnx.load(graph.path, load_external_data=False)
-    return graph.output in {one.name for one in model.graph.output}
 
 
 def with_output(path: Path, tensor: str) -> bytes:

@@ -205,7 +205,7 @@ def _add_refine(networks) -> None:
 def _train_refine(args: argparse.Namespace) -> int:
     from vidseg_core.devices import open_device
     from vidseg_core.errors import CheckpointError
-    from vidseg_core.models.architectures import SEGMENTER, names_with
+    from vidseg_core.models.architectures import SEGMENTER
     from vidseg_core.models.open import open_model
     from vidseg_core.models.registry import find_weights
     from vidseg_core.training.augment import Augmentation
@@ -226,8 +226,7 @@ def _train_refine(args: argparse.Namespace) -> int:
     model = open_model(args.weights, SEGMENTER)
     model.check_classes(mix.classes)
     seen = model.card.input
-    if model.card.architecture not in names_with(SEGMENTER):  # those of others cannot be run by PyTorch
-        raise CheckpointError(f"{model.path}: expected {' or '.join(names_with(SEGMENTER))}, found an ONNX file")
+    network = model.torch_network(SEGMENTER)
     if (seen.layout, seen.size_rule, model.card.output.kind) != ("nchw", "multiple", "logits"):
         raise CheckpointError(
             f"{model.path}: expected a network from nchw of any size to logits, found one from {seen.layout} of "
@@ -238,7 +237,7 @@ def _train_refine(args: argparse.Namespace) -> int:
     return _watched(
         args.out,
         lambda command, report: train_refine(
-            mix, model.networks[SEGMENTER], config, args.out, input_scale=scale, segmenter_input=seen, device=device,
+            mix, network, config, args.out, input_scale=scale, segmenter_input=seen, device=device,
             workers=args.workers, segmenter_record={"file": model.path.name, "sha256": model.card.checksum}, init=init,
             resume=args.resume, time_budget_min=args.time_budget, command=command, report=report,
         ),

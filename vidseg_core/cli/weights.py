@@ -205,7 +205,7 @@ def calibrate_weights(args, records) -> int:
 
     check_target(args.target)
     model, device = open_model(args.source, SEGMENTER, records), torch.device("cpu")
-    network = ready(model.networks[SEGMENTER], device)
+    network = ready(model.torch_network(SEGMENTER), device)
     scale = args.input_scale or model.card.input.scale or 1.0
     segment = NetworkSegmenter(network, scale, device, input=model.card.input)
     chosen = [(frames, evenly(count, args.count)) for count, frames in map(open_pictures, args.data)]

@@ -89,6 +89,8 @@ def _content(path: Path) -> bytes:
 
 
 def _tensors(path: Path, raw: bytes) -> dict[str, Tensor]:
+    if path.suffix == ".onnx":
+        raise CheckpointError(f"{path}: expected a file of weights, found an ONNX file (`vidseg weights inspect`)")
     if path.suffix == ".safetensors":
         try:
             return load(raw)

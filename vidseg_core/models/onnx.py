@@ -82,7 +82,7 @@ def study(path: Path) -> Study:
     layout = card.output.get("layout") or ("nhw" if cut is None and len(output.shape) == 3 else "nchw")
     network = Graph(
         path, graph.checksum, input=picture.name, input_layout=found.value("input.layout"), output=taken,
-        output_layout=layout, num_classes=0,
+        output_layout=layout, cut=cut is not None, num_classes=0,
     )  # fmt: skip
     size = found.value("input.size") or _tried_size(found.value("input.multiple"))
     trial = probe(network, size, found.value("input.mean"), found.value("input.std"))

@@ -16,6 +16,7 @@ from vidseg_core.models.checkpoint import check_classes
 from vidseg_core.models.files import read_file
 from vidseg_core.models.onnx import open_onnx
 from vidseg_core.models.registry import WeightRecord, find_weights, load_registry, record_with
+from vidseg_core.networks.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,17 @@ class Model:
                 f"{self.path}: expected the classes of table {table.name!r} ({', '.join(table.names)}), "
                 f"found those of {stored.name!r} ({', '.join(stored.names)})"
             )
+
+    def torch_network(self, role: str) -> nn.Module:
+        """Return the network of that role, which PyTorch has to be able to run.
+
+        Raises:
+            CheckpointError: it is in an ONNX file, which PyTorch does not read.
+        """
+        network = self.networks[role]
+        if isinstance(network, Graph):
+            raise CheckpointError(f"{self.path}: expected {' or '.join(names_with(role))}, found an ONNX file")
+        return network
 
 
 def open_model(

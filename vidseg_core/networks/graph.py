@@ -20,7 +20,8 @@ class Graph(nn.Module):
         checksum: SHA-256 of the file and of the files with its data, hexadecimal.
         input: name of its input.
         input_layout: nchw or nhwc.
-        output: name of the tensor that is taken; perhaps one in the middle of the graph.
+        output: name of the tensor that is taken.
+        cut: whether that is in the middle of the graph, not one of its outputs.
         output_layout: nchw, nhwc or nhw (no channels).
         num_classes: classes of the scores that are made of its output.
 
@@ -38,6 +39,7 @@ class Graph(nn.Module):
         input_layout: str,
         output: str,
         output_layout: str,
+        cut: bool,
         num_classes: int,
     ):
         super().__init__()
@@ -47,13 +49,14 @@ class Graph(nn.Module):
         self.input_layout = input_layout
         self.output = output
         self.output_layout = output_layout
+        self.cut = cut
         self.num_classes = num_classes
         self.backends: tuple[str, ...] = ()
         self.problems: Mapping[str, str] = {}
 
     def describe(self) -> dict[str, Any]:
         """Describe it, JSON-safe; see `of`."""
-        names = ("checksum", "input", "input_layout", "output", "output_layout", "num_classes")
+        names = ("checksum", "input", "input_layout", "output", "output_layout", "cut", "num_classes")
         return {"path": str(self.path.absolute())} | {name: getattr(self, name) for name in names}
 
     @classmethod

@@ -12,7 +12,9 @@ from vidseg_core.backends import probe  # noqa: E402
 from vidseg_core.engine.build import build_engine  # noqa: E402
 from vidseg_core.engine.config import EngineConfig  # noqa: E402
 from vidseg_core.errors import CheckpointError, ConfigError  # noqa: E402
+from vidseg_core.evaluation.bench.against_plain import CASES, run_case  # noqa: E402
 from vidseg_core.frame import Frame  # noqa: E402
+from vidseg_core.models.files import read_file  # noqa: E402
 from vidseg_core.models.onnx import study  # noqa: E402
 from vidseg_core.models.open import open_model  # noqa: E402
 
@@ -394,3 +396,18 @@ def test_what_one_runtime_does_not_know_another_may(tmp_path):
 def test_an_onnx_file_is_no_refinement(tmp_path):
     with pytest.raises(CheckpointError, match="expected weights of .*guided-refine.*, found an ONNX file"):
         open_model(with_card(network(tmp_path / "net.onnx")), "refine")
+
+
+def test_what_only_pytorch_can_do_says_so(tmp_path):
+    """Calibration and the training of refinement run the network; files of weights are read, converted, shown."""
+    path = with_card(network(tmp_path / "net.onnx"))
+    model = open_model(path)
+    with pytest.raises(CheckpointError, match="net.onnx: expected swiftnet-.*, found an ONNX file"):
+        model.torch_network("segmenter")
+    with pytest.raises(CheckpointError, match="expected a file of weights, found an ONNX file"):
+        read_file(path)
+    with build_engine(EngineConfig(weights=str(path), runtime="onnxruntime")) as engine:
+        with pytest.raises(
+            ConfigError, match="weights: expected a segmenter that PyTorch can run, .*, got an ONNX file"
+        ):
+            run_case(CASES[0], engine, 1, 1)

@@ -39,6 +39,7 @@ from vidseg_core.models.architectures import SEGMENTER
 from vidseg_core.models.card import SWIFTNET_INPUT, InputCard
 from vidseg_core.models.open import Model, open_model
 from vidseg_core.networks.flow_light import FLOW_UNIT, FlowLight
+from vidseg_core.networks.graph import Graph
 from vidseg_core.networks.guided_refine import GuidedRefine
 from vidseg_core.networks.normalisation import normalise
 from vidseg_core.overlay import overlay
@@ -182,7 +183,11 @@ def run_case(
     segmenter = engine.networks.segmenter
     network, given = segmenter.network, segmenter.input
     if plain_model is not None:
-        network, given = plain_model.networks[SEGMENTER], plain_model.card.input
+        network, given = plain_model.torch_network(SEGMENTER), plain_model.card.input
+    elif isinstance(network, Graph):
+        raise ConfigError(
+            "weights: expected a segmenter that PyTorch can run, as the plain pipeline's, got an ONNX file"
+        )
     classes: ClassTable = engine.classes
     light, refine = FlowLight().eval(), untrained_refinement(len(classes)) if case.refine else None
     contiguous = deepcopy(network).to(memory_format=torch.contiguous_format)
@@ -245,7 +250,9 @@ def _stream(engine: Engine, case: Case, interval: int, light: FlowLight, refine:
     )  # fmt: skip
     device, execute = engine.networks.device, engine.runtime.executor
     segmenter = engine.networks.segmenter
-    segmenter = NetworkSegmenter(segmenter.network, case.scale, device, segmenter.execute, segmenter.input)
+    segmenter = NetworkSegmenter(
+        segmenter.network, case.scale, device, segmenter.execute, segmenter.input, segmenter.output
+    )
     light, refine = (None if n is None else deepcopy(n).to(memory_format=torch.channels_last) for n in (light, refine))
     flow = NetworkFlow(light, execute(light, "flow network")) if case.flow == "light" else DIS(config.dis_preset)
     refine = None if refine is None else Refinement(refine, execute)
