@@ -15,13 +15,13 @@ from vidseg_core.backends.choose import Executor, Runtime
 from vidseg_core.engine.geometry import network_size
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.frame import Frame
+from vidseg_core.kernels.fuse import LEAST_PROBABILITY
 from vidseg_core.kernels.resample import network_input
 from vidseg_core.models.architectures import SEGMENTER
 from vidseg_core.models.card import SWIFTNET_INPUT, InputCard, OutputCard
 from vidseg_core.models.open import Model
 
 TRUTH_LOGIT = 10.0
-LEAST_PROBABILITY = 1e-6
 VOTING = 4
 SWIFTNET_OUTPUT = OutputCard(stride=4)
 

@@ -19,7 +19,6 @@ INSIDES = {
     "networks", "config", "classes", "background", "key_frames", "runtime", "weight_files", "segmenter", "flow",
     "refine", "updater", "feedback",
 }  # fmt: skip
-OPTIONS = ("args", "namespace")  # as argparse calls them
 
 
 def differences(protocol, found):
@@ -84,16 +83,15 @@ def test_capabilities_are_what_a_segmenter_has_of_that_name():
 
 
 def assigned(source):
-    """Lines that change something inside an object other than `self` and the command line's options."""
+    """Lines that change something inside an object other than `self` and the command line's `args`."""
     found = []
     for node in ast.walk(ast.parse(source)):
         is_changed = isinstance(node, ast.Attribute) and isinstance(node.ctx, (ast.Store, ast.Del))
-        if is_changed and not (isinstance(node.value, ast.Name) and node.value.id in ("self", *OPTIONS)):
+        if is_changed and not (isinstance(node.value, ast.Name) and node.value.id in ("self", "args")):
             if node.attr in INSIDES or node.attr.startswith("_"):
                 found.append(node.lineno)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("setattr", "delattr"):
-            if not (isinstance(node.args[0], ast.Name) and node.args[0].id in OPTIONS):
-                found.append(node.lineno)
+            found.append(node.lineno)
     return found
 
 
