@@ -118,17 +118,19 @@ def _classes(path: Path, given: object) -> ClassTable | None:
 
 
 def table_of(name: str, names: Sequence[str]) -> ClassTable:
-    """Make a class table of names alone; colours are spread over the hues. One name gets a background before it.
+    """Make a class table of names alone; colours are spread over the hues. One name gets a black background before it.
 
     Raises:
         ClassTableError: none, too many, or one twice.
     """
-    names = (BACKGROUND, *names) if len(names) == 1 else tuple(names)
-    return ClassTable(name, names, tuple(_colour(i) for i in range(len(names))))
+    colours = tuple(_colour(i) for i in range(len(names)))
+    if len(names) == 1:
+        names, colours = (BACKGROUND, *names), ((0, 0, 0), *colours)
+    return ClassTable(name, tuple(names), colours)
 
 
 def _colour(index: int) -> tuple[int, int, int]:
-    """Colours that differ from their neighbours': hues by the golden ratio; the first of a background is dark."""
+    """A colour that differs from its neighbours': hues go by the golden ratio, brightness in three steps."""
     hue, value = (index * 0.61803398875) % 1.0, (0.95, 0.75, 0.55)[index % 3]
     channels = [value * (1 - 0.75 * np.clip(2 - abs((hue * 6 + shift) % 6 - 3), 0, 1)) for shift in (0.0, 4.0, 2.0)]
     return tuple(int(round(255 * channel)) for channel in channels)  # type: ignore[return-value]

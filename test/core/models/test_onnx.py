@@ -174,6 +174,7 @@ def test_one_channel_of_probabilities_is_two_classes(tmp_path, threshold):
     found = study(path)
     assert found.facts["output.kind"] == ("probabilities", "its last operation is Sigmoid")
     assert found.value("classes").names == ("background", "object")
+    assert found.value("classes").palette == ((0, 0, 0), (242, 61, 61))
     image = picture()
     expected = run(path, image, "y")[0, 0] > threshold
     assert 0.02 < expected.mean() < 0.98
