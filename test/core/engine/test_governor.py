@@ -1,0 +1,176 @@
+"""The governor on simulated computers: does it find what exhaustive search finds, and how soon?"""
+
+import math
+import random
+
+import pytest
+
+from vidseg_core.engine.governor import ENOUGH, Governor
+from vidseg_core.engine.ladder import Demand, Step, forecast, ladder
+from vidseg_core.models.accuracy import PRIOR
+
+ROWS, STRIDES = (192, 270, 384, 540), (4, 8)
+STEPS = ladder(ROWS, STRIDES)
+START = Step("async", 4, 540, 4)
+KEY_S, FRAME_S, PERIOD_S = 0.15, 0.010, 1 / 30
+"""Of two processor cores, at 540 rows and stride 4."""
+
+
+class Computer:
+    """Frames come at a rate, one waits at most, and key frames get what is left of the time.
+
+    Args:
+        slowness: factor of all costs.
+        seed: of how costs deviate from the governor's prior, and of noise.
+        noise: deviation of single frames' costs, relative.
+    """
+
+    def __init__(self, slowness, seed, noise=0.1, period_s=PERIOD_S, cameras=1, steps=STEPS, start=START):
+        chance = random.Random(seed)
+        self.slowness, self.period_s, self.cameras, self.steps = slowness, period_s, cameras, steps
+        self.key_units = {rows: (rows / 540) ** 2 * chance.uniform(0.85, 1.18) for rows in ROWS}
+        self.frame_units = {4: 1.0, 8: chance.uniform(0.5, 0.8)}
+        self.noise, self.chance = noise, chance
+        self.governor = Governor(steps, PRIOR, start)
+        self.now_s = self.free_s = self.key_left_s = 0.0
+        self.arrived = self.dropped = self.since_key = 0
+        self.moves, self.labelled = [], []
+
+    def frame_s(self, step):
+        return FRAME_S * self.slowness * self.frame_units[step.grid_stride]
+
+    def key_s(self, step):
+        return KEY_S * self.slowness * self.key_units[step.rows]
+
+    def noisy(self, seconds):
+        return seconds * math.exp(self.chance.gauss(0.0, self.noise)) * (3.0 if self.chance.random() < 0.01 else 1.0)
+
+    def run(self, seconds):
+        """Let frames come for that time."""
+        end_s = self.now_s + seconds
+        waiting = False
+        while self.now_s < end_s:
+            self.now_s += self.period_s
+            self.arrived += 1
+            if self.free_s > self.now_s:
+                self.dropped += waiting
+                waiting = True
+                continue
+            for _ in range(1 + waiting):
+                if self.free_s <= self.now_s:
+                    self._work()
+            waiting = False
+
+    def _work(self):
+        step = self.governor.step
+        took_s = waited_s = self.noisy(self.frame_s(step))
+        if step.key_frames == "sync":
+            self.since_key += 1
+            if self.since_key > step.interval:
+                self.since_key, key_s = 0, self.noisy(self.key_s(step))
+                waited_s += key_s
+                self.governor.key_frame(key_s, step.rows)
+        else:
+            left_s = max(0.25 * max(self.period_s, took_s), self.period_s - took_s)
+            self.key_left_s -= left_s
+            if self.key_left_s <= 0:
+                self.key_left_s, key_s = self.noisy(self.key_s(step)), self.key_s(step)
+                self.governor.key_frame(self.noisy(key_s), step.rows)
+        self.free_s = max(self.free_s, self.now_s) + waited_s
+        self.labelled.append(self.now_s)
+        self.governor.frame(self.free_s, took_s, self.arrived, self.dropped, self.cameras)
+        move = self.governor.decide(self.free_s)
+        if move is not None:
+            self.moves.append((self.now_s, move))
+
+    def rate(self, begin_s, end_s):
+        """Share of the frames in that time that were labelled."""
+        return sum(begin_s < at <= end_s for at in self.labelled) * self.period_s / (end_s - begin_s)
+
+    def truth(self, step):
+        demand = Demand(self.period_s, self.cameras)
+        return forecast(step, self.frame_s(step), self.key_s(step), demand, PRIOR)
+
+    def best(self):
+        """The most that exhaustive search reaches, headroom kept; None where nothing keeps up."""
+        found = [self.truth(step) for step in self.steps]
+        return max((one.worth for one in found if one.frame_share <= ENOUGH and one.oldest_s <= 0.8), default=None)
+
+
+TABLES = [(0.2 * 50 ** (i / 19), i) for i in range(20)]
+
+
+@pytest.mark.parametrize(("slowness", "seed"), TABLES, ids=[f"{slowness:.2f}" for slowness, _ in TABLES])
+def test_what_exhaustive_search_finds_is_found_and_kept(slowness, seed):
+    computer = Computer(slowness, seed)
+    computer.run(20)
+    settled, best = len(computer.moves), computer.best()
+    computer.run(10)
+    if best is None:
+        lightest = min(computer.truth(step).frame_share for step in STEPS)
+        assert computer.truth(computer.governor.step).frame_share <= 1.1 * lightest
+    else:
+        assert computer.truth(computer.governor.step).worth >= best - 1.0
+        assert computer.rate(5, 30) >= 0.97
+    assert len(computer.moves) - settled <= 2
+
+
+@pytest.mark.parametrize(("slowness", "seed"), TABLES[:14:3])
+def test_a_computer_that_gets_slower_is_followed_down_within_two_seconds_and_up_again_within_fifteen(slowness, seed):
+    computer = Computer(slowness, seed)
+    computer.run(15)
+    before = computer.truth(computer.governor.step).worth
+    computer.slowness *= 2.2
+    computer.run(10)
+    if computer.best() is not None:
+        assert computer.rate(17, 25) >= 0.95
+    computer.slowness /= 2.2
+    computer.run(15)
+    assert computer.truth(computer.governor.step).worth >= before - 1.0
+    assert len(computer.moves) <= 12
+
+
+def test_a_higher_rate_is_followed_down_within_two_seconds():
+    computer = Computer(1.0, 3)
+    computer.run(10)
+    computer.period_s = 1 / 80
+    computer.run(8)
+    assert computer.rate(12, 18) >= 0.97
+
+
+def test_several_cameras_are_counted_together():
+    computer = Computer(1.0, 3, period_s=1 / 40, cameras=4)
+    computer.run(20)
+    assert computer.truth(computer.governor.step).worth >= computer.best() - 1.0
+
+
+def test_noise_does_not_make_it_move_to_and_fro():
+    computer = Computer(1.9, 5, noise=0.4)
+    computer.run(60)
+    assert len([1 for at, _ in computer.moves if at > 15]) <= 3
+
+
+def test_a_pause_and_a_stall_are_no_load():
+    computer = Computer(1.0, 3)
+    computer.run(12)
+    step, moves = computer.governor.step, len(computer.moves)
+    computer.now_s += 60
+    computer.free_s = computer.now_s + 5  # one frame takes five seconds, as the process was stopped
+    computer.run(10)
+    assert (computer.governor.step, len(computer.moves)) == (step, moves)
+
+
+def test_only_what_is_given_is_chosen_from():
+    steps = ladder((540,), (4,), ("sync",), (4,))
+    computer = Computer(5.0, 3, steps=steps, start=steps[0])
+    computer.run(10)
+    assert computer.moves == []
+
+
+def test_a_move_tells_why():
+    computer = Computer(1.0, 3, start=Step("sync", 0, 540, 4))
+    computer.run(5)
+    [(_, move), *_] = computer.moves
+    assert move.step.key_frames == "async"
+    assert "a frame takes" in move.reason and "ms there are" in move.reason
+    assert computer.governor.describe()["Step"] == str(computer.governor.step)

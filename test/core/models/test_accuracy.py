@@ -1,0 +1,37 @@
+"""Expected accuracy: interpolation, and what a record may say."""
+
+import pytest
+
+from vidseg_core.errors import CheckpointError
+from vidseg_core.models.accuracy import PRIOR, Accuracy
+
+STORED = {"rows": {"270": 57, "540": 66.5}, "lost_by_age_s": {0: 0, 0.5: 10.0}, "lost_by_stride": {4: 0.3, 8: 2}}
+
+
+def test_between_what_was_measured_it_is_interpolated_and_beyond_the_nearest():
+    accuracy = Accuracy.from_dict(STORED)
+    assert [accuracy.of_rows(rows) for rows in (100, 270, 405, 540, 2000)] == [57, 57, 61.75, 66.5, 66.5]
+    assert [accuracy.lost_at(age) for age in (0.0, 0.1, 9.0)] == [0.0, pytest.approx(2.0), 10.0]
+    assert accuracy.lost_with(8) == 2.0
+    assert accuracy.is_measured and not PRIOR.is_measured
+
+
+def test_what_is_written_can_be_read():
+    assert Accuracy.from_dict(PRIOR.to_dict()).to_dict() == PRIOR.to_dict()
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        None,
+        {"rows": {540: 66}},
+        STORED | {"rows": {}},
+        STORED | {"rows": [1, 2]},
+        STORED | {"rows": {"many": 1}},
+        STORED | {"lost_by_age_s": {0: float("nan")}},
+        STORED | {"more": {}},
+    ],
+)
+def test_what_is_not_of_that_form_is_refused(stored):
+    with pytest.raises(CheckpointError, match="accuracy: expected"):
+        Accuracy.from_dict(stored)

@@ -1,0 +1,128 @@
+"""The steps that a governor chooses from, what each costs and what accuracy is expected of it. Plain arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vidseg_core.models.accuracy import Accuracy
+
+INTERVALS = {"sync": (0, 1, 2, 4, 9), "async": (0, 4)}
+# Points of mIoU that a processor kept busy all the time has to bring.
+WORTH = 0.5
+AGES = (0.0, 0.25, 0.5, 0.75, 1.0)
+# Share of the time that key frames beside the streams get at least, see `key_frames.turns`.
+LEAST_LEFT = 0.25
+
+
+@dataclass(frozen=True)
+class Step:
+    """One way to label frames; the names are those of `EngineConfig`'s options.
+
+    Attributes:
+        key_frames: sync or async.
+        interval: propagated frames between two key frames, 0 or more.
+        rows: of the segmentation network's input; 0 for a network with a fixed input size.
+        grid_stride: 2, 4 or 8.
+    """
+
+    key_frames: str
+    interval: int
+    rows: int
+    grid_stride: int
+
+    def __str__(self) -> str:
+        rows = f", {self.rows} rows" if self.rows else ""
+        return f"{self.key_frames}, interval {self.interval}{rows}, grid stride {self.grid_stride}"
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What is asked of the computer.
+
+    Attributes:
+        period_s: from one frame to the next, of all cameras together, in seconds.
+        num_cameras: 1 or more.
+        max_age_s: labels must not be older.
+    """
+
+    period_s: float
+    num_cameras: int = 1
+    max_age_s: float = 1.0
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What is expected of a step.
+
+    Attributes:
+        accuracy: mean mIoU over frames, in points.
+        frame_share: of a frame period that the longest of the regular frames takes: above 1, frames are dropped.
+        oldest_s: age of the oldest labels, in seconds.
+        load: of the time that the processors have, 0 or more.
+    """
+
+    accuracy: float
+    frame_share: float
+    oldest_s: float
+    load: float
+
+    @property
+    def worth(self) -> float:
+        """Return what steps are compared by."""
+        return self.accuracy - WORTH * min(1.0, self.load)
+
+
+def forecast(
+    step: Step, frame_s: float, key_s: float, demand: Demand, accuracy: Accuracy, spread: float = 1.0
+) -> Forecast:
+    """Forecast a step.
+
+    Args:
+        frame_s: time that a propagated frame takes on average, publishing included.
+        key_s: time that a key frame's segmentation takes with all processors.
+        spread: what a longer frame takes, in units of the average.
+    """
+    period_s, count = demand.period_s, demand.num_cameras
+    own_s = period_s * count  # between two frames of one camera
+    share = frame_s / period_s
+    if step.key_frames == "sync":
+        first, last = 0.0, float(step.interval)
+        longest = (frame_s * spread + key_s) / period_s
+        load = share + key_s / (period_s * (step.interval + 1))
+    else:
+        left = max(LEAST_LEFT, 1.0 - share)  # of the processors' time, for key frames
+        # In frames; scores wait for the next frame, half a period on average.
+        alone, all_cameras = (each * key_s / left / own_s + 0.5 for each in (1, count))
+        cycle = max(
+            step.interval + 1.0, all_cameras
+        )  # where they take turns without a pause, each waits for the others
+        first = alone if cycle > all_cameras else all_cameras
+        last = first + cycle - 1.0
+        longest = share * spread
+        load = share + key_s / (cycle * period_s)
+    lost = _mean_lost(accuracy, first * own_s, last * own_s)
+    expected = accuracy.of_rows(step.rows) - lost - accuracy.lost_with(step.grid_stride)
+    return Forecast(expected, longest, last * own_s, load)
+
+
+def _mean_lost(accuracy: Accuracy, first_s: float, last_s: float) -> float:
+    """Mean loss over ages, of which a few are looked at."""
+    return sum(accuracy.lost_at(first_s + share * (last_s - first_s)) for share in AGES) / len(AGES)
+
+
+def ladder(
+    rows: Iterable[int],
+    grid_strides: Iterable[int],
+    key_frames: Iterable[str] = tuple(INTERVALS),
+    intervals: Iterable[int] | None = None,
+) -> tuple[Step, ...]:
+    """List every combination; a choice that is the user's has one value. `intervals` None takes `INTERVALS`."""
+    own = None if intervals is None else tuple(intervals)
+    return tuple(
+        Step(mode, interval, size, stride)
+        for mode in key_frames
+        for interval in own or INTERVALS[mode]
+        for size in rows
+        for stride in grid_strides
+    )

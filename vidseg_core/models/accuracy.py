@@ -1,0 +1,103 @@
+"""The accuracy to expect of a segmentation network, by the size of its input and the age of its labels.
+
+It stands in the weights' record (`accuracy` in the registry or in the file), measured by `vidseg evaluate --ladder` or
+`vidseg weights calibrate --ladder`; `PRIOR` takes its place where it does not.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from vidseg_core.errors import CheckpointError
+
+_FIELDS = ("rows", "lost_by_age_s", "lost_by_stride")
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Expected mIoU in points of percent. Between and beyond what was measured it is interpolated, or the nearest one.
+
+    Attributes:
+        rows: (rows of the network's input, mIoU of its own labels on key frames), rows ascending; at least one.
+        lost_by_age_s: (age of the labels in seconds, points lost), ages ascending, from (0, 0) on.
+        lost_by_stride: (grid stride, points lost), strides ascending.
+        is_measured: whether it was measured with this network.
+
+    Raises:
+        CheckpointError: not of this form.
+    """
+
+    rows: tuple[tuple[float, float], ...]
+    lost_by_age_s: tuple[tuple[float, float], ...]
+    lost_by_stride: tuple[tuple[float, float], ...]
+    is_measured: bool = True
+
+    def __post_init__(self):
+        for name in _FIELDS:
+            points = getattr(self, name)
+            good = len(points) > 0 and all(len(point) == 2 and all(map(_is_number, point)) for point in points)
+            if not good or any(low[0] >= high[0] for low, high in pairwise(points)):
+                raise CheckpointError(f"accuracy: expected numbers by ascending numbers as {name}, got {points!r}")
+
+    @classmethod
+    def from_dict(cls, stored: object) -> Accuracy:
+        """Read what `to_dict` gives, be its keys text.
+
+        Raises:
+            CheckpointError: not of that form.
+        """
+        if not isinstance(stored, Mapping) or set(stored) != set(_FIELDS):
+            raise CheckpointError(f"accuracy: expected {', '.join(_FIELDS)}, got {stored!r}")
+        rows, ages, strides = (_points(stored[name], name) for name in _FIELDS)
+        return cls(rows, ages, strides)
+
+    def to_dict(self) -> dict[str, dict[float, float]]:
+        """Return all but `is_measured`, JSON-safe."""
+        return {name: dict(getattr(self, name)) for name in _FIELDS}
+
+    def of_rows(self, rows: float) -> float:
+        """Return the mIoU of key frames that the network sees at so many rows."""
+        return _between(self.rows, rows)
+
+    def lost_at(self, age_s: float) -> float:
+        """Return the points lost by labels of that age."""
+        return _between(self.lost_by_age_s, age_s)
+
+    def lost_with(self, grid_stride: int) -> float:
+        """Return the points lost by a grid of that stride."""
+        return _between(self.lost_by_stride, grid_stride)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _points(stored: Any, name: str) -> tuple[tuple[float, float], ...]:
+    try:
+        return tuple(sorted((float(place), float(value)) for place, value in stored.items()))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"accuracy: expected numbers by numbers as {name}, got {stored!r}") from error
+
+
+def _between(points: tuple[tuple[float, float], ...], place: float) -> float:
+    after = bisect_right(points, place, key=lambda point: point[0])
+    if after == 0:
+        return points[0][1]
+    if after == len(points):
+        return points[-1][1]
+    (low, low_value), (high, high_value) = points[after - 1], points[after]
+    return low_value + (high_value - low_value) * (place - low) / (high - low)
+
+
+# Of networks without a record: camvid-swiftnet-r18's shape, on the synthetic street.
+PRIOR = Accuracy(
+    rows=((192, 48.0), (270, 57.0), (360, 62.0), (540, 66.0), (810, 67.0)),
+    lost_by_age_s=((0.0, 0.0), (0.033, 0.3), (0.067, 0.9), (0.133, 2.5), (0.267, 6.0), (0.5, 10.0), (1.0, 17.0)),
+    lost_by_stride=((2, 0.0), (4, 0.3), (8, 2.0)),
+    is_measured=False,
+)
