@@ -1,5 +1,6 @@
 """Every example runs as a user would start it, on a few frames of the synthetic street."""
 
+import json
 import subprocess
 import sys
 
@@ -21,7 +22,8 @@ def run(checkout, tmp_path):
 
 
 def test_all_examples_are_tested(checkout):
-    tested = {"label_video.py", "own_segmenter.py", "read_labelled_recording.py", "stream_per_camera.py"}
+    tested = {"label_video.py", "own_segmenter.py", "read_labelled_recording.py", "segformer_to_onnx.py"}
+    tested |= {"stream_per_camera.py"}
     assert {path.name for path in (checkout / "examples").glob("*.py")} == tested
 
 
@@ -50,3 +52,17 @@ def test_read_labelled_recording(run, tmp_path):
     subprocess.run(made, cwd=tmp_path, check=True, capture_output=True, timeout=300)
     lines = run("read_labelled_recording.py", "drive", "/camera/image_raw", "/camera/labels_truth")
     assert len(lines) == 6 and all("320 x 240, mostly " in line and not line.endswith("void") for line in lines)
+
+
+@pytest.mark.long
+def test_segformer_to_onnx(run, tmp_path):
+    for package in ("transformers", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    [line] = run("segformer_to_onnx.py", "b0", "b0.onnx", "320", "256")
+    assert line.startswith("b0.onnx: 3.7 million numbers")
+    assert run_cli(tmp_path, "weights", "inspect", "b0.onnx", "--json")["facts"]["output.stride"]["value"] == 4
+
+
+def run_cli(folder, *arguments):
+    command = [sys.executable, "-m", "vidseg_core.cli", *arguments]
+    return json.loads(subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=300).stdout)

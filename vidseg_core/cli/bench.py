@@ -1,4 +1,4 @@
-"""`vidseg bench`: what the engine gains over the plain pipeline."""
+"""`vidseg bench`: what the engine gains over the plain pipeline, and video over a network on every frame."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ from vidseg_core.engine.config import RUNTIMES
 STREET_SEEDS = range(4)
 STREET_FRAMES = 45
 STREET_RATE_HZ = 15.0
+INTERVAL = 4
 
-HELP = "time the engine against the plain PyTorch pipeline, stage by stage"
+HELP = "time the engine against the plain PyTorch pipeline, or video against the same network on every frame"
 EXAMPLES = """\
 examples:
   vidseg bench
       2048 x 1024 and 480 x 360 frames of the synthetic street, a few minutes
   vidseg bench --case 480 --rounds 20 --json bench.json
+  vidseg bench --weights mine.onnx
+      a network of others: video with 9 propagated frames against the same network on every frame in the same runtime
+  vidseg bench video --weights NAME --size 640x480
+      the same for any network and size
   vidseg bench schedules --data camvid:CamVid --out schedules.png
       mIoU against the share of key frames, for fixed intervals and for key frames when the picture has changed
 
@@ -31,13 +36,19 @@ ratio.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "what", nargs="?", choices=("engine", "schedules"), default="engine", help="what to measure (default: engine)"
-    )
+        "what", nargs="?", choices=("engine", "video", "schedules"),
+        help="what to measure (default: engine; video for networks that are not vidseg's own)",
+    )  # fmt: skip
     parser.add_argument("--json", metavar="FILE", help="write the figures here, too")
     parser.add_argument(
-        "--interval", type=int, default=4, metavar="N", help="frames between two key frames (default: 4)"
+        "--interval", type=int, metavar="N", help="frames between two key frames (default: 4; video: 9)"
     )
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="measured loops per case (default: 5)")
+    parser.add_argument(
+        "--rounds", type=int, default=5, metavar="N", help="measured loops per case, or streets (default: 5)"
+    )
+    parser.add_argument(
+        "--size", type=size_of_frames, metavar="WxH", help="video: size of the frames (default: 1024x512)"
+    )
     parser.add_argument("--case", action="append", metavar="TEXT", help="only cases whose name has TEXT (repeatable)")
     parser.add_argument(
         "--data", metavar="KIND:WHERE", help="schedules: a labelled video, for instance camvid:DIR (default: without)"
@@ -68,8 +79,13 @@ def main(args: argparse.Namespace) -> int:
     from vidseg_core.evaluation.bench.asynchronous import bench_async, describe
 
     for name in ("interval", "rounds"):
-        if getattr(args, name) < 1:
-            raise ConfigError(f"--{name}: expected 1 or more, got {getattr(args, name)}")
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"--{name}: expected 1 or more, got {value}")
+    if args.what == "video" or (args.what is None and args.plain_weights is None and is_of_others(args.weights)):
+        return video(args)
+    if args.size:
+        raise ConfigError("--size: it belongs to bench video; bench engine has --case")
     cases = [case for case in CASES if not args.case or any(text in case.name for text in args.case)]
     if not cases:
         raise ConfigError(f"--case {args.case}: expected part of one of: {'; '.join(case.name for case in CASES)}")
@@ -81,13 +97,62 @@ def main(args: argparse.Namespace) -> int:
     def progress(items, name):
         return tqdm(items, desc=name, unit="loop", leave=False)
 
-    report = bench(config, cases, args.interval, args.rounds, progress, args.plain_weights)
+    report = bench(config, cases, args.interval or INTERVAL, args.rounds, progress, args.plain_weights)
     print(table(report))
     if not args.case:
         report |= bench_async(
             config, progress=lambda items: progress(items, "asynchronous key frames"), rounds=args.rounds
         )
         print(describe(report))
+    if args.json:
+        write_json(Path(args.json), report)
+    return 0
+
+
+def size_of_frames(text: str) -> tuple[int, int]:
+    """Parse `WxH` as (H, W)."""
+    width, x, height = text.partition("x")
+    if not (x and width.isdecimal() and height.isdecimal()):
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, got {text!r}")
+    return int(height), int(width)
+
+
+def is_of_others(weights: str | None) -> bool:
+    """Return whether the network is none of vidseg's own architectures."""
+    from vidseg_core.models.architectures import SEGMENTER, names_with
+    from vidseg_core.models.open import open_model
+
+    return weights is not None and open_model(weights, SEGMENTER).card.architecture not in names_with(SEGMENTER)
+
+
+def video(args: argparse.Namespace) -> int:
+    """`vidseg bench video`."""
+    from tqdm import tqdm
+
+    from vidseg_core.data.writers import write_json
+    from vidseg_core.engine.config import DEFAULT_WEIGHTS, EngineConfig
+    from vidseg_core.errors import ConfigError
+    from vidseg_core.evaluation.bench import asynchronous, every_frame
+
+    for name in ("case", "plain_weights"):
+        if getattr(args, name):
+            raise ConfigError(f"--{name.replace('_', '-')}: it belongs to bench engine, not to bench video")
+    config = EngineConfig(
+        weights=args.weights or DEFAULT_WEIGHTS, classes=args.classes, runtime=args.runtime,
+        num_threads=args.num_threads,
+    )  # fmt: skip
+    size, interval = args.size or every_frame.SIZE, args.interval or every_frame.INTERVAL
+
+    def progress(items, name):
+        return tqdm(items, desc=name, unit="street", leave=False)
+
+    report = every_frame.bench_every_frame(config, interval, size, args.rounds, progress)
+    print(every_frame.describe(report))
+    report |= asynchronous.bench_async(
+        EngineConfig(**config.to_dict() | {"interval": interval}), size=size, rounds=args.rounds,
+        progress=lambda items: tqdm(items, desc="asynchronous key frames", unit="frame", leave=False),
+    )  # fmt: skip
+    print(asynchronous.describe(report, size))
     if args.json:
         write_json(Path(args.json), report)
     return 0

@@ -306,7 +306,7 @@ def bench(
         for case in cases
     ]
     return {
-        "version": __version__, "processor": _processor(), "cpu_bf16": cpu_bf16(),
+        "version": __version__, "processor": processor(), "cpu_bf16": cpu_bf16(),
         "device": str(engine.networks.device), "runtime": engine.runtimes()["segmenter"],
         "plain_weights": None if plain_model is None else plain_model.path.name,
         **headline(rows), "rounds": rounds, "engine": engine.describe(), "rows": rows,
@@ -323,7 +323,8 @@ def headline(rows: Iterable[dict]) -> dict:
     return {name: by_name.get(case.name, {}).get(name) for name, case in defined_by.items()}
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name the processor."""
     return cpuinfo("model name") or platform.processor()
 
 

@@ -71,10 +71,10 @@ def bench_async(
     return medians | {"async_rounds": measured}
 
 
-def describe(report: dict) -> str:
-    """Format the figures as text."""
+def describe(report: dict, size: tuple[int, int] = SIZE) -> str:
+    """Format the figures as text; `size` is that of the frames, (H, W)."""
     return (
-        f"480 x 360 at 30 Hz, asynchronous key frames: median {report['async_median_ms']:.2f} ms, "
+        f"{size[1]} x {size[0]} at {RATE_HZ:g} Hz, asynchronous key frames: median {report['async_median_ms']:.2f} ms, "
         f"{report['async_median_over_sync_non_key']:.2f} x a synchronous non-key frame; 99th percentile "
         f"{report['async_p99_ms']:.2f} ms, {report['async_p99_over_median']:.2f} x the median ({_spread(report)}; "
         f"non-key frames alone {report['sync_non_key_p99_over_median']:.2f} x); labels fresh from a key frame on "
