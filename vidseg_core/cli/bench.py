@@ -36,13 +36,14 @@ ratio.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "what", nargs="?", choices=("engine", "video", "schedules"),
+        "what", nargs="?", choices=("engine", "video", "schedules"), default="engine",
         help="what to measure (default: engine; video for networks that are not vidseg's own)",
     )  # fmt: skip
     parser.add_argument("--json", metavar="FILE", help="write the figures here, too")
     parser.add_argument(
-        "--interval", type=int, metavar="N", help="frames between two key frames (default: 4; video: 9)"
-    )
+        "--interval", type=int, action=Given, default=INTERVAL, metavar="N",
+        help="frames between two key frames (default: 4; video: 9)",
+    )  # fmt: skip
     parser.add_argument(
         "--rounds", type=int, default=5, metavar="N", help="measured loops per case, or streets (default: 5)"
     )
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runtime", choices=RUNTIMES, default="auto", help="of the engine (default: auto)")
     threads = parser.add_argument("--num-threads", type=int, default=0, metavar="N", help="on the CPU (default: all)")
     add_former(parser, "bench", threads)
+    parser.set_defaults(given=())
 
 
 def main(args: argparse.Namespace) -> int:
@@ -79,10 +81,9 @@ def main(args: argparse.Namespace) -> int:
     from vidseg_core.evaluation.bench.asynchronous import bench_async, describe
 
     for name in ("interval", "rounds"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ConfigError(f"--{name}: expected 1 or more, got {value}")
-    if args.what == "video" or (args.what is None and args.plain_weights is None and is_of_others(args.weights)):
+        if getattr(args, name) < 1:
+            raise ConfigError(f"--{name}: expected 1 or more, got {getattr(args, name)}")
+    if args.what == "video" or (args.plain_weights is None and is_of_others(args.weights)):
         return video(args)
     if args.size:
         raise ConfigError("--size: it belongs to bench video; bench engine has --case")
@@ -97,7 +98,7 @@ def main(args: argparse.Namespace) -> int:
     def progress(items, name):
         return tqdm(items, desc=name, unit="loop", leave=False)
 
-    report = bench(config, cases, args.interval or INTERVAL, args.rounds, progress, args.plain_weights)
+    report = bench(config, cases, args.interval, args.rounds, progress, args.plain_weights)
     print(table(report))
     if not args.case:
         report |= bench_async(
@@ -107,6 +108,14 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         write_json(Path(args.json), report)
     return 0
+
+
+class Given(argparse.Action):
+    """Store a value, and in `given` that there was one: one command's default is not another's."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        setattr(namespace, self.dest, values)
+        namespace.given = (*namespace.given, self.dest)
 
 
 def size_of_frames(text: str) -> tuple[int, int]:
@@ -141,7 +150,8 @@ def video(args: argparse.Namespace) -> int:
         weights=args.weights or DEFAULT_WEIGHTS, classes=args.classes, runtime=args.runtime,
         num_threads=args.num_threads,
     )  # fmt: skip
-    size, interval = args.size or every_frame.SIZE, args.interval or every_frame.INTERVAL
+    size = args.size or every_frame.SIZE
+    interval = args.interval if "interval" in args.given else every_frame.INTERVAL
 
     def progress(items, name):
         return tqdm(items, desc=name, unit="street", leave=False)
