@@ -11,8 +11,11 @@ SUPPORTED := 3.10 3.11 3.12 3.13
 PYTHON ?= $(firstword $(foreach name,python3 $(addprefix python,3.12 3.11 3.13 3.10),\
 	$(if $(filter $(SUPPORTED),$(shell $(name) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)),$(name))))
 
+# Of Triton's versions, the oldest and the newest that the kernels for GPUs are for.
+TRITONS := 3.6.0 3.9.0
+
 .DEFAULT_GOAL := help
-.PHONY: help .venv .venv-ros .venv-jazzy demo test test-long test-all test-gpu test-ros-constraints test-jazzy soak lint clean
+.PHONY: help .venv .venv-ros .venv-jazzy demo test test-long test-all test-gpu test-ros-constraints test-jazzy test-triton soak lint clean
 
 help:
 	@echo 'make .venv   install everything into .venv (2 GB, about 7 with PyTorch for CUDA; Python $(firstword $(SUPPORTED)) to $(lastword $(SUPPORTED)))'
@@ -28,6 +31,7 @@ help:
 	@echo 'make test-gpu   run those that need a GPU; without one they are skipped'
 	@echo 'make test-ros-constraints   run them with the versions that a ROS distribution has, in .venv-ros'
 	@echo 'make test-jazzy   run the tests of the ROS side with ROS 2 Jazzy from PyPI, in .venv-jazzy'
+	@echo 'make test-triton   compile the kernels for GPUs and run them in an interpreter, without a card: Triton $(TRITONS)'
 	@echo 'make soak    10,000 frames through the engine, 10 minutes of overload for the node: bounded latency, flat memory'
 	@echo 'make lint    check style, formatting and types'
 	@echo 'make clean   remove what builds and runs have written; the environments stay'
@@ -74,7 +78,7 @@ test: .venv
 test-long: .venv
 	.venv/bin/python -m pytest -m long
 
-test-all: test test-long test-ros-constraints test-jazzy soak
+test-all: test test-long test-ros-constraints test-jazzy test-triton soak
 
 test-gpu: .venv
 	.venv/bin/python -m pytest -m gpu
@@ -84,6 +88,16 @@ test-ros-constraints: .venv-ros
 
 test-jazzy: .venv-jazzy
 	.venv-jazzy/bin/python -m pytest test/ros test/interface
+
+test-triton: $(TRITONS:%=test-triton-%)
+
+test-triton-%: .venv .venv-triton-%/installed
+	PYTHONPATH=.venv-triton-$* .venv/bin/python -m pytest test/core/kernels/triton
+	PYTHONPATH=.venv-triton-$* TRITON_INTERPRET=1 .venv/bin/python -m pytest test/core/kernels/test_conformance.py -k cuda
+
+.venv-triton-%/installed: | .venv
+	.venv/bin/python -m pip install --no-deps --target $(@D) triton==$*
+	@touch $@
 
 soak: .venv
 	VIDSEG_SOAK_FRAMES=10000 .venv/bin/python -m pytest test/core/engine/test_memory.py

@@ -11,13 +11,22 @@ The conformance tests compare every registered implementation with the reference
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import logging
 from collections.abc import Callable
+from functools import cache
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 Implementation = Callable[..., Any]
 
 OPERATIONS: dict[str, Operation] = {}
 """Every operation by its name."""
+
+PROVIDERS = {"cuda": ("vidseg_core.kernels.triton", "triton")}
+"""By device type: the package whose import registers implementations, and the library that it needs."""
 
 
 class Operation:
@@ -56,4 +65,18 @@ class Operation:
 
     def on(self, device_type: str) -> Implementation:
         """Return the implementation for a device type, or the reference where it has none."""
+        provide(device_type)
         return self.implementations.get(device_type, self.reference)
+
+
+@cache
+def provide(device_type: str) -> bool:
+    """Import the implementations for a device type, once; return whether there are any to import."""
+    if device_type not in PROVIDERS:
+        return False
+    package, library = PROVIDERS[device_type]
+    if importlib.util.find_spec(library) is None:
+        log.warning("%s is not installed: on %s, plain PyTorch computes all operations", library, device_type)
+        return False
+    importlib.import_module(package)
+    return True

@@ -1,4 +1,10 @@
-"""Every registered implementation of every operation computes what the reference in plain torch does."""
+"""Every registered implementation of every operation computes what the reference in plain torch does.
+
+Those for CUDA devices are compared on a card, or on the CPU in Triton's interpreter (`TRITON_INTERPRET=1`).
+"""
+
+import importlib.util
+import os
 
 import cv2
 import numpy as np
@@ -7,7 +13,11 @@ import torch
 from torch.nn import functional as F
 
 from vidseg_core.kernels import PADDINGS, decode, difference, flow, fuse, picture, refine, resample, update, warp
-from vidseg_core.kernels.dispatch import OPERATIONS, Operation
+from vidseg_core.kernels.dispatch import OPERATIONS, Operation, provide
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+if torch.cuda.is_available() or (INTERPRETED and importlib.util.find_spec("triton")):
+    assert provide("cuda")
 
 SIZES = [(8, 8), (23, 37), (45, 60), (2, 3)]
 THIN = [(1, 1), (1, 9), (9, 1)]
@@ -24,7 +34,7 @@ def covers(operation):
 @pytest.fixture(autouse=True)
 def device_is_there(request):
     kind = request.node.callspec.params.get("kind") if hasattr(request.node, "callspec") else None
-    if kind == "cuda" and not torch.cuda.is_available():
+    if kind == "cuda" and not torch.cuda.is_available() and not INTERPRETED:
         pytest.skip("no CUDA device")
 
 
@@ -35,7 +45,7 @@ def random(*shape, seed=0, scale=1.0):
 def on(kind, x):
     if isinstance(x, list):
         return [on(kind, one) for one in x]
-    return x.to(kind) if isinstance(x, torch.Tensor) else x
+    return x.to("cpu" if INTERPRETED else kind) if isinstance(x, torch.Tensor) else x
 
 
 def called(implementation, kind, *arguments):

@@ -1,0 +1,10 @@
+"""Operations as Triton kernels, for CUDA devices; importing this registers them.
+
+Kernels are compiled without contraction of multiplication and addition (`LAUNCH`), so that they round as the
+references in plain torch do. The same sources run in Triton's interpreter on the CPU (`TRITON_INTERPRET=1`) and compile
+without a card (`ahead.py`); tests do both, since each finds what the other does not.
+"""
+
+from vidseg_core.kernels.triton import decode, difference, flow, fuse, refine, update, warp
+
+__all__ = ["decode", "difference", "flow", "fuse", "refine", "update", "warp"]

@@ -1,0 +1,41 @@
+"""Start kernels: options and arguments that all of them share."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+import triton
+from torch import Tensor
+
+from vidseg_core.kernels.resample import lattice
+
+LAUNCH = {"num_warps": 4, "enable_fp_fusion": False}
+"""Options of every kernel."""
+
+BLOCK = 256
+"""Elements of a program where each element is computed by itself."""
+
+
+def blocks(elements: int) -> tuple[int]:
+    """Return the grid of programs of `BLOCK` elements each."""
+    return (triton.cdiv(elements, BLOCK),)
+
+
+def strides(x: Tensor) -> tuple[int, int, int]:
+    """Return the strides of 1 x C x h x w along C, h and w, in elements: planar and channels last are read alike."""
+    return x.stride(1), x.stride(2), x.stride(3)
+
+
+@lru_cache(maxsize=64)
+def places(
+    inputs: int, outputs: int, side: int | None, source_half_pixel: bool, target_half_pixel: bool, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return, for each of `outputs` pixels of a side, the input pixel before it (int32) and the way from there to it.
+
+    See `kernels.resample.lattice`. Kept, since a stream asks for the same with every frame.
+    """
+    at = lattice(inputs, outputs, side, source_half_pixel, target_half_pixel).clip(0, inputs - 1)
+    before = at.astype(np.int32)
+    return torch.from_numpy(before).to(device), torch.from_numpy((at - before).astype(np.float32)).to(device)
