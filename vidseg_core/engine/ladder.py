@@ -38,7 +38,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Demand:
-    """What is asked of the computer.
+    """Hold what is asked of the computer.
 
     Attributes:
         period_s: from one frame to the next, of all cameras together, in seconds.
@@ -53,7 +53,7 @@ class Demand:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is expected of a step.
+    """Hold what is expected of a step.
 
     Attributes:
         accuracy: mean mIoU over frames, in points.
