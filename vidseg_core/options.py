@@ -23,6 +23,7 @@ from typing import Any
 from vidseg_core.errors import ConfigError
 
 _KEY = "option"
+AUTO = "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Option:
         per_camera: whether each camera may have its own value.
         metavar: placeholder of a value in command line help.
         spellings: command line flags that were written before, which still work with a notice.
+        auto: whether None is a choice of its own, made anew for each picture or while frames are processed; written as
+            the word auto.
     """
 
     name: str
@@ -66,6 +69,7 @@ class Option:
     per_camera: bool = False
     metavar: str = ""
     spellings: tuple[str, ...] = ()
+    auto: bool = False
 
     def check(self, value: Any) -> None:
         """Check type, range and choice of a value.
@@ -75,6 +79,7 @@ class Option:
         """
         if value is None and self.optional:
             return
+        or_auto = f"{AUTO} or " if self.auto else ""
         if self.choices:
             good, expected = value in self.choices, f"one of {', '.join(map(str, self.choices))}"
         elif self.pattern:
@@ -87,7 +92,7 @@ class Option:
         else:
             good, expected = False, f"a value of type {self.type.__name__}"
         if not good:
-            raise ConfigError(f"{self.name}: expected {expected}, got {value!r}")
+            raise ConfigError(f"{self.name}: expected {or_auto}{expected}, got {value!r}")
 
     def _in_range(self, value: float) -> bool:
         # NaN is in no range: comparisons with it are false.

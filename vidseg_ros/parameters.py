@@ -20,7 +20,7 @@ from rclpy.parameter import Parameter
 
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.errors import ConfigError
-from vidseg_core.options import Option, option, options_of
+from vidseg_core.options import AUTO, Option, option, options_of
 from vidseg_ros.messages.kinds import KINDS
 
 OUTPUTS = ("labels", "overlay", "labels_color", "confidence")
@@ -41,6 +41,7 @@ class Declaration:
         choices: the values allowed, where they can be listed.
         while_active: whether it may change while the node is configured or active.
         per_camera: whether a camera may have its own value.
+        auto: whether the word auto stands beside numbers, or is the default; so the type is open.
     """
 
     name: str
@@ -51,23 +52,29 @@ class Declaration:
     choices: tuple = ()
     while_active: bool = False
     per_camera: bool = False
+    auto: bool = False
 
     @classmethod
     def of(cls, one: Option) -> Declaration:
         """Declare an option. Where it may be None, the empty string or 0 stands for that and is allowed, too.
+
+        Where None is `auto`, that word is written for it; 0, which version 0.1.0 wrote, is understood.
 
         Raises:
             KeyError: it may be None and is of a type without an empty value.
         """
         default, description, choices = one.default, one.help, one.choices
         low, high = one.span or (None, None)
-        if one.optional:
+        if one.auto:
+            description = f"{description.removesuffix('.')} ({one.unset})."
+            default = AUTO if default is None else default
+        elif one.optional:
             empty = EMPTY[one.type]
             default = empty if default is None else default
             description = f"{description.removesuffix('.')} ({'0' if empty == 0 else 'empty'}: {one.unset})."
             choices = (empty, *choices) if choices else ()
             low = empty if low is not None else None
-        return cls(one.name, default, description, low, high, choices, one.live, one.per_camera)
+        return cls(one.name, default, description, low, high, choices, one.live, one.per_camera, one.auto)
 
     @property
     def type(self) -> Parameter.Type:
@@ -77,18 +84,21 @@ class Declaration:
     def range(self) -> str:
         """Say the values allowed in words; empty where all are."""
         if self.choices:
-            return ", ".join(str(choice) or "''" for choice in self.choices)
-        return "" if self.low is None else f"{self.low:g} to {self.high:g}"
+            values = ", ".join(str(choice) or "''" for choice in self.choices)
+        else:
+            values = "" if self.low is None else f"{self.low:g} to {self.high:g}"
+        return f"{AUTO}, {values}" if self.auto else values
 
     @property
     def descriptor(self) -> ParameterDescriptor:
-        constraints = [f"one of {self.range}"] if self.choices else []
+        constraints = [f"one of {self.range}"] if self.choices or self.auto else []
         constraints += [] if self.while_active else ["can be set while the node is unconfigured"]
         descriptor = ParameterDescriptor(
             name=self.name,
             type=self.type.value,
             description=self.description,
             additional_constraints="; ".join(constraints),
+            dynamic_typing=self.auto,
         )
         if isinstance(self.default, float) and self.low is not None:
             descriptor.floating_point_range = [FloatingPointRange(from_value=self.low, to_value=self.high)]
@@ -102,6 +112,10 @@ class Declaration:
         Raises:
             ConfigError: the value is out of range or not one of the choices.
         """
+        if self.auto and (value == AUTO or value == 0):
+            return
+        if self.auto and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ConfigError(f"{self.name}: expected {self.range}, got {value!r}")
         if self.choices and value not in self.choices:
             raise ConfigError(f"{self.name}: expected one of {self.range}, got {value!r}")
         if self.low is not None and not (math.isfinite(value) and self.low <= value <= self.high):
@@ -237,7 +251,7 @@ def declare_overrides(node: Node, camera: str) -> None:
             descriptor = one.descriptor
             descriptor.name = name
             descriptor.description = f"For camera {camera}, in place of `{one.name}`. {one.description}"
-            node.declare_parameter(name, one.type, descriptor)
+            node.declare_parameter(name, None if one.auto else one.type, descriptor)
 
 
 def undeclared(node: Node) -> list[str]:
@@ -312,9 +326,12 @@ def engine_config(values: Mapping[str, Any]) -> EngineConfig:
         ConfigError: see `EngineConfig`.
     """
     options = {name: one for name, one in options_of(EngineConfig).items() if name not in SET_ELSEWHERE}
-    return EngineConfig(
-        **{name: None if one.optional and not values[name] else values[name] for name, one in options.items()}
-    )
+    return EngineConfig(**{name: _given(one, values[name]) for name, one in options.items()})
+
+
+def _given(one: Option, value: Any) -> Any:
+    """Turn the empty value of an option that need not be given into None, unless it is a value like any other."""
+    return None if one.optional and not value and one.low != 0 else value
 
 
 def camera_settings(values: Mapping[str, Any], camera: str) -> CameraSettings:

@@ -45,6 +45,20 @@ def test_values_reach_the_engine():
     assert parameters.engine_config(values) == expected
 
 
+@pytest.mark.parametrize("written", ["auto", 0.0, 0])
+def test_auto_and_the_0_of_version_0_1_0_leave_the_size_to_the_weights(written):
+    values = DEFAULTS | {"input_scale": written}
+    parameters.check(values, values, configured=False)
+    assert parameters.engine_config(values).input_scale is None
+
+
+@pytest.mark.parametrize("written", ["auto", 0.75, 1])
+def test_a_number_may_stand_where_auto_does(node, written):
+    owner = node(input_scale=written)
+    parameters.declare(owner)
+    assert parameters.values_of(owner)["input_scale"] == written
+
+
 def test_each_is_declared_with_description_type_and_range(node):
     owner = node()
     parameters.declare(owner)
@@ -74,7 +88,9 @@ def test_a_value_out_of_range_is_refused_at_the_start(node):
         ({"overlay_opacity": 1.5}, "overlay_opacity: expected 0 to 1, got 1.5"),
         ({"wanted_rate_hz": float("nan")}, "wanted_rate_hz: expected 0 to 1000, got nan"),
         ({"front.interval": -3}, "interval: expected 0 to 1000, got -3"),
-        ({"input_scale": 0.1}, "input_scale: expected a number in 0.25..2, got 0.1"),
+        ({"input_scale": 0.1}, "input_scale: expected auto, 0.25 to 2, got 0.1"),
+        ({"input_scale": "large"}, "input_scale: expected auto, 0.25 to 2, got 'large'"),
+        ({"input_scale": True}, "input_scale: expected auto, 0.25 to 2, got True"),
         ({"refine": True}, "refine: refinement needs refine_weights, none are given"),
         ({"device": "tpu"}, "device: expected auto, cpu, cuda or cuda:N, got 'tpu'"),
         ({"cameras": ["front", "front"]}, "cameras: expected names that differ, got ['front', 'front']"),

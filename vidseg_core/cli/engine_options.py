@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import re
+from functools import partial
+from typing import Any
 
 from vidseg_core.cli.former import add_spelling
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.errors import ConfigError
-from vidseg_core.options import Option, options_of
+from vidseg_core.options import AUTO, Option, options_of
 
 # Options of which evaluations compare several values.
 _COMPARED = ("refine_weights", "interval", "input_scale", "flow", "update_weights", "update_scale", "fusion", "refine")
@@ -52,7 +54,7 @@ def _add(group: argparse._ArgumentGroup, one: Option, several: bool) -> None:
     if one.type is bool:
         about |= {"choices": ("on", "off")} if several else {"action": argparse.BooleanOptionalAction}
     else:
-        about["type"] = one.type
+        about["type"] = partial(_number_or_auto, one.type) if one.auto else one.type
         if one.choices:
             about["choices"] = one.choices
         elif metavar := one.metavar or _METAVARS.get(one.type):
@@ -60,6 +62,15 @@ def _add(group: argparse._ArgumentGroup, one: Option, several: bool) -> None:
     action = group.add_argument(_flag(one.name), help=_help(one, several), **about)
     for spelling in one.spellings:
         add_spelling(group, spelling, action)
+
+
+def _number_or_auto(kind: type, text: str) -> Any:
+    if text == AUTO:
+        return None
+    try:
+        return kind(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected {AUTO} or a number, got {text!r}") from None
 
 
 def _help(one: Option, several: bool) -> str:

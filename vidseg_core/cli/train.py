@@ -232,7 +232,7 @@ def _train_refine(args: argparse.Namespace) -> int:
             f"{model.path}: expected a network from nchw of any size to logits, found one from {seen.layout} of "
             f"{seen.size_rule} size to {model.card.output.kind}"
         )
-    scale = args.input_scale or seen.scale or 1.0
+    scale = args.input_scale or seen.scale_for(mix.picture_size())
     init = find_weights(args.init) if args.init else None
     return _watched(
         args.out,

@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     input_scale = calibrate.add_argument(
         "--input-scale", type=scale, metavar="S", help="size of the network's input in units of the picture's, 0.25 to "
-        "2 (default: the one it was trained for, or 1)",
+        "2 (default: as many rows as it was trained at, or the scale it was trained at, or 1)",
     )  # fmt: skip
     add_former(calibrate, "weights calibrate", input_scale)
     for writing in (convert, calibrate):
@@ -199,14 +199,14 @@ def calibrate_weights(args, records) -> int:
     from tqdm import tqdm
 
     from vidseg_core.backends.integers import measured
-    from vidseg_core.engine.segmenter import NetworkSegmenter, ready
+    from vidseg_core.engine.segmenter import NetworkSegmenter, input_scale, ready
     from vidseg_core.models.architectures import SEGMENTER
     from vidseg_core.models.open import open_model
 
     check_target(args.target)
     model, device = open_model(args.source, SEGMENTER, records), torch.device("cpu")
     network = ready(model.torch_network(SEGMENTER), device)
-    scale = args.input_scale or model.card.input.scale or 1.0
+    scale = input_scale(model.card.input, args.input_scale)
     segment = NetworkSegmenter(network, scale, device, input=model.card.input)
     chosen = [(frames, evenly(count, args.count)) for count, frames in map(open_pictures, args.data)]
 
@@ -258,9 +258,11 @@ def write_weights(args, records, source: Path, known: dict) -> int:
     from vidseg_core.models.registry import record_of
 
     check_target(args.target)
-    table = args.classes
-    if table is None and (record := record_of(source, records)) is not None:
-        table = record.classes
+    table, record = args.classes, record_of(source, records)
+    if record is not None:  # the new file is not registered: what the record says has to stand in it
+        table = table or record.classes
+        sizes = {"input_rows": record.input_rows, "enlarge": record.enlarge}
+        known = {name: value for name, value in sizes.items() if value is not None} | known
     architecture = convert(source, args.target, None if table is None else load_classes(table), known)
     print(f"{args.target}: {architecture}, classes: {table or 'as in the source'} ({size_of(args.target)})")
     return 0

@@ -18,7 +18,7 @@ from vidseg_core.engine.flow import DIS, FlowEstimator, NetworkFlow, NoFlow
 from vidseg_core.engine.key_frames.process import SegmenterProcess
 from vidseg_core.engine.key_frames.worker import Task
 from vidseg_core.engine.refine import Refinement
-from vidseg_core.engine.segmenter import NetworkSegmenter, Segmenter, load_segmenter, ready
+from vidseg_core.engine.segmenter import NetworkSegmenter, Segmenter, input_scale, load_segmenter, ready
 from vidseg_core.engine.stream import Networks
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.models.architectures import FLOW, FLOW_LIGHT, REFINEMENT, SEGMENTER, SWNET_SEQ
@@ -55,7 +55,7 @@ def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, class
     loaded: NetworkSegmenter | None = None
     if segmenter is None:
         model = models.open(config.weights, SEGMENTER)
-        segmenter = loaded = load_segmenter(model, _input_scale(model, config.input_scale, 1.0), device, runtime)
+        segmenter = loaded = load_segmenter(model, input_scale(model.card.input, config.input_scale), device, runtime)
         classes = _classes(config, model, segmenter.num_classes)
     elif classes is None:
         raise ConfigError("classes: expected the class table of the given segmenter, got none")
@@ -78,7 +78,7 @@ def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, class
     updater = None
     if config.update_weights is not None:
         model = models.open(config.update_weights, SEGMENTER, "updater")
-        scale = _input_scale(model, config.update_scale, UPDATE_SCALE)
+        scale = input_scale(model.card.input, config.update_scale, UPDATE_SCALE)
         updater = load_segmenter(model, scale, device, runtime, "update network")
         model.check_classes(classes)
     process: SegmenterProcess | None = None
@@ -118,11 +118,6 @@ class _Models:
         # The engine holds the networks that it uses; one that runs in another process is none of them.
         self.by_role[role or kind] = replace(model, networks={})
         return model
-
-
-def _input_scale(model: Model, scale: float | None, default: float) -> float:
-    """`scale`, or else the one that the model was trained at, or else `default`."""
-    return scale or model.card.input.scale or default
 
 
 def _num_threads(config: EngineConfig, beside: bool) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from vidseg_core.backends import RUNTIMES
 from vidseg_core.errors import ConfigError
 from vidseg_core.kernels import PADDINGS
-from vidseg_core.options import check, option, options_of
+from vidseg_core.options import AUTO, check, option, options_of
 
 FLOWS = ("dis", "light", "flownet_s", "flownet2_s", "none")
 DIS_PRESETS = ("fine", "ultrafast", "fast", "medium", "rounds")
@@ -25,7 +25,8 @@ class EngineConfig:
     """Choose networks and how they are used.
 
     `options_of(EngineConfig)` describes every field; command line flags, ROS parameters, the parameter file and the
-    reference are made from it. Paths may be given as `pathlib.Path` and become strings.
+    reference are made from it. Paths may be given as `pathlib.Path` and become strings; where None is `auto`, that word
+    may be given and becomes None.
 
     Raises:
         ConfigError: a value is not allowed, or contradicts another one.
@@ -96,9 +97,11 @@ class EngineConfig:
         "Size of the segmentation network's input in units of the image's, 0.25 to 2.",
         low=0.25,
         high=2.0,
-        unset="what the weights were trained for, or 1",
+        unset="auto: as many rows as the weights were trained at, enlarged only where their record says that it helps; "
+        "of weights that do not tell their rows, the scale they were trained at, or 1",
         metavar="S",
         spellings=("--scale",),
+        auto=True,
     )
     grid_stride: int | None = option(
         None,
@@ -138,8 +141,9 @@ class EngineConfig:
         "Size of the input of `update_weights` in units of the image's, 0.25 to 2.",
         low=0.25,
         high=2.0,
-        unset="what they were trained for, or 0.5",
+        unset="auto: as for `input_scale`; of weights that tell neither rows nor scale, 0.5",
         metavar="S",
+        auto=True,
     )
     fusion: bool = option(True, "Blend the carried past into key frames, where the picture agrees with it.")
     refine: bool = option(False, "Repair propagated logits by guided refinement; needs `refine_weights`.")
@@ -193,9 +197,11 @@ class EngineConfig:
     )
 
     def __post_init__(self):
-        for name in options_of(type(self)):
+        for name, one in options_of(type(self)).items():
             if isinstance(value := getattr(self, name), Path):
                 object.__setattr__(self, name, str(value))
+            elif one.auto and value == AUTO:
+                object.__setattr__(self, name, None)
         check(self)
         if self.max_interval < self.min_interval:
             raise ConfigError(

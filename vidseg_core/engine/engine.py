@@ -190,7 +190,8 @@ class Engine:
             "weights": {
                 role: {"file": model.path.name, "sha256": model.card.checksum} for role, model in self._models.items()
             },
-            "input_scale": getattr(self._networks.segmenter, "input_scale", None),
+            "input_scale": getattr(self._networks.segmenter, "input_scale", None),  # None: as the rows want it
+            "input_rows": None if "segmenter" not in self._models else self._models["segmenter"].card.input.rows,
             "device": str(self._networks.device),
             "runtime": self.runtimes(),
             "num_threads": self._num_threads,

@@ -35,7 +35,7 @@ class Segmenter(Protocol):
 
 
 def load_segmenter(
-    model: Model, input_scale: float, device: torch.device, runtime: Runtime, name: str = "segmenter"
+    model: Model, input_scale: float | None, device: torch.device, runtime: Runtime, name: str = "segmenter"
 ) -> NetworkSegmenter:
     """Have a model's per-frame network executed by `runtime`.
 
@@ -60,6 +60,17 @@ def load_segmenter(
     ranges = None if card.activation_ranges is None else dict(card.activation_ranges)
     execute = runtime.executor(network, name, ranges)
     return NetworkSegmenter(network, input_scale, device, execute, card.input, card.output)
+
+
+def input_scale(card: InputCard, chosen: float | None, default: float = 1.0) -> float | None:
+    """Return the size of a network's input in units of the picture's; None where it depends on the picture's rows.
+
+    Args:
+        card: of the network's input.
+        chosen: by the user, see `EngineConfig.input_scale`; None for what suits the network.
+        default: for a network whose card tells neither rows nor scale.
+    """
+    return chosen if chosen or card.rows else card.scale or default
 
 
 def ready(network: nn.Module, device: torch.device) -> nn.Module:
@@ -102,7 +113,7 @@ class NetworkSegmenter:
 
     Args:
         network: B x 3 x h x w, as `input` says, to B x C x any smaller size, as `output` says; has `num_classes`.
-        input_scale: size of its input in units of the image's.
+        input_scale: size of its input in units of the image's; None for the one that suits the image, by `input`.
         device: where it is.
         execute: what calls it, see `backends.choose`; None for the network itself.
         input: how its input is made of a picture.
@@ -116,7 +127,7 @@ class NetworkSegmenter:
     def __init__(
         self,
         network: nn.Module,
-        input_scale: float,
+        input_scale: float | None,
         device: torch.device,
         execute: Callable[..., Any] | None = None,
         input: InputCard = SWIFTNET_INPUT,
@@ -136,9 +147,15 @@ class NetworkSegmenter:
         """Name what executes the network; None while nothing is chosen yet, or where PyTorch calls it directly."""
         return self.execute.runtime if isinstance(self.execute, Executor) else None
 
+    def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Return (h, w) of the network's input for a picture of `size`, (H, W)."""
+        if self.input.size_rule == "fixed":
+            assert self.input.size is not None  # the card asks for it
+            return self.input.size
+        return network_size(size, self.input_scale or self.input.scale_for(size), self.input.multiple)
+
     def __call__(self, frame: Frame) -> Tensor:
-        fixed = self.input.size_rule == "fixed" and self.input.size
-        size = fixed or network_size(frame.size, self.input_scale, self.input.multiple)
+        size = self.input_size(frame.size)
         bgr = self.input.colours == "bgr"
         image = network_input(frame.image, size, bgr=bgr, mean=self.input.mean, std=self.input.std)
         found = self.execute(image.to(self._device))

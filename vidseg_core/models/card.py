@@ -1,7 +1,7 @@
 """The model card: all that is needed to use a trained network, whoever made it.
 
-It is built from a file's metadata (`architecture`, `classes`, `normalisation`, `input_scale`, `activation_ranges`,
-`card_version`, 1 where it is missing) and from the file's record in the registry.
+It is built from a file's metadata (`architecture`, `classes`, `normalisation`, `input_scale`, `input_rows`, `enlarge`,
+`activation_ranges`, `card_version`, 1 where it is missing) and from the file's record in the registry.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ class InputCard:
         multiple: 1 or more.
         size: (height, width) that it was trained at or, for `fixed`, has to have; None where not known.
         scale: size that it was trained at in units of the picture's, above 0; None where not known.
+        rows: number of rows in which it saw a whole picture when it was trained, 1 or more; None where not known.
+        enlarge: largest factor by which enlarging a picture of fewer rows was found to help, 1 or more.
     """
 
     layout: str = "nchw"
@@ -64,6 +66,8 @@ class InputCard:
     multiple: int = 1
     size: tuple[int, int] | None = None
     scale: float | None = None
+    rows: int | None = None
+    enlarge: float = 1.0
 
     def __post_init__(self):
         _expect(self.layout in LAYOUTS, "layout", f"one of {', '.join(LAYOUTS)}", self.layout)
@@ -78,6 +82,20 @@ class InputCard:
             self.scale is None or (_numbers((self.scale,), 1) and self.scale > 0), "input_scale", "a number above 0",
             self.scale,
         )  # fmt: skip
+        _expect(self.rows is None or _counts((self.rows,), 1), "input_rows", "a whole number, 1 or more", self.rows)
+        good = _numbers((self.enlarge,), 1) and self.enlarge >= 1
+        _expect(good, "enlarge", "a number, 1 or more", self.enlarge)
+
+    def scale_for(self, size: tuple[int, int], default: float = 1.0) -> float:
+        """Return the size of the input for a picture, in units of the picture's: it is seen as in training.
+
+        Args:
+            size: (H, W) of the picture.
+            default: for a network whose card tells neither rows nor scale.
+        """
+        if self.rows is None:
+            return self.scale or default
+        return min(self.rows / size[0], self.enlarge)
 
     def normalisation(self) -> dict[str, tuple[float, float, float]]:
         """Describe the statistics as a file's metadata does."""
@@ -191,6 +209,9 @@ def card_of(
     _expect(version == CARD_VERSION, "card_version", f"{CARD_VERSION} (a later vidseg may have written it)", version)
     stored.pop("architecture", None)
     normalisation, scale = stored.pop("normalisation", None), stored.pop("input_scale", None)
+    rows, enlarge = stored.pop("input_rows", None), stored.pop("enlarge", None)
+    if rows is None and record is not None:
+        rows, enlarge = record.input_rows, record.enlarge
     # Files of networks that take values as they are have been written with this project's statistics all the same.
     if normalisation is not None and not input.is_raw:
         good = isinstance(normalisation, Mapping) and set(normalisation) == {"mean_rgb", "std_rgb"}
@@ -205,7 +226,7 @@ def card_of(
         ranges = {name: (low, high) for name, (low, high) in ranges.items()}
     return ModelCard(
         architecture=architecture,
-        input=replace(input, scale=scale),
+        input=replace(input, scale=scale, rows=rows, enlarge=1.0 if enlarge is None else enlarge),
         output=output,
         classes=registered_classes if table is None else ClassTable.from_dict(table),
         activation_ranges=ranges,

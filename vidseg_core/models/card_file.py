@@ -15,7 +15,7 @@ from vidseg_core.errors import CheckpointError
 from vidseg_core.models.card import CARD_VERSION, InputCard
 
 _KEYS = ("card_version", "classes", "input", "output", "licence", "source")
-_INPUT = ("name", "layout", "colours", "mean", "std", "size_rule", "multiple", "size", "scale")
+_INPUT = ("name", "layout", "colours", "mean", "std", "size_rule", "multiple", "size", "scale", "rows", "enlarge")
 _OUTPUT = ("name", "layout", "kind", "corners", "threshold")
 BACKGROUND = "background"
 

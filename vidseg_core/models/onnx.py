@@ -154,6 +154,8 @@ def _input_facts(found: Study, graph: OnnxGraph, card: CardFile, port: Port) -> 
     else:
         fact("multiple", (1, "of fixed size") if fixed else (ASSUMED_MULTIPLE, "assumed: all families take it"))
     fact("scale", (None, "not known: the picture's own size"))
+    fact("rows", (None, "not known"))
+    fact("enlarge", (1.0, "default: pictures of fewer rows are not enlarged"))
 
 
 def _output_facts(found: Study, graph: OnnxGraph, card: CardFile) -> tuple[Port | None, Cut | None]:
@@ -254,7 +256,8 @@ def _check_trial(path: Path, output: str, trial: Trial, size: tuple[int, int], k
 def _card(found: Study, card: CardFile, table: ClassTable, checksum: str) -> ModelCard:
     value: Mapping[str, Any] = {name: fact for name, (fact, _) in found.facts.items()}
     given: dict[str, Any] = {
-        name: value[f"input.{name}"] for name in ("layout", "colours", "size_rule", "multiple", "size", "scale")
+        name: value[f"input.{name}"]
+        for name in ("layout", "colours", "size_rule", "multiple", "size", "scale", "rows", "enlarge")
     }
     statistics: dict[str, Any] = {name: tuple(value[f"input.{name}"]) for name in ("mean", "std")}
     taken = {name: value[f"output.{name}"] for name in ("kind", "stride", "corners", "threshold")}

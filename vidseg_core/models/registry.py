@@ -18,6 +18,7 @@ from vidseg_core.resources import resource
 LAYOUTS = ("vidseg", "public", "torchvision")
 # Shorter beginnings of a SHA-256 say too little about a file; eight digits are what torchvision puts into its names.
 MIN_SHA256_DIGITS = 8
+NOT_TEXT = ("activation_ranges", "input_rows", "enlarge")
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class WeightRecord:
         note: what else a user must know.
         activation_ranges: what values its convolutions meet, by their names: see `vidseg_core.backends.integers`; None
             where that is not known, or the file itself tells.
+        input_rows, enlarge: see `vidseg_core.models.card.InputCard`; None where that is not known, or the file itself
+            tells.
     """
 
     name: str
@@ -48,6 +51,8 @@ class WeightRecord:
     checksum: str
     note: str = ""
     activation_ranges: dict[str, list[float]] | None = None
+    input_rows: int | None = None
+    enlarge: float | None = None
 
     def __post_init__(self):
         def expect(condition: bool, expected: str, value: object):
@@ -59,7 +64,11 @@ class WeightRecord:
             "two numbers, the smaller one first, for each name in activation_ranges",
             self.activation_ranges,
         )
-        for field in fields(self)[:-1]:
+        rows, enlarge = self.input_rows, self.enlarge
+        expect(rows is None or (type(rows) is int and rows >= 1), "a whole number, 1 or more, as input_rows", rows)
+        good = isinstance(enlarge, int | float) and not isinstance(enlarge, bool) and 1 <= enlarge < math.inf
+        expect(enlarge is None or good, "a number, 1 or more, as enlarge", enlarge)
+        for field in fields(self)[: -len(NOT_TEXT)]:
             value, optional = getattr(self, field.name), field.name in ("classes", "url")
             expect(isinstance(value, str) or (optional and value is None), f"text as {field.name}", value)
         expect(re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.name), "a name of a-z, 0-9, '.', '_' and '-'", self.name)

@@ -40,6 +40,15 @@ class Mix:
     def classes(self) -> ClassTable:
         return self.parts[0].train.classes
 
+    def picture_size(self) -> tuple[int, int]:
+        """Return (H, W) of a picture of the set with the largest share.
+
+        Raises:
+            DatasetError: the picture cannot be read.
+        """
+        height, width = max(self.parts, key=lambda part: part.share).train.read_image(0).shape[:2]
+        return height, width
+
     def epoch_size(self) -> int:
         """Return the number of images in an epoch: as many as it takes to see the first set's training images once."""
         return max(1, round(len(self.parts[0].train) / self.parts[0].share))

@@ -25,7 +25,7 @@ from vidseg_core.networks.swiftnet import DECODER_WIDTH, ENCODERS, SwiftNet
 from vidseg_core.training.augment import Augmentation
 from vidseg_core.training.loader import load_batches
 from vidseg_core.training.losses import CLASS_WEIGHTINGS, SegmentationLoss, class_weights
-from vidseg_core.training.mix import Mix
+from vidseg_core.training.mix import Mix, Part
 from vidseg_core.training.run import Run, begin, budget_s, device_name, say
 from vidseg_core.training.schedule import SCHEDULES, rate_factor
 
@@ -51,7 +51,8 @@ class SegmenterTraining:
         average: decay of the moving average of the weights; the average is what is evaluated and written.
         hold_back: share of each data set kept from training, to choose the best epoch by.
         evaluate_every: epochs between evaluations; the last epoch is always evaluated.
-        input_scale: factor on an image's size at which the network will be used, and is evaluated.
+        input_scale: factor on an image's size at which the network will be used, and is evaluated; above 1 it is
+            evaluated at 1, too, and the weights tell whether enlarging helps.
         seed: of everything random.
         bfloat16: compute in bfloat16 where that is safe.
         augmentation: of the training images.
@@ -210,15 +211,20 @@ class SegmenterRun(Run):
             for number, part in enumerate(self.mix.parts):
                 if not len(part.held_back):
                     continue
-                matrix = evaluate_images(
-                    self.average.net, part.held_back, self.config.input_scale, self.device, self.config.bfloat16,
-                    self.architecture.input,
-                )  # fmt: skip
+                matrix = self._confusion(part, self.config.input_scale)
                 sets[f"{number}:{part.held_back.name}"] = _figures(matrix, self.mix.classes.names)
                 score += part.share * matrix.mean_iou()
                 shares += part.share
         if shares:
             entry |= {"miou": score / shares, "held_back": sets}
+        if shares and self.config.input_scale > 1:
+            parts = [part for part in self.mix.parts if len(part.held_back)]
+            entry["miou_not_enlarged"] = sum(one.share * self._confusion(one, 1.0).mean_iou() for one in parts) / shares
+
+    def _confusion(self, part: Part, input_scale: float) -> ConfusionMatrix:
+        return evaluate_images(
+            self.average.net, part.held_back, input_scale, self.device, self.config.bfloat16, self.architecture.input
+        )
 
     def weights(self, entry: dict) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Make the average's weights, convolutions in half precision, and the record of the training."""
@@ -227,6 +233,7 @@ class SegmenterRun(Run):
             key: value.half() if value.ndim == 4 and not key.startswith("backbone.img_") else value
             for key, value in self.average.net.state_dict().items()
         }
+        helps = entry.get("miou", 0.0) > entry.get("miou_not_enlarged", math.inf)
         training = {
             "sources": self.sources,
             "config": asdict(self.config),
@@ -235,6 +242,7 @@ class SegmenterRun(Run):
             "epochs": entry["epoch"],
             "seconds": round(sum(e["seconds"] for e in self.history)),
             "held_back_miou": entry.get("miou"),
+            "held_back_miou_not_enlarged": entry.get("miou_not_enlarged"),
             "held_back": entry.get("held_back"),
             "torch": torch.__version__,
         }
@@ -243,6 +251,8 @@ class SegmenterRun(Run):
             "normalisation": self.architecture.input.normalisation(),
             "classes": self.mix.classes.to_dict(),
             "input_scale": self.config.input_scale,
+            "input_rows": round(self.config.input_scale * self.mix.picture_size()[0]),
+            "enlarge": self.config.input_scale if helps else 1.0,
             "training": training,
         }
         if notices := [notice for source in self.sources for notice in source.get("notices", ())]:

@@ -126,6 +126,14 @@ def test_older_spellings_still_work(older, name, value):
     assert parsed(*words({name: value})) == EngineConfig(**{name: value})
 
 
+def test_auto_is_a_word_where_numbers_are():
+    assert parsed("--input-scale", "auto").input_scale is None and parsed("--input-scale", "1").input_scale == 1.0
+    args = build_parser(["evaluate"]).parse_args(["evaluate", "--data", "camvid:x", "--input-scale", "auto", "0.5"])
+    assert method_choices(args)[1].scales == (None, 0.5)
+    with pytest.raises(SystemExit):
+        parsed("--input-scale", "large")
+
+
 def test_refinement_is_on_if_there_are_weights_for_it():
     assert parsed("--refine-weights", "b").refine is True
     assert parsed("--refine-weights", "b", "--no-refine").refine is False

@@ -86,6 +86,19 @@ def test_classes_and_input_scale_come_from_the_weights(files):
     assert build_engine(config(files, input_scale=2)).networks.segmenter.input_scale == 2
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"), [((1080, 1920), (544, 960)), ((720, 1280), (544, 960)), ((360, 480), (544, 704))]
+)
+def test_a_camera_is_seen_at_the_rows_of_the_training_whatever_its_resolution(files, size, expected):
+    tensors = SwiftNet(11).state_dict()
+    metadata = {"architecture": "swiftnet-r18", "classes": CAMVID.to_dict(), "input_rows": 540, "enlarge": 1.5}
+    save_weights(files / "rows.safetensors", tensors, metadata | {"input_scale": 1.5})
+    engine = build_engine(EngineConfig(weights=files / "rows.safetensors", device="cpu", runtime="eager"))
+    segmenter = engine.networks.segmenter
+    assert segmenter.input_scale is None and segmenter.input_size(size) == expected
+    assert (engine.describe()["input_scale"], engine.describe()["input_rows"]) == (None, 540)
+
+
 def test_description(files):
     engine = build_engine(config(files, refine=True, refine_weights=files / "refine.safetensors"))
     about = engine.describe()

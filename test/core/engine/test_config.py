@@ -18,9 +18,9 @@ from vidseg_core.errors import ConfigError
         ({"max_interval": 5.0}, "max_interval: expected a value of type int"),
         ({"change_threshold": 1.5}, r"change_threshold: expected a number in 0\.\.1, got 1.5"),
         ({"interval": True}, "interval: expected a value of type int"),
-        ({"input_scale": 0.1}, r"input_scale: expected a number in 0.25\.\.2, got 0.1"),
-        ({"input_scale": "1"}, "input_scale: expected a number"),
-        ({"update_scale": 0.1}, r"update_scale: expected a number in 0.25\.\.2, got 0.1"),
+        ({"input_scale": 0.1}, r"input_scale: expected auto or a number in 0.25\.\.2, got 0.1"),
+        ({"input_scale": "1"}, "input_scale: expected auto or a number"),
+        ({"update_scale": 0.1}, r"update_scale: expected auto or a number in 0.25\.\.2, got 0.1"),
         ({"update_scale": 0.5}, "update_scale: it is the scale of update_weights, none are given"),
         ({"flow_scale": 2}, "flow_scale: expected a number in 0.05..1, got 2"),
         ({"grid_stride": 6}, "grid_stride: expected one of 2, 4, 8, got 6"),
@@ -41,6 +41,13 @@ from vidseg_core.errors import ConfigError
 def test_bad_values(values, message):
     with pytest.raises(ConfigError, match=message):
         EngineConfig(**values)
+
+
+def test_auto_is_the_default_of_what_is_found_at_work():
+    chosen = EngineConfig(input_scale="auto", update_scale="auto")
+    assert (chosen.input_scale, chosen.update_scale) == (None, None) and chosen == EngineConfig()
+    with pytest.raises(ConfigError, match="flow_scale: expected a number"):
+        EngineConfig(flow_scale="auto")
 
 
 def test_frozen_and_json_safe():

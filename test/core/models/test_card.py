@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from vidseg_core.classes import load_classes
@@ -29,6 +31,8 @@ def test_the_file_comes_before_its_record_and_that_before_the_architecture():
             "architecture": "swiftnet-r18",
             "normalisation": {"mean_rgb": [1, 2, 3], "std_rgb": [4.5, 5, 6]},
             "input_scale": 1.5,
+            "input_rows": 540,
+            "enlarge": 1.5,
             "classes": load_classes("cityscapes").to_dict(),
             "activation_ranges": {"conv": [-1, 1]},
             "feedback": False,
@@ -36,7 +40,7 @@ def test_the_file_comes_before_its_record_and_that_before_the_architecture():
         RECORD,
         registered=CAMVID,
     )
-    assert told.input == InputCard(mean=(1, 2, 3), std=(4.5, 5, 6), multiple=32, scale=1.5)
+    assert told.input == InputCard(mean=(1, 2, 3), std=(4.5, 5, 6), multiple=32, scale=1.5, rows=540, enlarge=1.5)
     assert told.classes.name == "cityscapes" and told.activation_ranges == {"conv": (-1, 1)}
     assert told.notes == {"feedback": False} and told.checksum == "1" * 64 and told.version == CARD_VERSION
 
@@ -58,12 +62,37 @@ def test_networks_that_take_values_as_they_are_ignore_the_statistics_that_files_
         ({"normalisation": {"mean_rgb": [1, 2, 3], "std_rgb": [1, 0, 3]}}, "std: expected three numbers above 0"),
         ({"normalisation": {"mean_rgb": [1, 2, float("nan")], "std_rgb": [1, 1, 3]}}, "mean: expected three numbers"),
         ({"input_scale": 0}, "input_scale: expected a number above 0, got 0"),
+        ({"input_rows": 0}, "input_rows: expected a whole number, 1 or more, got 0"),
+        ({"input_rows": 540.0}, "input_rows: expected a whole number, 1 or more, got 540.0"),
+        ({"input_rows": 540, "enlarge": 0.5}, "enlarge: expected a number, 1 or more, got 0.5"),
         ({"activation_ranges": {"conv": [2, 1]}}, "activation_ranges: expected two numbers"),
     ],
 )
 def test_metadata_that_make_no_sense(metadata, message):
     with pytest.raises(CheckpointError, match=message):
         card(metadata)
+
+
+@pytest.mark.parametrize(
+    ("rows", "scale"), [(1080, 0.5), (720, 0.75), (540, 1.0), (480, 1.125), (360, 1.5), (240, 1.5)]
+)
+def test_a_picture_is_seen_at_the_rows_of_the_training_and_enlarged_as_far_as_that_helps(rows, scale):
+    trained = card({"input_rows": 540, "enlarge": 1.5, "input_scale": 1.5}).input
+    assert trained.scale_for((rows, 2 * rows)) == pytest.approx(scale)
+    never_enlarged = replace(trained, enlarge=1.0)
+    assert never_enlarged.scale_for((rows, 2 * rows)) == pytest.approx(min(scale, 1.0))
+
+
+def test_without_rows_the_scale_of_the_training_or_the_picture_s_own_size_is_taken():
+    assert card({"input_scale": 1.5}).input.scale_for((1080, 1920)) == 1.5
+    assert card({}).input.scale_for((1080, 1920)) == 1.0 and card({}).input.scale_for((1080, 1920), 0.5) == 0.5
+
+
+def test_the_rows_of_the_record_stand_in_for_a_file_that_does_not_tell_them():
+    record = replace(RECORD, input_rows=540, enlarge=1.5)
+    assert (card({}, record).input.rows, card({}, record).input.enlarge) == (540, 1.5)
+    told = card({"input_rows": 360}, record).input
+    assert (told.rows, told.enlarge) == (360, 1.0)
 
 
 def test_a_class_table_that_is_none():

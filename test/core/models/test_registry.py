@@ -68,6 +68,26 @@ def places(tmp_path, monkeypatch):
     return directories
 
 
+def test_the_sizes_of_the_packages_networks_are_those_of_camvid():
+    default, update = (registry.find_record(name) for name in ("camvid-swiftnet-r18", "camvid-update-r18"))
+    assert (default.input_rows, default.enlarge) == (1.5 * 360, 1.5)
+    assert (update.input_rows, update.enlarge) == (0.5 * 360, None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"input_rows": 0}, "a whole number, 1 or more, as input_rows, got 0"),
+        ({"input_rows": "540"}, "a whole number, 1 or more, as input_rows, got '540'"),
+        ({"enlarge": 0.9}, "a number, 1 or more, as enlarge, got 0.9"),
+        ({"enlarge": True}, "a number, 1 or more, as enlarge, got True"),
+    ],
+)
+def test_sizes_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(CheckpointError, match=message):
+        record(**changes)
+
+
 def test_the_packages_registry_agrees_with_the_networks_and_class_tables():
     names = {one.name for one in architectures.ARCHITECTURES}
     records = load_registry()

@@ -80,6 +80,10 @@ def test_training_learns_and_writes_what_it_says(mix, tmp_path):
     assert read_classes(path).names == load_classes("camvid").names
     metadata = read_metadata(path)
     assert (metadata["architecture"], metadata["input_scale"]) == ("swiftnet-r18", 1.5)
+    rows = mix.parts[0].train.read_image(0).shape[0]
+    best = max((e for e in course if "miou" in e), key=lambda e: e["miou"])
+    assert metadata["input_rows"] == round(1.5 * rows)
+    assert metadata["enlarge"] == (1.5 if best["miou"] > best["miou_not_enlarged"] else 1.0)
     assert metadata["training"]["held_back_miou"] == max(e["miou"] for e in course if "miou" in e)
     assert metadata["training"]["sources"][0]["command"] == "vidseg train"
     assert metadata["training"]["sources"][0]["data"] == [{"name": "train", "train": 10, "held_back": 2, "share": 1.0}]

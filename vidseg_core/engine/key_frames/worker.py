@@ -32,14 +32,14 @@ class Task:
 
     Attributes:
         path: weights of a segmentation network.
-        input_scale: size of the network's input in units of the image's.
+        input_scale: see `NetworkSegmenter`.
         runtime: see `Runtime`.
         num_threads: of the CPU, 1 or more.
         is_idle: whether it runs only where nobody else wants a processor.
     """
 
     path: Path
-    input_scale: float
+    input_scale: float | None
     runtime: str
     num_threads: int
     is_idle: bool = True

@@ -72,7 +72,7 @@ def _trait(trait: str, value) -> str:
     if isinstance(value, bool):
         return trait if value else f"no-{trait}"
     if trait in ("scale", "update_scale"):
-        return f"{trait.replace('_', '-')}-{value:g}"
+        return f"{trait.replace('_', '-')}-{'auto' if value is None else f'{value:g}'}"
     if value is None:
         return f"no-{trait}"
     return Path(value).name.split(".")[0]
