@@ -25,8 +25,8 @@ SIZES = {
     "b0": {},
     "b2": {"depths": [3, 4, 6, 3], "hidden_sizes": [64, 128, 320, 512], "decoder_hidden_size": 768},
 }
-STREETS, FRAMES, STRIDE = range(1000, 1024), 2, 4
-STEPS, BATCH, PULL = 3000, 4096, 1e-4
+STREETS, FRAMES = range(1000, 1012), 2
+STEPS, BATCH, PULL = 1500, 4096, 1e-4
 
 
 def untrained(size, num_classes):
@@ -103,8 +103,9 @@ def main(size: str, target: str, width: str = "1024", height: str = "512") -> No
     classes = load_classes("camvid")
     shape = int(width), int(height)
     model = untrained(size, len(classes))
-    settle(model, [frame.image for frame in streets(*shape)][::6])
-    loss = fit(model, streets(*shape), len(classes))
+    frames = list(streets(*shape))
+    settle(model, [frame.image for frame in frames[::6]])
+    loss = fit(model, frames, len(classes))
     example = torch.zeros(1, 3, shape[1], shape[0])
     path = Path(target)
     torch.onnx.export(Logits(model), (example,), str(path), input_names=["picture"], output_names=["logits"],

@@ -20,6 +20,9 @@ examples:
   vidseg train segmenter --data folder:/data/mine:train --classes mine.yaml --init resnet18.pth --out runs/mine
   torchrun --nproc-per-node 4 -m vidseg_core.cli train segmenter --data ... --batch 16 --out runs/four
       four processes, each with a quarter of every batch
+  vidseg train segmenter --teacher big.onnx --data drive.mcap other.mp4 folder/ --encoder lite0 --width 96 \
+      --init efficientnet-lite0-57934424.pth --out runs/student
+      without labels: a small network for what a big one says about this footage
   vidseg train refine --weights camvid-swiftnet-r18 --data camvid:/data/camvid@1 \
       --data street:frames=1200,scenes=240,run=5,seed=1500@1 --out runs/refine
       guided refinement for a segmenter, which stays as it is
@@ -52,7 +55,20 @@ def _add_segmenter(networks) -> None:
     what = "train SwiftNet, the network for key frames"
     parser = networks.add_parser("segmenter", help=what, description=what, epilog=f"{TRAINING_SYNTAX}\n{EXAMPLES}")
     parser.set_defaults(train=_train_segmenter)
-    _add_data(parser)
+    data = _add_data(parser)
+    parser.add_argument("sources", nargs="*", metavar="SOURCE", help="with --teacher: further footage, as --data")
+    data.add_argument(
+        "--teacher", metavar="NAME|FILE", help="train without labels, by those that this network gives to --data: "
+        "folders of images, videos, recordings, street:..., data sets without their labels; in its classes",
+    )  # fmt: skip
+    data.add_argument(
+        "--teacher-scale", type=float, metavar="X",
+        help="size of the teacher's input in units of the picture's (default: as trained, or 1)",
+    )  # fmt: skip
+    data.add_argument(
+        "--pictures", type=int, metavar="N",
+        help="with --teacher: pictures of each source, evenly spread (default: 400)",
+    )  # fmt: skip
     run = _add_run(parser)
     run.add_argument(
         "--init", metavar="FILE|NAME",
@@ -252,17 +268,74 @@ def _train_segmenter(args: argparse.Namespace) -> int:
 
     config = _configuration(args)
     _check_run(args)
+    _check_teacher(args)
     device = open_device(args.device)
+    init = find_weights(args.init) if args.init else None
+    about = {
+        "device": device, "workers": args.workers, "init": init, "resume": args.resume,
+        "time_budget_min": args.time_budget, "compiled": args.compile,
+    }  # fmt: skip
+    if args.teacher:
+        from vidseg_core.training.distillation import train_student
+
+        teacher, sets = _taught(args)
+        use_threads(args.num_threads)
+        return _watched(
+            args.out,
+            lambda command, report: train_student(
+                teacher, sets, config, args.out, command=command, report=report, **about
+            ),
+        )
     use_threads(args.num_threads)
     mix = _mix(args, config.hold_back)
-    init = find_weights(args.init) if args.init else None
     return _watched(
         args.out,
-        lambda command, report: train_segmenter(
-            mix, config, args.out, device=device, workers=args.workers, init=init, resume=args.resume,
-            time_budget_min=args.time_budget, compiled=args.compile, command=command, report=report,
-        ),
-    )  # fmt: skip
+        lambda command, report: train_segmenter(mix, config, args.out, command=command, report=report, **about),
+    )
+
+
+def _check_teacher(args: argparse.Namespace) -> None:
+    from vidseg_core.errors import ConfigError
+
+    if args.teacher is None:
+        for name in ("sources", "teacher_scale", "pictures"):
+            if getattr(args, name):
+                what = "further sources" if name == "sources" else f"--{name.replace('_', '-')}"
+                raise ConfigError(f"{what}: they belong to --teacher, none is given; --data may be repeated")
+    elif args.pictures is not None and args.pictures < 2:
+        raise ConfigError(f"--pictures: expected 2 or more, got {args.pictures}")
+
+
+def _taught(args: argparse.Namespace):
+    """The teacher's record and what it has labelled; it labels what it has not labelled before."""
+    from tqdm import tqdm
+
+    from vidseg_core import distributed
+    from vidseg_core.cli.weights import evenly, open_pictures
+    from vidseg_core.training.pseudo_labels import Teacher, label_footage
+
+    teacher = Teacher(args.teacher, args.classes, args.teacher_scale)
+    sets = []
+    with distributed.writer_first():
+        for number, text in enumerate([*args.data, *args.sources]):
+            length, frames = open_pictures(text)
+            sets.append(
+                label_footage(
+                    teacher, text, number, lambda frames=frames: frames, evenly(length, args.pictures or 400),
+                    args.cache, [length, _identity(text)],
+                    lambda indices, text=text: tqdm(indices, f"teaching {text}", unit="picture", leave=False),
+                )
+            )  # fmt: skip
+    return teacher.record, sets
+
+
+def _identity(text: str) -> list:
+    """What differs where the footage does: for files, their names, sizes and times."""
+    path = Path(text)
+    files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+    return [
+        [str(one.absolute()), one.stat().st_size, one.stat().st_mtime_ns] for one in files if one.is_file()
+    ]  # fmt: skip
 
 
 def _mix(args: argparse.Namespace, hold_back: float):

@@ -120,6 +120,7 @@ def train_segmenter(
     compiled: bool = False,
     command: str = "",
     report: Callable[[str], None] = print,
+    make: Callable[..., SegmenterRun] | None = None,
 ) -> Path:
     """Train SwiftNet; with several processes (see `distributed.py`) each computes its part of every batch.
 
@@ -135,6 +136,7 @@ def train_segmenter(
         compiled: run the network through `torch.compile`.
         command: what was typed, for the record in the weights.
         report: takes one line of text about classes without a labelled pixel, and one about each evaluated epoch.
+        make: makes the training of the arguments of `SegmenterRun`; None for that itself.
 
     Returns:
         Path of the weights.
@@ -144,7 +146,8 @@ def train_segmenter(
         KeyboardInterrupt: the user stopped it; `last.safetensors` holds the last finished epoch.
     """
     frequency = begin(mix, config, output, resume, report)
-    run = SegmenterRun(mix, config, output, torch.device(device), class_weights(frequency, config.weighting), compiled)
+    weights = class_weights(frequency, config.weighting)
+    run = (make or SegmenterRun)(mix, config, output, torch.device(device), weights, compiled)
     notices: tuple[str, ...] = ()
     if resume:
         run.restore()
