@@ -49,6 +49,7 @@ class Option:
         spellings: command line flags that were written before, which still work with a notice.
         auto: whether None is a choice of its own, made anew for each picture or while frames are processed; written as
             the word auto.
+        governed: whether the node chooses it while frames are processed, unless it is given.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Option:
     metavar: str = ""
     spellings: tuple[str, ...] = ()
     auto: bool = False
+    governed: bool = False
 
     def check(self, value: Any) -> None:
         """Check type, range and choice of a value.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -71,8 +72,10 @@ class Camera:
         images, behind = f"{self._prefix}image_raw", self._kind.transport
         self._subscribed = images if behind == "raw" else f"{node.resolve_topic_name(images)}/{behind}"
         self.topic = node.resolve_topic_name(self._subscribed)  # that name may be remapped itself
+        self._engine = engine
         self._classes = engine.classes
         self._stream = engine.stream(settings.ego_mask, phase=phase)
+        self._is_governed = hasattr(engine, "note")
         self._mailbox = mailbox
         self._synchronizer: Synchronizer | None = None
         self._writer = ImageWriter()
@@ -147,7 +150,7 @@ class Camera:
 
         A message that cannot be used is reported; what else is raised is the engine's or the middleware's fault.
         """
-        settings = self.settings
+        settings, begun_s = self.settings, time.monotonic()
         try:
             view, frame = self._read(letter)
         except ValueError as error:
@@ -166,6 +169,11 @@ class Camera:
         self._publish_status(view, segmentation, too_old)
         self.faults_in_a_row = 0
         self.statistics.processed(self._tick(segmentation, letter))
+        if self._is_governed:
+            busy_s, counts = time.monotonic() - begun_s, self.statistics.counts
+            self._engine.note(
+                self._stream, segmentation, busy_s, letter.received_ns / 1e9, letter.number, counts.dropped
+            )
 
     def fault(self, error: Exception) -> None:
         """Take note that `process` raised; the stream starts afresh."""
@@ -179,6 +187,8 @@ class Camera:
         publishers, steady_ns = self._node.count_publishers(self.topic), time.monotonic_ns()
         wanted = self.settings.wanted_rate_hz
         report = self.statistics.report(now_ns, steady_ns, wanted, publishers, state)
+        if self._is_governed:
+            report = replace(report, governor=self._engine.status())
         if not publishers:
             self._published_since_ns = None
         elif self._published_since_ns is None:  # before that there was nothing that could have come
@@ -215,11 +225,12 @@ class Camera:
         self.statistics.received(received_ns)
         stamp_ns = self._stamp_of(message)
         run = self._run_of(stamp_ns, received_ns / 1e9)
+        number = self.statistics.counts.received - self.statistics.counts.repeated
         if self._decoder is None:
-            self._leave(Letter(message, received_ns, run), stamp_ns)
+            self._leave(Letter(message, received_ns, run, number), stamp_ns)
             return
         for picture in self._decode(message):
-            self._leave(Letter(picture, received_ns, run), picture.packet.stamp_ns)
+            self._leave(Letter(picture, received_ns, run, number), picture.packet.stamp_ns)
 
     def _decode(self, message: bytes) -> list[Picture]:
         """Return the pictures that are complete with this packet; report what is lost."""
@@ -356,7 +367,8 @@ class Camera:
 
     def _publish_status(self, view: HeaderLike, segmentation: Segmentation, too_old: bool) -> None:
         if self._status.get_subscription_count() > 0:
-            status = frame_status(f"{self._node.get_name()}: {self.topic}", segmentation, too_old)
+            step = str(self._engine.step) if self._is_governed else None
+            status = frame_status(f"{self._node.get_name()}: {self.topic}", segmentation, too_old, step)
             self._status.publish(DiagnosticArray(header=header_of(view), status=[status]))
 
     def _send(self, publisher, message: bytes) -> None:

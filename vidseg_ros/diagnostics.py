@@ -200,6 +200,7 @@ class Report:
     resets: int
     last_reset: str | None
     last_error: str | None
+    governor: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_silent(self) -> bool:
@@ -290,6 +291,7 @@ class Report:
             **_percentiles("Processing latency", [tick.processing_ns for tick in self.period.ticks]),
             **self._age(),
             **self._engine(),
+            **self.governor,
             "Resets": str(self.resets),
             "Last reset": self.last_reset or "none",
             "Engine faults": str(counts.faults),
@@ -329,13 +331,14 @@ class Report:
         )
 
 
-def frame_status(name: str, segmentation: Segmentation, too_old: bool) -> DiagnosticStatus:
+def frame_status(name: str, segmentation: Segmentation, too_old: bool, step: str | None = None) -> DiagnosticStatus:
     """Describe one frame's labels.
 
     Args:
         name: of the status.
         segmentation: of the frame.
         too_old: whether its labels are void because their evidence was too old.
+        step: of the governor's ladder; None without a governor.
     """
     values = {
         "Key frame": str(segmentation.is_key).lower(),
@@ -345,6 +348,8 @@ def frame_status(name: str, segmentation: Segmentation, too_old: bool) -> Diagno
         "Void share": f"{float(np.mean(segmentation.labels == VOID)):.4f}",
         "Reset": segmentation.reset or "none",
     }
+    if step is not None:
+        values["Step"] = step
     return DiagnosticStatus(
         level=ERROR if too_old else OK,
         name=name,

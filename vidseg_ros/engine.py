@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,16 @@ def build_engine(values: Mapping[str, Any]) -> EngineProtocol:
     """
     if values["engine"] == "pass_through":
         return PassThrough(values["classes"])
+    from vidseg_core.devices import open_device
     from vidseg_core.engine.build import build_engine as build
+    from vidseg_core.engine.governed import GovernedEngine
 
-    return build(parameters.engine_config(values))
+    config, free = parameters.engine_config(values), parameters.governed(values)
+    if "key_frames" in free and open_device(config.device).type == "cpu":
+        config = replace(config, key_frames="async")  # the engine that can do both
+    else:
+        free -= {"key_frames"}
+    return GovernedEngine(build(config), free, values["max_age_s"])
 
 
 def warm_up(engine: EngineProtocol) -> None:

@@ -14,11 +14,13 @@ if TYPE_CHECKING:  # it loads PyAV, which video alone needs
 
 
 class Letter(NamedTuple):
-    """A serialized message or a decoded picture, when it came (steady clock), and the run of messages it belongs to."""
+    """A serialized message or a decoded picture, when it came (steady clock), its run of messages, and its number among
+    those of its camera."""
 
     message: bytes | Picture
     received_ns: int
     run: Run = Run()
+    number: int = 0
 
 
 Batch = Sequence[tuple[Any, Letter]]

@@ -14,7 +14,11 @@ from typing import Any
 
 import yaml
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.exceptions import ParameterNotDeclaredException, ParameterUninitializedException
+from rclpy.exceptions import (
+    InvalidParameterValueException,
+    ParameterNotDeclaredException,
+    ParameterUninitializedException,
+)
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
@@ -42,6 +46,7 @@ class Declaration:
         while_active: whether it may change while the node is configured or active.
         per_camera: whether a camera may have its own value.
         auto: whether the word auto stands beside numbers, or is the default; so the type is open.
+        number: which kind of number stands beside the word auto, int or float.
     """
 
     name: str
@@ -53,12 +58,14 @@ class Declaration:
     while_active: bool = False
     per_camera: bool = False
     auto: bool = False
+    number: type | None = None
 
     @classmethod
     def of(cls, one: Option) -> Declaration:
         """Declare an option. Where it may be None, the empty string or 0 stands for that and is allowed, too.
 
-        Where None is `auto`, that word is written for it; 0, which version 0.1.0 wrote, is understood.
+        Where None is `auto`, that word is written for it; 0, which version 0.1.0 wrote, is understood. By default
+        `auto` stands for what the governor chooses, too.
 
         Raises:
             KeyError: it may be None and is of a type without an empty value.
@@ -74,7 +81,13 @@ class Declaration:
             description = f"{description.removesuffix('.')} ({'0' if empty == 0 else 'empty'}: {one.unset})."
             choices = (empty, *choices) if choices else ()
             low = empty if low is not None else None
-        return cls(one.name, default, description, low, high, choices, one.live, one.per_camera, one.auto)
+        if one.governed:
+            default, choices = AUTO, (AUTO, *choices) if choices and one.type is str else choices
+            adds = "smaller where frames have no time for it" if one.auto else "chosen so that all frames are labelled"
+            description = f"{description.removesuffix('.')}; auto: {adds}."
+        # A choice of words has the type of a word.
+        is_open = one.auto or (one.governed and one.type is not str)
+        return cls(one.name, default, description, low, high, choices, one.live, one.per_camera, is_open, one.type)
 
     @property
     def type(self) -> Parameter.Type:
@@ -100,9 +113,10 @@ class Declaration:
             additional_constraints="; ".join(constraints),
             dynamic_typing=self.auto,
         )
-        if isinstance(self.default, float) and self.low is not None:
+        kind = self.number if self.auto else type(self.default)
+        if kind is float and self.low is not None and not self.auto:  # 0, which is understood, is outside
             descriptor.floating_point_range = [FloatingPointRange(from_value=self.low, to_value=self.high)]
-        elif isinstance(self.default, int) and self.low is not None:
+        elif kind is int and self.low is not None:
             descriptor.integer_range = [IntegerRange(from_value=self.low, to_value=self.high, step=1)]
         return descriptor
 
@@ -112,7 +126,7 @@ class Declaration:
         Raises:
             ConfigError: the value is out of range or not one of the choices.
         """
-        if self.auto and (value == AUTO or value == 0):
+        if self.auto and (value == AUTO or (value == 0 and not isinstance(value, bool))):
             return
         if self.auto and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ConfigError(f"{self.name}: expected {self.range}, got {value!r}")
@@ -217,6 +231,7 @@ class CameraSettings:
 
     Attributes:
         name: prefix of its topics; empty for the only camera.
+        interval: None leaves it to the governor.
         outputs: which of `OUTPUTS` are published when somebody subscribes.
         ego_mask: path, or None.
         The others are as in `NodeSettings`.
@@ -224,7 +239,7 @@ class CameraSettings:
 
     name: str
     image_transport: str
-    interval: int
+    interval: int | None
     ego_mask: str | None
     outputs: frozenset[str]
     labels_encoding: str
@@ -241,10 +256,15 @@ def declare(node: Node) -> None:
     """
     for one in DECLARATIONS.values():
         node.declare_parameter(one.name, one.default, one.descriptor)
+        _check_start(node, one, one.name)
 
 
 def declare_overrides(node: Node, camera: str) -> None:
-    """Declare a camera's own parameters: of the types of the node's, and without a value until one is given."""
+    """Declare a camera's own parameters: of the types of the node's, and without a value until one is given.
+
+    Raises:
+        rclpy.exceptions.ParameterException: a value given at the start has the wrong type or is out of range.
+    """
     for one in PER_CAMERA:
         name = f"{camera}.{one.name}"
         if not node.has_parameter(name):
@@ -252,6 +272,17 @@ def declare_overrides(node: Node, camera: str) -> None:
             descriptor.name = name
             descriptor.description = f"For camera {camera}, in place of `{one.name}`. {one.description}"
             node.declare_parameter(name, None if one.auto else one.type, descriptor)
+            _check_start(node, one, name)
+
+
+def _check_start(node: Node, one: Declaration, name: str) -> None:
+    """Refuse a value that the middleware cannot, as its type is open."""
+    value = node.get_parameter(name).value if one.auto else None
+    try:
+        if value is not None:
+            one.check(value)
+    except ConfigError as error:
+        raise InvalidParameterValueException(name, value, str(error)) from error
 
 
 def undeclared(node: Node) -> list[str]:
@@ -268,7 +299,9 @@ def values_of(node: Node, changes: Iterable[Parameter] = ()) -> dict[str, Any]:
     for name in names:
         if node.has_parameter(name):
             try:
-                values[name] = node.get_parameter(name).value
+                value = node.get_parameter(name).value
+                if value is not None:  # as is that of a camera without one of its own, where the type is open
+                    values[name] = value
             except ParameterUninitializedException:
                 # A camera without a value of its own; or an empty list in a parameter file, which has no type.
                 if name in DECLARATIONS:
@@ -329,8 +362,16 @@ def engine_config(values: Mapping[str, Any]) -> EngineConfig:
     return EngineConfig(**{name: _given(one, values[name]) for name, one in options.items()})
 
 
+def governed(values: Mapping[str, Any]) -> frozenset[str]:
+    """Name the options that are left to the governor."""
+    options = [one for one in options_of(EngineConfig).values() if one.governed]
+    return frozenset(one.name for one in options if values[one.name] == AUTO or (one.auto and values[one.name] == 0))
+
+
 def _given(one: Option, value: Any) -> Any:
     """Turn the empty value of an option that need not be given into None, unless it is a value like any other."""
+    if one.governed and value == AUTO:
+        return one.default
     return None if one.optional and not value and one.low != 0 else value
 
 
@@ -343,7 +384,7 @@ def camera_settings(values: Mapping[str, Any], camera: str) -> CameraSettings:
     return CameraSettings(
         name=camera,
         image_transport=value("image_transport"),
-        interval=value("interval"),
+        interval=None if value("interval") == AUTO else value("interval"),
         ego_mask=value("ego_mask") or None,
         outputs=frozenset(output for output in OUTPUTS if value(f"publish_{output}")),
         labels_encoding=value("labels_encoding"),

@@ -17,6 +17,13 @@ RECORDED = json.loads((HERE / "interface.json").read_text(encoding="utf-8"))
 # Sizes of networks' inputs follow the rows that their weights were trained at: `auto`, where 0 stood.
 AUTO_SCALE = {"type": "STRING", "default": "auto", "range": "auto, 0.25 to 2"}
 CHANGED = {f"/{name}/{key}": value for name in ("input_scale", "update_scale") for key, value in AUTO_SCALE.items()}
+# What the governor chooses is `auto` where nothing else is given.
+GOVERNED = {
+    "interval": {"type": "STRING", "default": "auto", "range": "auto, 0 to 1000"},
+    "key_frames": {"default": "auto"},
+    "grid_stride": {"type": "STRING", "default": "auto", "range": "auto, 0, 2, 4, 8"},
+}
+CHANGED |= {f"/{name}/{key}": value for name, changes in GOVERNED.items() for key, value in changes.items()}
 
 
 @pytest.fixture(scope="module")

@@ -22,6 +22,8 @@ from vidseg_ros.node import VidsegNode
 from vidseg_ros.subscription import LATCHED
 
 DEADLINE_S = 60
+FIXED = {"key_frames": "sync", "interval": 4, "grid_stride": 0, "input_scale": 1.0}
+"""Parameters that are not left to the governor, so that labels are the same every time."""
 REPORT_S = 0.25
 """The node reports four times as often as by default, so that tests wait less for it."""
 STEP_NS = 33_333_333
@@ -115,7 +117,7 @@ class Rig:
         start: whether the node configures and activates itself.
         remap: rules of names for the node.
         report_s: from one diagnostics message to the next.
-        parameters: of the node.
+        parameters: of the node, `FIXED` where they do not say otherwise.
     """
 
     def __init__(
@@ -134,6 +136,7 @@ class Rig:
         self.namespace = next_namespace()
         _taken += 1
         self.engine = engine
+        parameters = FIXED | parameters
         given = [Parameter(name, value=value) for name, value in parameters.items()]
         build = {} if engine is None else {"build": lambda values: engine}
         arguments = ["--ros-args", *(part for rule in remap for part in ("-r", rule))]

@@ -87,7 +87,7 @@ def test_a_value_out_of_range_is_refused_at_the_start(node):
         ({"flow": "magic"}, "flow: expected one of dis, light, flownet_s, flownet2_s, none, got 'magic'"),
         ({"overlay_opacity": 1.5}, "overlay_opacity: expected 0 to 1, got 1.5"),
         ({"wanted_rate_hz": float("nan")}, "wanted_rate_hz: expected 0 to 1000, got nan"),
-        ({"front.interval": -3}, "interval: expected 0 to 1000, got -3"),
+        ({"front.interval": -3}, "interval: expected auto, 0 to 1000, got -3"),
         ({"input_scale": 0.1}, "input_scale: expected auto, 0.25 to 2, got 0.1"),
         ({"input_scale": "large"}, "input_scale: expected auto, 0.25 to 2, got 'large'"),
         ({"input_scale": True}, "input_scale: expected auto, 0.25 to 2, got True"),
@@ -154,9 +154,9 @@ def test_a_camera_s_own_value_takes_the_place_of_the_node_s(node):
 def test_overrides_are_of_the_node_s_type(node):
     owner = node(**{"front.interval": "often"})
     parameters.declare(owner)
-    from rclpy.exceptions import InvalidParameterTypeException
+    from rclpy.exceptions import InvalidParameterValueException
 
-    with pytest.raises(InvalidParameterTypeException, match="front.interval"):
+    with pytest.raises(InvalidParameterValueException, match="front.interval"):
         parameters.declare_overrides(owner, "front")
 
 
@@ -173,7 +173,7 @@ def test_the_table_for_people_has_a_row_for_each():
     rows = parameters.markdown().splitlines()
     assert len(rows) == 2 + len(DECLARATIONS)
     assert all(row.count("|") == 7 for row in rows)
-    assert "| `interval` | `4` | 0 to 1000 | yes | yes |" in rows[2 + list(DECLARATIONS).index("interval")]
+    assert "| `interval` | `auto` | auto, 0 to 1000 | yes | yes |" in rows[2 + list(DECLARATIONS).index("interval")]
 
 
 def test_the_parameter_file_is_the_table_s_and_holds_the_defaults(checkout):
@@ -190,3 +190,16 @@ def test_a_node_takes_the_parameter_file(ros, checkout):
         assert parameters.values_of(owner) == DEFAULTS | {"interval": 2}
     finally:
         owner.destroy_node()
+
+
+def test_what_is_auto_is_the_governor_s_and_what_is_given_the_user_s():
+    assert parameters.governed(DEFAULTS) == {"interval", "key_frames", "input_scale", "grid_stride"}
+    config = parameters.engine_config(DEFAULTS)
+    assert (config.interval, config.key_frames, config.input_scale, config.grid_stride) == (4, "sync", None, None)
+    given = DEFAULTS | {"interval": 0, "key_frames": "sync", "input_scale": 0.5, "grid_stride": 8}
+    assert parameters.governed(given) == set()
+    assert parameters.engine_config(given).interval == 0
+    assert parameters.camera_settings(DEFAULTS, "").interval is None
+    assert parameters.camera_settings(given, "").interval == 0
+    # As files for version 0.1.0 have it.
+    assert parameters.governed(DEFAULTS | {"interval": 4, "key_frames": "sync", "grid_stride": 0}) == {"input_scale"}

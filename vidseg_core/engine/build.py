@@ -84,7 +84,7 @@ def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, class
     process: SegmenterProcess | None = None
     if beside and loaded is not None:  # late, as it has to be ended where anything fails
         task = Task(models.by_role["segmenter"].path.absolute(), loaded.input_scale, config.runtime, num_threads)
-        segmenter = process = SegmenterProcess(task, loaded.num_classes, loaded.half_pixel)
+        segmenter = process = SegmenterProcess(task, loaded.num_classes, loaded.half_pixel, loaded.input_rows)
     networks = Networks(segmenter, flow, refine, device, feedback, updater)
     try:
         return Engine(config, classes, networks, models.by_role, runtime, num_threads)

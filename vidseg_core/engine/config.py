@@ -62,6 +62,7 @@ class EngineConfig:
         span=(0, 1000),
         live=True,
         per_camera=True,
+        governed=True,
     )
     schedule: str = option(
         "fixed",
@@ -91,6 +92,7 @@ class EngineConfig:
         "the others, a key frame's labels come some frames later, and the next key frame begins when none is under "
         "way.",
         choices=KEY_FRAMES,
+        governed=True,
     )
     input_scale: float | None = option(
         None,
@@ -102,11 +104,13 @@ class EngineConfig:
         metavar="S",
         spellings=("--scale",),
         auto=True,
+        governed=True,
     )
     grid_stride: int | None = option(
         None,
         "Image pixels per pixel of the carried logits; 8 is the published one.",
         choices=GRID_STRIDES,
+        governed=True,
         unset="what refinement was trained for; without it 2 for images of at most 320,000 pixels and 4 for larger",
     )
     flow: str = option(

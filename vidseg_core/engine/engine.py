@@ -20,6 +20,8 @@ from vidseg_core.engine.key_frames.turns import Turns
 from vidseg_core.engine.protocol import capabilities
 from vidseg_core.engine.stream import Networks, Stream
 from vidseg_core.errors import ConfigError
+from vidseg_core.models.accuracy import Accuracy
+from vidseg_core.models.architectures import SEGMENTER
 from vidseg_core.models.open import Model
 
 
@@ -80,6 +82,12 @@ class Engine:
     def weight_files(self) -> dict[str, Path]:
         """The file of each network."""
         return {role: model.path for role, model in self._models.items()}
+
+    @property
+    def accuracy(self) -> Accuracy | None:
+        """What to expect of the segmentation network; None where its weights do not tell."""
+        model = self._models.get(SEGMENTER)
+        return None if model is None else model.card.accuracy
 
     @property
     def runtime(self) -> Runtime:

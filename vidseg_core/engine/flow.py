@@ -31,7 +31,12 @@ class FlowEstimator(Protocol[Prepared]):
     `prepare` makes of a frame what the estimator needs of it, owning its memory; the stream keeps that of the
     previous frame, so nothing is computed twice. `flow` returns 1 x 2 x h x w in pixels of the grid, from the
     current frame to the previous one, or None for "nothing moved".
+
+    Attributes:
+        any_grid: whether the grid may change from one frame to the next.
     """
+
+    any_grid: bool
 
     def prepare(self, view: View) -> Prepared: ...
 
@@ -40,6 +45,8 @@ class FlowEstimator(Protocol[Prepared]):
 
 class NoFlow:
     """Nothing moves: labels are copied."""
+
+    any_grid = True
 
     def prepare(self, view: View) -> None:
         return None
@@ -57,6 +64,8 @@ class DIS:
             than those, and nearly as fast as ultrafast.
         scale: of the image it works on, 0..1; None chooses by the image's size.
     """
+
+    any_grid = True
 
     def __init__(self, preset: str = "ultrafast", scale: float | None = None):
         order = OWN_ORDERS.get(preset)
@@ -117,6 +126,8 @@ class NetworkFlow:
         network: FlowLight, UpstreamFlowNetS or FlowNet2S.
         execute: what calls it, see `backends.choose`; None for the network itself.
     """
+
+    any_grid = False
 
     def __init__(
         self,

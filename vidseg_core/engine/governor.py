@@ -7,6 +7,7 @@ measured at the step in use and scaled for others; what they cost there once the
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from vidseg_core.engine.ladder import Demand, Forecast, Step, forecast
@@ -14,6 +15,8 @@ from vidseg_core.models.accuracy import Accuracy
 
 WINDOW_S = 1.0
 """Frames as old as this tell what frames cost."""
+ACTIVE_S = 2.0
+"""A camera without frames for so long takes no part."""
 LOOK_S = 0.25
 SETTLE_S = 0.5
 """After a move nothing is decided for so long."""
@@ -48,12 +51,43 @@ class Move:
     forecast: Forecast
 
 
-@dataclass(frozen=True)
-class _Sample:
-    now_s: float
-    frame_s: float
-    arrived: int
-    dropped: int
+class _Arrivals:
+    """Frames of one camera that came within the last `WINDOW_S`, told by those that were labelled."""
+
+    def __init__(self):
+        self._seen: deque[tuple[float, int, int]] = deque()  # received, its number, dropped before
+
+    def add(self, received_s: float, number: int, dropped: int) -> bool:
+        """Note a frame; return whether the camera went on without a pause."""
+        went_on = not self._seen or received_s - self._seen[-1][0] <= WINDOW_S
+        if not went_on:
+            self._seen.clear()
+        self._seen.append((received_s, number, dropped))
+        while self._seen[0][0] < received_s - WINDOW_S:
+            self._seen.popleft()
+        return went_on
+
+    def clear(self) -> None:
+        self._seen.clear()
+
+    @property
+    def last_s(self) -> float:
+        return self._seen[-1][0] if self._seen else 0.0
+
+    @property
+    def rate_hz(self) -> float | None:
+        if len(self._seen) < FEW_FRAMES:
+            return None
+        (begin_s, begin, _), (end_s, end, _) = self._seen[0], self._seen[-1]
+        return (end - begin) / (end_s - begin_s) if end_s > begin_s else None
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Frames that came and those that were dropped."""
+        if not self._seen:
+            return 0, 0
+        (_, begin, dropped_then), (_, end, dropped) = self._seen[0], self._seen[-1]
+        return end - begin, dropped - dropped_then
 
 
 class Governor:
@@ -71,11 +105,11 @@ class Governor:
         self._accuracy = accuracy
         self._max_age_s = max_age_s
         self.step = start
-        self._samples: deque[_Sample] = deque()
+        self._arrivals: dict[Hashable, _Arrivals] = {}
+        self._times: deque[tuple[float, float]] = deque()  # when, and what a frame took
         self._frames = _Costs({step.grid_stride: STRIDE_COST[step.grid_stride] for step in (*steps, start)})
         self._keys = _Costs({step.rows: max(1, step.rows) ** 2 for step in (*steps, start)}, hope=HOPE)
         self._key_times: deque[float] = deque(maxlen=3)
-        self._num_cameras = 1
         self._moved_s: float | None = None
         self._looked_s = 0.0
         self._overloaded_looks = 0
@@ -85,22 +119,24 @@ class Governor:
         self._spread = 1.0
         self._bias = 1.0  # what frames cost beyond what was measured, told by dropped ones
 
-    def frame(self, now_s: float, frame_s: float, arrived: int, dropped: int, num_cameras: int = 1) -> None:
+    def frame(
+        self, camera: Hashable, now_s: float, frame_s: float, received_s: float, number: int, dropped: int
+    ) -> None:
         """Note a frame that was labelled.
 
         Args:
+            camera: that it came from.
             now_s: a steady clock.
             frame_s: time that it took, without waiting for a key frame.
-            arrived, dropped: frames since the start, of all cameras.
+            received_s: when it came, by the same clock.
+            number: of frames of this camera up to it.
+            dropped: number of these that were dropped.
         """
-        if self._samples and now_s - self._samples[-1].now_s > WINDOW_S:
+        if not self._arrivals.setdefault(camera, _Arrivals()).add(received_s, number, dropped):
             self._forget()  # the camera paused, or this process did
-        if num_cameras != self._num_cameras:
-            self._num_cameras = num_cameras
-            self._forget()
-        self._samples.append(_Sample(now_s, frame_s, arrived, dropped))
-        while self._samples[0].now_s < now_s - WINDOW_S:
-            self._samples.popleft()
+        self._times.append((now_s, frame_s))
+        while self._times[0][0] < now_s - WINDOW_S:
+            self._times.popleft()
 
     def key_frame(self, key_s: float, rows: int) -> None:
         """Note a key frame that was segmented: how long that took with all processors, and at which size."""
@@ -114,8 +150,8 @@ class Governor:
         if now_s - self._looked_s < LOOK_S or now_s - self._moved_s < SETTLE_S:
             return None
         self._looked_s = now_s
-        demand = self._demand()
-        if demand is None:
+        demand = self._demand(now_s)
+        if demand is None or len(self._times) < FEW_FRAMES:
             return None
         self._measure()
         current = self._forecast(self.step, demand)
@@ -131,9 +167,9 @@ class Governor:
         self._overloaded_looks = 0
         return self._improve(now_s, demand, current) if self._keys.is_known else None
 
-    def describe(self) -> dict[str, str]:
+    def describe(self, now_s: float) -> dict[str, str]:
         """Describe the step in use and what it costs, for people."""
-        demand = self._demand()
+        demand = self._demand(now_s)
         told = {"Step": str(self.step)}
         if demand is not None and self._frames.is_known and self._keys.is_known:
             found = self._forecast(self.step, demand)
@@ -145,26 +181,25 @@ class Governor:
         return told
 
     def _forget(self) -> None:
-        self._samples.clear()
+        for one in self._arrivals.values():
+            one.clear()
+        self._times.clear()
         self._overloaded_looks = 0
         self._calm_since_s = None
 
-    def _demand(self) -> Demand | None:
-        if len(self._samples) < FEW_FRAMES:
-            return None
-        first, last = self._samples[0], self._samples[-1]
-        arrived = last.arrived - first.arrived
-        if arrived <= 0 or last.now_s <= first.now_s:
-            return None
-        return Demand((last.now_s - first.now_s) / arrived, self._num_cameras, self._max_age_s)
+    def _demand(self, now_s: float) -> Demand | None:
+        rates = [one.rate_hz for one in self._arrivals.values() if now_s - one.last_s < ACTIVE_S]
+        known = [rate for rate in rates if rate is not None]
+        total = sum(known)
+        return Demand(1 / total, len(known), self._max_age_s) if total > 0 and len(known) == len(rates) else None
 
     def _dropped_share(self) -> float:
-        first, last = self._samples[0], self._samples[-1]
-        return (last.dropped - first.dropped) / max(1, last.arrived - first.arrived)
+        counts = [one.counts for one in self._arrivals.values()]
+        return sum(dropped for _, dropped in counts) / max(1, sum(arrived for arrived, _ in counts))
 
     def _measure(self) -> None:
         """Take what was measured at the step in use."""
-        times = sorted(sample.frame_s for sample in self._samples)
+        times = sorted(frame_s for _, frame_s in self._times)
         middle = times[: max(1, round(0.9 * len(times)))]
         average = sum(middle) / len(middle)
         self._frames.measured(self.step.grid_stride, average)

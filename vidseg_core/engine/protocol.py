@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,11 @@ class Capabilities:
         is_truth: True if scores are the frame's own ground truth.
         half_pixel: True if the pixels of its scores cover equal parts of the picture; else the outermost lie on the
             picture's outermost.
+        input_rows: (size of a picture, (H, W)) -> rows of the network's input that suit the network; None for one
+            whose input has a fixed size. A segmenter that has it has an attribute `share` of that size, 0 to 1, which
+            may be assigned to at any time. Until the network is ready for another share, it goes on with the last one.
+        costs: what segmentations took with all processors, the latest last: seconds, and the share of the size at
+            which it was. Whoever reads it removes what was read. None where that is not told.
     """
 
     fused: Callable[[Frame, Tensor, Tensor], Tensor] | None = None
@@ -79,6 +85,8 @@ class Capabilities:
     close: Callable[[], None] | None = None
     is_truth: bool = False
     half_pixel: bool = False
+    input_rows: Callable[[tuple[int, int]], int] | None = None
+    costs: deque[tuple[float, float]] | None = None
 
     def picture_of(self, frame: Frame) -> tuple[int, int] | None:
         """Return the size of the picture where the scores' pixels cover equal parts of it, else None."""
@@ -93,4 +101,6 @@ def capabilities(segmenter: object) -> Capabilities:
         close=getattr(segmenter, "close", None),
         is_truth=getattr(segmenter, "is_truth", False),
         half_pixel=getattr(segmenter, "half_pixel", False),
+        input_rows=getattr(segmenter, "input_rows", None),
+        costs=getattr(segmenter, "costs", None),
     )

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import os
+import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -21,8 +26,12 @@ from vidseg_core.models.architectures import SEGMENTER
 from vidseg_core.models.card import SWIFTNET_INPUT, InputCard, OutputCard
 from vidseg_core.models.open import Model
 
+log = logging.getLogger(__name__)
 TRUTH_LOGIT = 10.0
 VOTING = 4
+MOST_COSTS = 64
+# Of what is compiled while frames are labelled.
+NICENESS = 5
 SWIFTNET_OUTPUT = OutputCard(stride=4)
 
 
@@ -122,6 +131,7 @@ class NetworkSegmenter:
     Attributes:
         half_pixel: whether its scores' pixels cover equal parts of the picture; else the outermost lie on the
             picture's.
+        share, costs: see `Capabilities.input_rows`.
     """
 
     def __init__(
@@ -140,26 +150,83 @@ class NetworkSegmenter:
         self.input = input
         self.output = output
         self.half_pixel = output.corners == "half_pixel" or output.kind == "labels"
-        self._device = device
+        self.share = 1.0
+        self.costs: deque[tuple[float, float]] = deque(maxlen=MOST_COSTS)
+        self.device = device
+        self._ready: set[tuple[int, int]] = set()
+        self._shares: dict[tuple[int, int], float] = {}  # in use, by the size of the picture
+        self._preparing: threading.Thread | None = None
+        self._refused: set[tuple[int, int]] = set()
 
     @property
     def runtime(self) -> str | None:
         """Name what executes the network; None while nothing is chosen yet, or where PyTorch calls it directly."""
         return self.execute.runtime if isinstance(self.execute, Executor) else None
 
-    def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
+    @property
+    def input_rows(self) -> Callable[[tuple[int, int]], int] | None:
+        """See `Capabilities`."""
+        return rows_of(self.input, self.input_scale)
+
+    def input_size(self, size: tuple[int, int], share: float = 1.0) -> tuple[int, int]:
         """Return (h, w) of the network's input for a picture of `size`, (H, W)."""
         if self.input.size_rule == "fixed":
             assert self.input.size is not None  # the card asks for it
             return self.input.size
-        return network_size(size, self.input_scale or self.input.scale_for(size), self.input.multiple)
+        return network_size(size, share * (self.input_scale or self.input.scale_for(size)), self.input.multiple)
 
     def __call__(self, frame: Frame) -> Tensor:
-        size = self.input_size(frame.size)
+        begun_s = time.perf_counter()
+        size, share, is_usual = self._size_now(frame.size)
         bgr = self.input.colours == "bgr"
         image = network_input(frame.image, size, bgr=bgr, mean=self.input.mean, std=self.input.std)
-        found = self.execute(image.to(self._device))
-        return SCORES_OF[self.output.kind](found, self.output, self.num_classes)
+        found = self.execute(image.to(self.device))
+        scores = SCORES_OF[self.output.kind](found, self.output, self.num_classes)
+        self._ready.add(size)
+        if is_usual and self._preparing is None:
+            self.costs.append((time.perf_counter() - begun_s, share))
+        return scores
+
+    def _size_now(self, picture: tuple[int, int]) -> tuple[tuple[int, int], float, bool]:
+        """Choose the input's size for a picture: (h, w), its share, and whether the network was called so before.
+
+        Nothing waits for another size to be compiled: until it is, the last one is used.
+        """
+        share, last = self.share, self._shares.get(picture)
+        size = self.input_size(picture, share)
+        if last is not None and last != share and size not in self._ready:
+            self._prepare(size)
+            share = last
+            size = self.input_size(picture, share)
+        self._shares[picture] = share
+        return size, share, size in self._ready
+
+    def _prepare(self, size: tuple[int, int]) -> None:
+        """Have the network compiled for an input of (h, w) by a thread, if none is at that and it has not failed."""
+        if self._preparing is None and size not in self._refused:
+            # A daemon: a compiler that hangs must not keep the process from ending.
+            self._preparing = threading.Thread(target=self._compile, args=(size,), name="vidseg-compiler", daemon=True)
+            self._preparing.start()
+
+    def _compile(self, size: tuple[int, int]) -> None:
+        os.nice(NICENESS)  # on Linux, of this thread alone
+        try:
+            with torch.inference_mode():
+                self.execute(torch.zeros(1, 3, *size, device=self.device).to(memory_format=torch.channels_last))
+        except Exception:
+            self._refused.add(size)
+            log.exception("the segmenter cannot be compiled for an input of %d x %d", size[1], size[0])
+        else:
+            self._ready.add(size)
+        finally:
+            self._preparing = None
+
+
+def rows_of(card: InputCard, input_scale: float | None) -> Callable[[tuple[int, int]], int] | None:
+    """Make what tells the rows of a network's input for a picture of (H, W); None for an input of a fixed size."""
+    if card.size_rule == "fixed":
+        return None
+    return lambda size: round(size[0] * (input_scale or card.scale_for(size)))
 
 
 class TruthSegmenter:

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from vidseg_core.engine.key_frames.jobs import Job
+from vidseg_core.kernels.resample import resize
 from vidseg_core.kernels.warp import compose
 
 
@@ -73,6 +74,17 @@ class Memory:
         way = motion if self.way is self.motion else chained(self.way, flow)
         return replace(self, way=way, motion=motion, age=self.age + 1)
 
+    def on_grid(self, grid: tuple[int, int]) -> Memory:
+        """Return this on a grid of (h, w); itself where that is its own."""
+        if tuple(self.logits.shape[2:]) == grid and (self.motion is None or tuple(self.motion.shape[2:]) == grid):
+            return self
+        motion = flow_on_grid(self.motion, grid)
+        way = motion if self.way is self.motion else flow_on_grid(self.way, grid)
+        picture = self.picture
+        if picture is not None:
+            picture = resize(picture.float(), grid).round().to(picture.dtype)
+        return replace(self, logits=resize(self.logits, grid), picture=picture, way=way, motion=motion)
+
 
 class Past(NamedTuple):
     """The past moved to the current frame: logits, 1 x C x h x w, and the memory that they come from."""
@@ -96,6 +108,11 @@ class Waiting:
         """Return this as seen from the next frame; `flow` leads from the next frame to the last one."""
         return replace(self, motion=chained(self.motion, flow), age=self.age + 1)
 
+    def on_grid(self, grid: tuple[int, int]) -> Waiting:
+        """Return this on a grid of (h, w); itself where that is its own."""
+        motion = flow_on_grid(self.motion, grid)
+        return self if motion is self.motion else replace(self, motion=motion)
+
 
 @dataclass(frozen=True)
 class State:
@@ -118,6 +135,21 @@ class State:
     memory: Memory
     waiting: Waiting | None
     flow_input: object
+
+    def on_grid(self, grid: tuple[int, int]) -> State:
+        """Return this on a grid of (h, w); itself where that is its own."""
+        memory, waiting = self.memory.on_grid(grid), None if self.waiting is None else self.waiting.on_grid(grid)
+        is_same = memory is self.memory and waiting is self.waiting
+        return self if is_same else replace(self, memory=memory, waiting=waiting)
+
+
+def flow_on_grid(flow: Tensor | None, grid: tuple[int, int]) -> Tensor | None:
+    """Bring flow, 1 x 2 x any size in pixels of its grid, to a grid of (h, w); itself where that is its own."""
+    if flow is None or tuple(flow.shape[2:]) == grid:
+        return flow
+    (h, w), (height, width) = flow.shape[2:], grid
+    scale = flow.new_tensor([(width - 1) / max(w - 1, 1), (height - 1) / max(h - 1, 1)])
+    return resize(flow, grid) * scale.view(1, 2, 1, 1)
 
 
 def chained(motion: Tensor | None, flow: Tensor | None) -> Tensor | None:

@@ -84,6 +84,7 @@ class Stream:
         self._phase = phase
         self._padding = config.warp_padding or ("zeros" if networks.feeds_back else "border")
         self._schedule = schedule_of(config)
+        self._at_once: bool | None = None
         self._state: State | None = None
         self._reset_reason: str | None = None
         self._key_wanted = False
@@ -110,6 +111,20 @@ class Stream:
         self._config = replace(self._config, interval=interval)
         self._schedule = schedule_of(self._config)
 
+    def set_at_once(self, at_once: bool) -> None:
+        """Change whether the stream waits for its key frames, whatever computes them, from the next frame on."""
+        self._at_once = at_once
+
+    def set_grid_stride(self, grid_stride: int) -> None:
+        """Change `EngineConfig.grid_stride` from the next frame on; the past is kept, on the new grid.
+
+        Not for networks that were trained on one grid.
+
+        Raises:
+            ConfigError
+        """
+        self._config = replace(self._config, grid_stride=grid_stride)
+
     def set_confidence(self, wanted: bool) -> None:
         """Change `EngineConfig.confidence` from the next frame on."""
         if wanted != self._config.confidence:
@@ -132,18 +147,21 @@ class Stream:
             self.reset(reason)
         timings = StageTimes()
         view = self._view(frame)
+        if self._state is not None:
+            self._state = self._state.on_grid(view.grid)
         with timings.stage("prepare"):
             flow_input = self._networks.flow.prepare(view)
         self.refined = None
         arrived = self._take_arrived()
         decision = self._decide()
-        waits = decision.is_key and (self._state is None or self._key_frames.at_once)
+        at_once = self._key_frames.at_once if self._at_once is None else self._at_once
+        waits = decision.is_key and (self._state is None or at_once)
         past, waiting = None, None
         if self._state is not None and (self._config.fusion or not waits):
             past, waiting = self._move(flow_input, timings)
         job: Job[Segmented] | None = None
         if decision.is_key:
-            job = self._key_frames.begin(partial(self._segment, past), frame)
+            job = self._key_frames.begin(partial(self._segment, past, view.grid), frame)
         small = small_picture(frame.image) if decision.is_key and self._schedule.looks else None
         fresh: str | None
         half_pixel = False
@@ -199,7 +217,8 @@ class Stream:
             return None
         motion = waiting.motion
         memory = Memory(key.logits, key.picture, waiting.small, waiting.stamp_ns, motion, motion, waiting.age)
-        self._state = replace(state, waiting=None, memory=memory)
+        grid = grid_size(state.size, self._config.stride_of(state.size))  # another one, perhaps, than when it was begun
+        self._state = replace(state, waiting=None, memory=memory.on_grid(grid))
         return waiting
 
     def _outdated_by(self, frame: Frame) -> str | None:
@@ -243,10 +262,10 @@ class Stream:
         with timings.stage("change"):
             return change(small_picture(frame.image), key.small, key.motion)
 
-    def _segment(self, past: Past | None, frame: Frame) -> Segmented:
+    def _segment(self, past: Past | None, grid: tuple[int, int], frame: Frame) -> Segmented:
         """A key frame's scores. Reads nothing of the stream that changes: another thread may run it."""
         timings, shown, apart = StageTimes(), None, None
-        view, segmenter = self._view(frame), self._networks.segmenter
+        view, segmenter = View(frame.image, grid, self._networks.device), self._networks.segmenter
         if self._config.fusion or self._networks.updater is not None:
             with timings.stage("compare"):
                 shown = view.picture

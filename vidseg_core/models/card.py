@@ -1,7 +1,7 @@
 """The model card: all that is needed to use a trained network, whoever made it.
 
 It is built from a file's metadata (`architecture`, `classes`, `normalisation`, `input_scale`, `input_rows`, `enlarge`,
-`activation_ranges`, `card_version`, 1 where it is missing) and from the file's record in the registry.
+`activation_ranges`, `accuracy`, `card_version`, 1 where it is missing) and from the file's record in the registry.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 from vidseg_core.classes import ClassTable
 from vidseg_core.errors import CheckpointError
+from vidseg_core.models.accuracy import Accuracy
 from vidseg_core.models.registry import WeightRecord, is_ranges
 from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
 
@@ -150,6 +151,7 @@ class ModelCard:
         input, output: see there.
         classes: class table of its output, with colours; None where it has no classes or they are not known.
         activation_ranges: smallest and largest value that each convolution is given, by its name; None if not known.
+        accuracy: what to expect of it by the size of its input and the age of its labels; None where not measured.
         licence: under which it may be used; None where not known.
         source: where it can be fetched; None where not known.
         checksum: SHA-256 of its file, 64 hexadecimal digits; empty for a network that is in no file.
@@ -166,6 +168,7 @@ class ModelCard:
     output: OutputCard = OutputCard()
     classes: ClassTable | None = None
     activation_ranges: Mapping[str, tuple[float, float]] | None = None
+    accuracy: Accuracy | None = None
     licence: str | None = None
     source: str | None = None
     checksum: str = ""
@@ -224,12 +227,16 @@ def card_of(
     if ranges is not None:
         _expect(is_ranges(ranges), "activation_ranges", "two numbers for names of its convolutions", ranges)
         ranges = {name: (low, high) for name, (low, high) in ranges.items()}
+    accuracy = stored.pop("accuracy", None)
+    if accuracy is None and record is not None:
+        accuracy = record.accuracy
     return ModelCard(
         architecture=architecture,
         input=replace(input, scale=scale, rows=rows, enlarge=1.0 if enlarge is None else enlarge),
         output=output,
         classes=registered_classes if table is None else ClassTable.from_dict(table),
         activation_ranges=ranges,
+        accuracy=None if accuracy is None else Accuracy.from_dict(accuracy),
         licence=None if record is None else record.licence,
         source=None if record is None else record.url,
         checksum=checksum,

@@ -12,13 +12,14 @@ from pathlib import Path
 import yaml
 
 from vidseg_core.errors import CheckpointError
+from vidseg_core.models.accuracy import Accuracy
 from vidseg_core.models.checksum import checksum
 from vidseg_core.resources import resource
 
 LAYOUTS = ("vidseg", "public", "torchvision")
 # Shorter beginnings of a SHA-256 say too little about a file; eight digits are what torchvision puts into its names.
 MIN_SHA256_DIGITS = 8
-NOT_TEXT = ("activation_ranges", "input_rows", "enlarge")
+NOT_TEXT = ("activation_ranges", "input_rows", "enlarge", "accuracy")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class WeightRecord:
             where that is not known, or the file itself tells.
         input_rows, enlarge: see `vidseg_core.models.card.InputCard`; None where that is not known, or the file itself
             tells.
+        accuracy: see `vidseg_core.models.accuracy.Accuracy`; None where it was not measured, or the file itself tells.
     """
 
     name: str
@@ -53,6 +55,7 @@ class WeightRecord:
     activation_ranges: dict[str, list[float]] | None = None
     input_rows: int | None = None
     enlarge: float | None = None
+    accuracy: dict[str, dict[float, float]] | None = None
 
     def __post_init__(self):
         def expect(condition: bool, expected: str, value: object):
@@ -68,6 +71,8 @@ class WeightRecord:
         expect(rows is None or (type(rows) is int and rows >= 1), "a whole number, 1 or more, as input_rows", rows)
         good = isinstance(enlarge, int | float) and not isinstance(enlarge, bool) and 1 <= enlarge < math.inf
         expect(enlarge is None or good, "a number, 1 or more, as enlarge", enlarge)
+        if self.accuracy is not None:
+            Accuracy.from_dict(self.accuracy)
         for field in fields(self)[: -len(NOT_TEXT)]:
             value, optional = getattr(self, field.name), field.name in ("classes", "url")
             expect(isinstance(value, str) or (optional and value is None), f"text as {field.name}", value)

@@ -78,7 +78,9 @@ class Computer:
                 self.governor.key_frame(self.noisy(key_s), step.rows)
         self.free_s = max(self.free_s, self.now_s) + waited_s
         self.labelled.append(self.now_s)
-        self.governor.frame(self.free_s, took_s, self.arrived, self.dropped, self.cameras)
+        camera = self.arrived % self.cameras
+        number, dropped = self.arrived // self.cameras, self.dropped // self.cameras
+        self.governor.frame(camera, self.free_s, took_s, self.now_s, number, dropped)
         move = self.governor.decide(self.free_s)
         if move is not None:
             self.moves.append((self.now_s, move))
@@ -173,4 +175,4 @@ def test_a_move_tells_why():
     [(_, move), *_] = computer.moves
     assert move.step.key_frames == "async"
     assert "a frame takes" in move.reason and "ms there are" in move.reason
-    assert computer.governor.describe()["Step"] == str(computer.governor.step)
+    assert computer.governor.describe(computer.now_s)["Step"] == str(computer.governor.step)

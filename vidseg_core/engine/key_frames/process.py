@@ -21,6 +21,8 @@ import sys
 import threading
 import time
 import weakref
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
@@ -40,6 +42,7 @@ from vidseg_core.tether import tether
 log = logging.getLogger(__name__)
 # How often it is looked whether that is enough, where neither a frame nor an answer comes.
 LOOK_S = 0.25
+MOST_COSTS = 64
 # So many seconds in which it did not stand still, with less than that share of a processor, are too many.
 STARVED_S, STARVED_SHARE = 2.0, 0.05
 # Code that the process runs once it is tethered: the kernel shall end it with the thread that has started it, as one
@@ -67,13 +70,23 @@ class SegmenterProcess:
 
     Attributes:
         turns: with which streams make it stand still.
+        share, input_rows, costs: see `Capabilities.input_rows`.
         runtime: what executes the network there; None while nothing is chosen yet.
     """
 
-    def __init__(self, task: Task, num_classes: int, half_pixel: bool = False):
+    def __init__(
+        self,
+        task: Task,
+        num_classes: int,
+        half_pixel: bool = False,
+        input_rows: Callable[[tuple[int, int]], int] | None = None,
+    ):
         self.num_classes = num_classes
         self.half_pixel = half_pixel
         self.input_scale = task.input_scale
+        self.input_rows = input_rows
+        self.share = 1.0
+        self.costs: deque[tuple[float, float]] = deque(maxlen=MOST_COSTS)
         self.runtime: str | None = None
         self._task = task
         self._one_at_a_time = threading.Lock()
@@ -104,13 +117,17 @@ class SegmenterProcess:
                 log.warning("the segmenter's process %s; another one is started", self._how_it_ended())
                 self._start()
             arrays = [frame.image, *(values.float().numpy() for values in past)]
+            begun_s = time.monotonic()
             with self.turns.segmentation():
                 answer = self._ask(arrays)
+                took_s = time.monotonic() - begun_s - self.turns.look()
             for level, text in answer.messages:
                 log.log(level, text)
             if answer.error is not None:
                 raise RuntimeError(f"the segmenter failed:\n{answer.error}")
             self.runtime = answer.runtime
+            if answer.share is not None:
+                self.costs.append((took_s, answer.share))
             scores = self._scores.arrays((answer.shape, np.float32))[0].copy()
         self.turns.quiet()
         return torch.from_numpy(scores).permute(0, 3, 1, 2)
@@ -121,7 +138,9 @@ class SegmenterProcess:
         self._process.kill()
 
     def _ask(self, arrays: list[np.ndarray]) -> Answer:
-        request = Request(*(values.shape for values in arrays))
+        image, *past = (values.shape for values in arrays)
+        carried, apart = past or (None, None)
+        request = Request(image, carried, apart, self.share)
         for memory, values in zip(arrays_of(self._given, request), arrays, strict=True):
             np.copyto(memory, values)
         begun_s, had_s = time.monotonic(), self._processor_s()

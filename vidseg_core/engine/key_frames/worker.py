@@ -52,11 +52,13 @@ class Request:
     Attributes:
         image: H x W x 3, uint8, RGB.
         carried, apart: h x w x C and h x w, float32, for `fuse`; None where nothing is to be blended in.
+        share: see `Capabilities.input_rows`.
     """
 
     image: tuple[int, ...]
     carried: tuple[int, ...] | None = None
     apart: tuple[int, ...] | None = None
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,15 @@ class Answer:
         runtime: what executes the network.
         error: what went wrong instead, with its traceback; None for nothing.
         messages: level and text of its log records.
+        share: of the size at which the network has seen it, where that tells what it costs; None where something was
+            compiled meanwhile.
     """
 
     shape: tuple[int, ...] = ()
     runtime: str | None = None
     error: str | None = None
     messages: tuple[tuple[int, str], ...] = ()
+    share: float | None = None
 
 
 def arrays_of(memory: Shared, request: Request) -> list[np.ndarray]:
@@ -104,6 +109,7 @@ def serve(connection: int, given: int, scores: int) -> None:
             if segmenter is None:
                 channel.send(Answer(error=problem, messages=told.take()))
             else:
+                segmenter.share = request.share
                 channel.send(_answer(segmenter, arrays_of(asked, request), wanted, told))
     except (EOFError, ConnectionError):
         return
@@ -122,7 +128,8 @@ def _answer(segmenter: NetworkSegmenter, given: list[np.ndarray], wanted: Shared
         np.copyto(wanted.arrays((values.shape, np.float32))[0], values)
     except Exception:  # the owner raises it
         return Answer(error=traceback.format_exc(), messages=told.take())
-    return Answer(values.shape, segmenter.runtime, None, told.take())
+    costs = [segmenter.costs.popleft() for _ in range(len(segmenter.costs))]
+    return Answer(values.shape, segmenter.runtime, None, told.take(), costs[-1][1] if costs else None)
 
 
 def _segmenter(task: Task) -> NetworkSegmenter:

@@ -1,0 +1,198 @@
+"""An engine whose streams run at the step of the ladder that a governor picks while frames are labelled."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+from vidseg_core.classes import ClassTable
+from vidseg_core.engine.config import EngineConfig
+from vidseg_core.engine.engine import Engine
+from vidseg_core.engine.governor import Governor, Move
+from vidseg_core.engine.key_frames.background import CLOSE_S
+from vidseg_core.engine.ladder import INTERVALS, Step, ladder
+from vidseg_core.engine.protocol import capabilities
+from vidseg_core.engine.stream import Stream
+from vidseg_core.frame import Frame, Segmentation
+from vidseg_core.models.accuracy import PRIOR
+from vidseg_core.options import options_of
+
+log = logging.getLogger(__name__)
+GOVERNED = tuple(name for name, one in options_of(EngineConfig).items() if one.governed)
+"""Options of `EngineConfig` that a governor can choose."""
+SHARES = (0.35, 0.5, 0.7, 1.0)
+"""Sizes of the network's input to choose from, in units of the one that suits the network."""
+COARSEST_STRIDE = 8
+
+
+class GovernedEngine:
+    """Streams over the networks of an engine, at the step that its governor picks; see `EngineProtocol`.
+
+    Whoever has a stream label a frame calls `note` afterwards. For one thread at a time, but for `status`.
+
+    Args:
+        engine: closed with this one.
+        free: which of `GOVERNED` the governor may choose; the others stay as `engine` was configured.
+        max_age_s: labels must not be older.
+    """
+
+    def __init__(self, engine: Engine, free: Collection[str], max_age_s: float = 1.0):
+        self._engine = engine
+        self.free = frozenset(free)
+        self._max_age_s = max_age_s
+        self._governor: Governor | None = None
+        self._top_rows = 0
+        self._streams: list[GovernedStream] = []
+        self._status: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def classes(self) -> ClassTable:
+        return self._engine.classes
+
+    @property
+    def step(self) -> Step | None:
+        """The step in use; None before the first frame."""
+        return None if self._governor is None else self._governor.step
+
+    @property
+    def interval(self) -> int:
+        """Of the configuration."""
+        return self._engine.config.interval
+
+    def stream(self, ego_mask: str | Path | None = None, *, phase: float = 0.0) -> GovernedStream:
+        """Make a stream for one camera."""
+        made = GovernedStream(self, self._engine.stream(ego_mask, phase=phase))
+        self._streams.append(made)
+        return made
+
+    def segmenting_s(self) -> float:
+        return self._engine.segmenting_s()
+
+    def describe(self) -> dict:
+        """Describe what computes the labels, see `Engine.describe`; and `governor`, what it may choose."""
+        return self._engine.describe() | {"governor": sorted(self.free)}
+
+    def close(self, timeout_s: float | None = CLOSE_S) -> bool:
+        return self._engine.close(timeout_s)
+
+    def status(self) -> dict[str, str]:
+        """Describe the step in use, why it was taken and what it costs, for people; for any thread."""
+        with self._lock:
+            return dict(self._status)
+
+    def note(
+        self,
+        stream: GovernedStream,
+        segmentation: Segmentation,
+        busy_s: float,
+        received_s: float,
+        number: int,
+        dropped: int,
+    ) -> Move | None:
+        """Take note of a frame that was labelled, and move if it is time.
+
+        Args:
+            stream: that has labelled it.
+            segmentation: of the frame.
+            busy_s: what it took, publishing included.
+            received_s: when it came, by `time.monotonic`.
+            number: of frames of this camera up to it.
+            dropped: number of these that were dropped.
+
+        Returns:
+            The move that was made, which has been logged; None for none.
+        """
+        now_s = time.monotonic()
+        height, width = segmentation.labels.shape
+        if self._governor is None:
+            self._governor = self._make((height, width))
+        for seconds, share in self._key_costs():
+            self._governor.key_frame(seconds, round(share * self._top_rows))
+        frame_s = max(0.0, busy_s - segmentation.timings.get("segment", 0.0) / 1e3)
+        self._governor.frame(stream, now_s, frame_s, received_s, number, dropped)
+        move = self._governor.decide(now_s)
+        if move is not None:
+            log.info("governor: %s; %s", move.step, move.reason)
+            self._apply(move.step)
+        told = {f"Governor {name[0].lower()}{name[1:]}": v for name, v in self._governor.describe(now_s).items()}
+        with self._lock:
+            self._status |= told
+            if move is not None:
+                self._status["Governor moved because"] = move.reason
+        return move
+
+    def _key_costs(self) -> list[tuple[float, float]]:
+        """Take what segmentations have cost since this was last asked: seconds, share of the network's input."""
+        costs = capabilities(self._engine.networks.segmenter).costs
+        return [] if costs is None else [costs.popleft() for _ in range(len(costs))]
+
+    def _apply(self, step: Step) -> None:
+        for stream in self._streams:
+            stream.apply(step, self.free)
+        if "input_scale" in self.free and self._top_rows:
+            # The attribute stands in the capability's protocol: a segmenter that tells its costs takes a share, too.
+            self._engine.networks.segmenter.share = step.rows / self._top_rows  # type: ignore[attr-defined]
+
+    def _make(self, size: tuple[int, int]) -> Governor:
+        config, networks, free = self._engine.config, self._engine.networks, self.free
+        able = capabilities(networks.segmenter)
+        rows = able.input_rows(size) if able.input_rows is not None and "input_scale" in free else None
+        self._top_rows = rows or 0
+        sizes = sorted({round(self._top_rows * share) for share in SHARES})
+        stride = config.stride_of(size)
+        strides = {stride}
+        if "grid_stride" in free and networks.refine is None and networks.flow.any_grid:
+            strides |= {max(stride, 4), COARSEST_STRIDE}
+        modes = tuple(INTERVALS) if "key_frames" in free else (config.key_frames,)
+        intervals = None if "interval" in free and config.schedule == "fixed" else (config.interval,)
+        steps = ladder(sizes, sorted(strides), modes, intervals)
+        start = Step(config.key_frames, config.interval, self._top_rows, stride)
+        accuracy = self._engine.accuracy or PRIOR
+        log.info(
+            "governor: %s; %d steps to choose from, expected accuracy %s",
+            start, len(steps), "of the weights' record" if accuracy.is_measured else "not measured for these weights",
+        )  # fmt: skip
+        return Governor(steps, accuracy, start, self._max_age_s)
+
+
+class GovernedStream:
+    """One camera's frames at the governor's step; see `StreamProtocol`."""
+
+    def __init__(self, engine: GovernedEngine, stream: Stream):
+        self._engine = engine
+        self._stream = stream
+        self._own_interval: int | None = None
+        if engine.step is not None:
+            self.apply(engine.step, engine.free)
+
+    def step(self, frame: Frame) -> Segmentation:
+        return self._stream.step(frame)
+
+    def reset(self, reason: str = "requested") -> None:
+        self._stream.reset(reason)
+
+    def request_key_frame(self) -> None:
+        self._stream.request_key_frame()
+
+    def set_interval(self, interval: int | None) -> None:
+        """Change the number of frames between two key frames; None leaves it to the governor."""
+        self._own_interval = interval
+        chosen = self._engine.step if "interval" in self._engine.free else None
+        usual = self._engine.interval if chosen is None else chosen.interval
+        self._stream.set_interval(usual if interval is None else interval)
+
+    def set_confidence(self, wanted: bool) -> None:
+        self._stream.set_confidence(wanted)
+
+    def apply(self, step: Step, free: Collection[str]) -> None:
+        """Run at a step from the next frame on, as far as it is free."""
+        if "key_frames" in free:
+            self._stream.set_at_once(step.key_frames == "sync")
+        if "interval" in free and self._own_interval is None:
+            self._stream.set_interval(step.interval)
+        if "grid_stride" in free:
+            self._stream.set_grid_stride(step.grid_stride)
