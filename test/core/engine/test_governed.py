@@ -1,0 +1,168 @@
+"""An engine under a governor: which of its options move, and what is told."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from vidseg_core.engine.config import EngineConfig
+from vidseg_core.engine.engine import Engine
+from vidseg_core.engine.flow import DIS, NoFlow
+from vidseg_core.engine.governed import GOVERNED, GovernedEngine
+from vidseg_core.engine.governor import Move
+from vidseg_core.engine.ladder import Forecast, Step
+from vidseg_core.engine.segmenter import NetworkSegmenter, TruthSegmenter
+from vidseg_core.engine.stream import Networks, Stream
+from vidseg_core.frame import Frame, Segmentation
+from vidseg_core.models.card import InputCard
+
+CPU = torch.device("cpu")
+SIZE = (96, 128)
+
+
+class Slow(torch.nn.Module):
+    """Tells the sizes that it was called with; the first call at each takes a while."""
+
+    num_classes = 3
+
+    def __init__(self, seconds=0.2):
+        super().__init__()
+        self.seconds, self.sizes = seconds, []
+
+    def forward(self, x):
+        size = tuple(x.shape[2:])
+        if size not in self.sizes:
+            time.sleep(self.seconds)
+        self.sizes.append(size)
+        return torch.zeros(1, 3, x.shape[2] // 4, x.shape[3] // 4)
+
+
+def frame(i, labels=None):
+    image = np.random.default_rng(i).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    return Frame(image, i * 33_333_333, name=str(i), labels=labels)
+
+
+def test_another_input_size_is_used_once_it_is_compiled_and_nothing_waits_for_it():
+    network = Slow()
+    segmenter = NetworkSegmenter(network, 1.0, CPU, input=InputCard(multiple=32))
+    assert segmenter.input_rows(SIZE) == 96
+    for i in range(2):
+        segmenter(frame(i))
+    segmenter.share = 1 / 3
+    begun_s = time.monotonic()
+    segmenter(frame(2))
+    assert time.monotonic() - begun_s < 0.15
+    end_s = time.monotonic() + 20
+    while network.sizes[-1] != (32, 32) or len(network.sizes) < 5:
+        assert time.monotonic() < end_s
+        segmenter(frame(3))
+    assert network.sizes[:3] == [(96, 128)] * 3
+    shares = [share for _, share in segmenter.costs]
+    assert shares == sorted(shares, reverse=True) and set(shares) == {1.0, 1 / 3}
+
+
+def test_a_size_that_cannot_be_compiled_is_not_asked_for_again(caplog):
+    class Broken(Slow):
+        def forward(self, x):
+            if x.shape[2] < 96:
+                raise RuntimeError("too small")
+            return super().forward(x)
+
+    segmenter = NetworkSegmenter(Broken(0), 1.0, CPU, input=InputCard(multiple=32))
+    segmenter(frame(0))
+    segmenter.share = 1 / 3
+    end_s = time.monotonic() + 20
+    while "too small" not in caplog.text:
+        assert time.monotonic() < end_s
+        segmenter(frame(1))
+    for i in range(5):
+        segmenter(frame(i))
+    assert caplog.text.count("cannot be compiled for an input of 32 x 32") == 1
+
+
+@pytest.mark.parametrize("flow", [NoFlow(), DIS()])
+def test_the_past_is_kept_on_another_grid(flow):
+    labels = np.zeros(SIZE, dtype=np.uint8)
+    labels[:, 48:] = 1
+    image = frame(0).image
+    stream = Stream(EngineConfig(interval=9, grid_stride=4), Networks(TruthSegmenter(3), flow, None, CPU))
+    results = []
+    for i in range(6):
+        if i in (2, 4):
+            stream.set_grid_stride(8 if i == 2 else 2)
+        results.append(stream.step(Frame(image, i * 33_333_333, labels=labels)))
+    assert [one.is_key for one in results] == [True] + [False] * 5
+    assert [one.age for one in results] == list(range(6))
+    assert all(one.reset is None and (one.labels == labels).mean() > 0.95 for one in results)
+
+
+def test_flow_on_another_grid_is_in_that_one_s_pixels():
+    from vidseg_core.engine.state import flow_on_grid
+
+    flow = torch.stack((torch.full((5, 9), 2.0), torch.full((5, 9), -1.0)))[None]
+    there = flow_on_grid(flow, (9, 17))
+    assert there.shape == (1, 2, 9, 17)
+    torch.testing.assert_close(there[0, :, 0, 0], torch.tensor([4.0, -2.0]))
+    assert flow_on_grid(flow, (5, 9)) is flow and flow_on_grid(None, (5, 9)) is None
+
+
+def governed(free=GOVERNED, **config):
+    engine = Engine.__new__(Engine)  # its networks alone are asked for
+    config = EngineConfig(**{"key_frames": "async", **config})
+    engine._config, engine._models = config, {}
+    segmenter = NetworkSegmenter(Slow(0), 1.0, CPU, input=InputCard(multiple=32))
+    engine._networks = Networks(segmenter, DIS(), None, CPU)
+    engine.stream = lambda ego_mask=None, phase=0.0: Stream(replace(config, key_frames="sync"), engine._networks)
+    return GovernedEngine(engine, free), segmenter
+
+
+def run(engine, stream, frames, frame_s=0.001, key_s=0.002):
+    """Frames at 30 Hz by their stamps; returns the moves."""
+    moves = []
+    for i in range(frames):
+        result = Segmentation(np.zeros(SIZE, dtype=np.uint8), i, False, 1, "propagated")
+        engine._engine.networks.segmenter.costs.append((key_s, engine._engine.networks.segmenter.share))
+        moves.append(engine.note(stream, result, frame_s, i / 30, i, 0))
+    return [move for move in moves if move is not None]
+
+
+def test_what_is_given_is_never_touched(monkeypatch):
+    engine, segmenter = governed({"interval"}, grid_stride=4)
+    stream = engine.stream()
+    clock = iter(range(10_000))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock) / 30)
+    moves = run(engine, stream, 200)
+    assert moves and all((m.step.key_frames, m.step.rows, m.step.grid_stride) == ("async", 0, 4) for m in moves)
+    assert segmenter.share == 1.0
+    assert stream._stream._config.interval == moves[-1].step.interval
+
+
+def test_a_move_reaches_streams_network_and_status(monkeypatch, caplog):
+    caplog.set_level("INFO", "vidseg_core")
+    engine, segmenter = governed()
+    streams = [engine.stream() for _ in range(2)]
+    streams[1].set_interval(7)
+    step = Step("sync", 2, 48, 8)
+    run(engine, streams[0], 1)
+    monkeypatch.setattr(engine._governor, "decide", lambda now_s: Move(step, "because", Forecast(1, 1, 1, 1)))
+    engine._governor.step = step
+    run(engine, streams[0], 1)
+    assert segmenter.share == 0.5
+    assert [one._stream._config.interval for one in streams] == [2, 7]
+    assert all(one._stream._config.grid_stride == 8 and one._stream._at_once for one in streams)
+    assert engine.status()["Governor step"] == "sync, interval 2, 48 rows, grid stride 8"
+    assert engine.status()["Governor moved because"] == "because"
+    assert caplog.text.count("governor: sync, interval 2, 48 rows, grid stride 8; because") == 1
+    streams[1].set_interval(None)
+    assert streams[1]._stream._config.interval == 2
+    assert engine.stream()._stream._config.grid_stride == 8  # a camera that comes later, too
+
+
+def test_a_network_with_a_fixed_input_size_has_no_size_step():
+    engine, segmenter = governed()
+    segmenter.input = InputCard(size_rule="fixed", size=(64, 64))
+    assert segmenter.input_rows is None
+    run(engine, engine.stream(), 1)
+    assert {step.rows for step in engine._governor._steps} == {0}
