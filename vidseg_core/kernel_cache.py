@@ -1,7 +1,8 @@
 """A place for numba's compiled kernels, also where the package and the user's home cannot be written.
 
 numba looks for that place when a decorated function is imported, and raises where it finds none: a package that root
-installed and a service without a home, or a container with a read-only root, could not even be imported.
+installed and a service without a home, or a container with a read-only root, could not even be imported. Kernels that
+were compiled with the installation lie beside the package; where numba looks elsewhere they are copied there.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ import shutil
 import stat
 import tempfile
 from pathlib import Path
+from typing import Any
+
+from vidseg_core.errors import ConfigError
 
 VARIABLE = "NUMBA_CACHE_DIR"
 SHARED_MEMORY = "/dev/shm"
 """Can be written in most containers whose root cannot."""
 
+_BESIDE = Path(__file__).parent / "__pycache__"
 log = logging.getLogger(__name__)
 
 
@@ -44,10 +49,41 @@ def ensure_kernel_cache() -> None:
     raise ImportError(f"no directory can be written for compiled kernels: set {VARIABLE} to one that can")
 
 
+def use_the_installation() -> None:
+    """Have this process keep compiled kernels beside the package, for all its users. To be called before numba loads.
+
+    Raises:
+        ConfigError: nothing can be written there.
+    """
+    os.environ.pop(VARIABLE, None)
+    if not _can_write(_BESIDE):
+        raise ConfigError(f"{_BESIDE}: cannot be written: run this as the user who installed the package")
+
+
+def take_over_installed(kernel: Any) -> None:
+    """Copy what was compiled with the installation to where numba looks for it, if that is elsewhere.
+
+    Args:
+        kernel: a kernel of ours, compiled by `numba.njit(cache=True)`; those of its folder are copied.
+    """
+    installed, wanted = Path(kernel.py_func.__code__.co_filename).parent / "__pycache__", Path(kernel.stats.cache_path)
+    if installed == wanted:
+        return
+    for file in (*installed.glob("*.nbc"), *installed.glob("*.nbi")):  # an index names the code that lies there already
+        if not (wanted / file.name).exists():
+            try:
+                wanted.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, wanted / f"{file.name}.part-{os.getpid()}")
+                os.replace(wanted / f"{file.name}.part-{os.getpid()}", wanted / file.name)
+            except OSError as error:  # compiled again, then
+                log.warning("%s: compiled kernels cannot be copied here: %s", wanted, error.strerror)
+                return
+
+
 def _places_of_numba() -> list[Path]:
     given = os.environ.get(VARIABLE)
     user = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return [*([Path(given)] if given else []), Path(__file__).parent / "__pycache__", Path(user) / "numba"]
+    return [*([Path(given)] if given else []), _BESIDE, Path(user) / "numba"]
 
 
 def _can_write(directory: Path) -> bool:

@@ -6,6 +6,8 @@ import hashlib
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +27,32 @@ MOST_CACHED = 24
 WITH_VERSION = ("torch", "builtins", "typing")
 
 
+_INSTALLED = Path(__file__).parents[1] / "__compiled__" / "openvino"
+_kept_in: Path | None = None
+
+
+@contextmanager
+def stored_in_the_installation() -> Iterator[None]:
+    """Keep what is compiled meanwhile beside the package, for all its users."""
+    global _kept_in
+    _kept_in = _INSTALLED
+    try:
+        yield
+    finally:
+        _kept_in = None
+
+
+def find_blob(name: str) -> Path:
+    """Return where a compiled network is: of those that came with the installation, or in the user's cache, or nowhere
+    yet, and that is its place there."""
+    installed, own = _INSTALLED / name, cache_directory() / name
+    return installed if installed.is_file() and not own.is_file() else own
+
+
 def cache_directory() -> Path:
     """Return where compiled networks are kept: `$XDG_CACHE_HOME/vidseg/openvino`, by default below `~/.cache`."""
+    if _kept_in is not None:
+        return _kept_in
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "vidseg" / "openvino"
 
@@ -78,6 +104,8 @@ def store_blob(path: Path, blob: bytes | memoryview) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(blob)
+        if _kept_in is not None:  # for all users
+            os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)

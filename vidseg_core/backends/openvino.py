@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from vidseg_core.backends.backend import Outputs, Ranges
-from vidseg_core.backends.blob_cache import cache_directory, key_of, store_blob
+from vidseg_core.backends.blob_cache import cache_directory, find_blob, key_of, store_blob
 from vidseg_core.backends.cpu_features import integer_instructions
 from vidseg_core.backends.integers import quantize
 from vidseg_core.networks.graph import Graph
@@ -138,11 +138,12 @@ def load(
     core: openvino.Core, network: nn.Module, inputs: tuple[Tensor, ...], options: dict, ranges: Ranges | None
 ) -> openvino.CompiledModel:
     """Load a compiled network from the cache, or else compile it and put it there."""
-    path = cache_directory() / f"{key_of(core, network, inputs, options, ranges)}.blob"
+    path = find_blob(f"{key_of(core, network, inputs, options, ranges)}.blob")
     if path.is_file():
         try:
             model = core.import_model(path.read_bytes(), "CPU", options)
-            os.utime(path)  # the longest unused one goes first
+            if path.parent == cache_directory():
+                os.utime(path)  # the longest unused one goes first
         except (OSError, RuntimeError) as error:
             log.warning("%s: cannot be used, compiled anew: %s", path, " ".join(str(error).split()))
         else:
@@ -154,7 +155,7 @@ def load(
     blob = io.BytesIO()
     model.export_model(blob)
     try:
-        store_blob(path, blob.getbuffer())
+        store_blob(cache_directory() / path.name, blob.getbuffer())
     except OSError as error:
         log.warning("%s: not kept for the next process: %s", path, error.strerror)
     return model

@@ -23,6 +23,7 @@ COMMANDS = {
     "figure": "vidseg_core.cli.figure",
     "train": "vidseg_core.cli.train",
     "weights": "vidseg_core.cli.weights",
+    "compile": "vidseg_core.cli.compile",
 }
 
 DESCRIPTION = "Semantic labels for every frame of a camera stream, a video, a bag or a folder of images."
@@ -48,6 +49,8 @@ examples:
       draw the figures of the documentation
   vidseg weights
       what weights there are, what can be fetched, under which licence
+  vidseg compile
+      what the first start would compile, ahead of it
 
 `vidseg COMMAND --help` explains a command and its options.
 """

@@ -21,6 +21,8 @@ from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.segmenter import NetworkSegmenter, Segmenter, input_scale, load_segmenter, ready
 from vidseg_core.engine.stream import Networks
 from vidseg_core.errors import CheckpointError, ConfigError
+from vidseg_core.kernel_cache import take_over_installed
+from vidseg_core.kernels.cpu.difference import difference_rows
 from vidseg_core.models.architectures import FLOW, FLOW_LIGHT, REFINEMENT, SEGMENTER, SWNET_SEQ
 from vidseg_core.models.open import Model, open_model
 from vidseg_core.models.registry import find_weights
@@ -47,6 +49,7 @@ def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, class
         CheckpointError: weights missing, damaged, of another network or with other classes.
         ClassTableError: unknown or malformed class table.
     """
+    take_over_installed(difference_rows)
     device = open_device(config.device)
     beside = config.key_frames == "async" and device.type == "cpu" and segmenter is None
     num_threads = set_num_threads(_num_threads(config, beside))

@@ -5,6 +5,7 @@ To add one, put an entry into `ARCHITECTURES`; `open_model`, `vidseg weights sho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,7 +82,8 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     for key, value in tensors.items():
         if value.shape != own[key].shape:
             raise CheckpointError(f"{path}: {key}: expected shape {tuple(own[key].shape)}, found {tuple(value.shape)}")
-        if not torch.isfinite(value).all():
+        # A sum is finite where all values are, and much faster than looking at each.
+        if not math.isfinite(value.sum(dtype=torch.float64)):
             raise CheckpointError(f"{path}: {key}: expected finite values, found NaN or infinity")
     module.load_state_dict(tensors)
     module.eval()

@@ -145,6 +145,8 @@ class Listener:
         arrived_ns = time.time_ns()
         self._last_s = time.monotonic()
         self._arrivals.append((parse_header(message)[0], arrived_ns))
+        if len(self._arrivals) == 1:
+            tell("first", arrived_ns=arrived_ns)
         if len(self._arrivals) == WARM_LABELS:
             tell("warm")
 
@@ -181,6 +183,7 @@ def main() -> None:
     process = ROLES[arguments.role](node, quality, arguments)
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=read_lines, args=(lines,), daemon=True).start()
+    tell("ready")
     is_matched = False
     while True:
         executor.spin_once(timeout_sec=0.1)

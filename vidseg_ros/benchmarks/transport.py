@@ -118,11 +118,14 @@ class Trial:
                 child.kill()
                 child.wait()
 
-    def start(self, name: str, module: Sequence[str]) -> None:
-        """Run a module of Python under this name."""
+    def start(
+        self, name: str, module: Sequence[str], environment: dict[str, str] | None = None, folder: Path | None = None
+    ) -> None:
+        """Run a module of Python under this name; in another environment and folder than this one's, if asked to."""
         self._children[name] = subprocess.Popen(
             [sys.executable, "-m", *module],
-            env=self._environment,
+            env=environment or self._environment,
+            cwd=folder,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -164,6 +167,10 @@ class Trial:
         if told is None:
             raise BenchError(f"expected '{event}' from the {name} within {timeout_s:g} s, got nothing")
         return told
+
+    def pid(self, name: str) -> int:
+        """Return the number of the process."""
+        return self._children[name].pid
 
     def cpu_s(self, name: str) -> float:
         """Read the CPU time that the process has used so far, all threads, user and kernel."""

@@ -1,0 +1,73 @@
+"""Compile, ahead of any camera, what an engine would compile when its first frames come."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from vidseg_core.backends.blob_cache import stored_in_the_installation
+from vidseg_core.engine.build import build_engine
+from vidseg_core.engine.config import EngineConfig
+from vidseg_core.frame import Frame
+from vidseg_core.overlay import colorize, overlay
+
+PERIOD_NS = 33_000_000
+# The network sees little of it: only kernels matter.
+SMALL = (120, 160)
+# A key frame that comes later, and what is blended in there.
+ASYNC_FRAMES = 12
+
+
+def compile_kernels(config: EngineConfig, update_weights: str, refine_weights: str) -> None:
+    """Have numba compile the kernels of streams as `config` has them, and of those with further networks.
+
+    Args:
+        config: for a CPU; its runtime does not matter.
+        update_weights, refine_weights: networks with the classes of `config.weights`.
+
+    Raises:
+        VidsegError: see `build_engine`.
+    """
+    plain = replace(config, runtime="eager", interval=1, device="cpu")
+    for variant, count in (
+        (plain, 4),
+        (replace(plain, confidence=True, schedule="adaptive", update_weights=update_weights), 3),
+        (replace(plain, refine=True, refine_weights=refine_weights), 3),
+        (replace(plain, key_frames="async"), ASYNC_FRAMES),
+    ):
+        with build_engine(variant) as engine:
+            stream = engine.stream()
+            for frame in _frames(SMALL, count):
+                labels = stream.step(frame).labels
+                overlay(frame.image, labels, engine.classes.lut)
+                colorize(labels, engine.classes.lut)
+
+
+def compile_networks(config: EngineConfig, size: tuple[int, int]) -> str | None:
+    """Have the segmentation network compiled for cameras of `size`, (H, W), and kept beside the package.
+
+    Returns:
+        What executes it.
+
+    Raises:
+        VidsegError: see `build_engine`.
+        OSError: the installation cannot be written.
+    """
+    with stored_in_the_installation(), build_engine(replace(config, key_frames="sync")) as engine:
+        stream = engine.stream()
+        for frame in _frames(size, 2):
+            stream.step(frame)
+        return engine.runtimes()["segmenter"]
+
+
+def _frames(size: tuple[int, int], count: int) -> Iterator[Frame]:
+    """Yield frames of noise: packed as they come, with padded rows, and read-only as in a message."""
+    height, width = size
+    for number in range(count):
+        noise = np.random.default_rng(number).integers(0, 256, (height, width + 1, 3), np.uint8)
+        image = noise[:, :width] if number % 3 == 1 else np.ascontiguousarray(noise[:, :width])
+        if number % 3:
+            image.flags.writeable = False
+        yield Frame(image, number * PERIOD_NS)
