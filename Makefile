@@ -66,6 +66,7 @@ ifdef TORCH_INDEX_URL
 endif
 	$(@D)/bin/python -m pip install $(if $(TORCH_INDEX_URL),--extra-index-url '$(TORCH_INDEX_URL)') \
 	  -c $(CONSTRAINTS) -e '.[ros,label,evaluate,onnx,train,dev]'
+	$(@D)/bin/python -m vidseg_core.cli compile
 	@touch $@
 
 demo: .venv

@@ -1,6 +1,11 @@
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.install import install
 
 PACKAGE = "vidseg_ros"
 SHARE = f"share/{PACKAGE}"
@@ -32,7 +37,27 @@ def shared_files():
             yield f"{SHARE}/{directory}", [str(path) for path in files if path.parent == directory]
 
 
+class CompilingInstall(install):
+    """Install, and compile kernels and the default network for this computer: `colcon build` comes here.
+
+    A wheel is built for any computer and gets nothing compiled. VIDSEG_COMPILE=0 leaves the step out, where what is
+    built runs elsewhere.
+    """
+
+    def run(self):
+        super().run()
+        needed = ("torch", "numba", "cv2", "safetensors", "openvino")
+        if self.root is not None or os.environ.get("VIDSEG_COMPILE") == "0" or not all(map(find_spec, needed)):
+            return
+        paths = os.pathsep.join(filter(None, (self.install_lib, os.environ.get("PYTHONPATH"))))
+        command = [sys.executable, "-m", "vidseg_core.cli", "compile"]
+        done = subprocess.run(command, cwd=self.install_lib, env={**os.environ, "PYTHONPATH": paths}, check=False)
+        if done.returncode:
+            print("vidseg compile failed: the first start compiles instead", file=sys.stderr)
+
+
 setup(
+    cmdclass={"install": CompilingInstall},
     name=PACKAGE,
     version="0.2.0",
     description="Video semantic segmentation at camera rate: a network on key frames, optical flow between them",

@@ -10,6 +10,7 @@ import pytest
 
 import vidseg_core
 from vidseg_core import kernel_cache
+from vidseg_core.errors import ConfigError
 
 
 @pytest.fixture
@@ -101,3 +102,45 @@ def test_a_user_without_a_home_imports_kernels_of_a_package_that_root_installed(
     done = subprocess.run([*NOBODY, script], **options)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(scratch / "vidseg-kernels-65534")
+
+
+class Kernel:
+    """The two facts about a kernel of numba's that matter: where its source is, and where it is cached."""
+
+    def __init__(self, source, cache):
+        self.py_func = lambda: None
+        self.py_func.__code__ = self.py_func.__code__.replace(co_filename=str(source / "warp.py"))
+        self.stats = type("Stats", (), {"cache_path": str(cache)})
+
+
+def test_kernels_of_the_installation_are_copied_to_where_numba_looks(tmp_path):
+    installed, own = tmp_path / "package" / "__pycache__", tmp_path / "cache" / "package_1"
+    installed.mkdir(parents=True)
+    for name in ("warp.nbi", "warp.1.nbc", "warp.pyc"):
+        (installed / name).write_text(name)
+    kernel_cache.take_over_installed(Kernel(tmp_path / "package", own))
+    assert {file.name for file in own.iterdir()} == {"warp.nbi", "warp.1.nbc"}
+    (own / "warp.nbi").write_text("newer")
+    kernel_cache.take_over_installed(Kernel(tmp_path / "package", own))
+    assert (own / "warp.nbi").read_text() == "newer" and (own / "warp.1.nbc").read_text() == "warp.1.nbc"
+
+
+def test_nothing_is_copied_where_numba_looks_beside_the_package(tmp_path):
+    (tmp_path / "__pycache__").mkdir()
+    kernel_cache.take_over_installed(Kernel(tmp_path, tmp_path / "__pycache__"))
+    assert not list((tmp_path / "__pycache__").iterdir())
+
+
+def test_a_cache_that_cannot_be_written_is_told_and_no_error(tmp_path, caplog):
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "__pycache__" / "warp.nbi").touch()
+    (tmp_path / "file").touch()
+    kernel_cache.take_over_installed(Kernel(tmp_path, tmp_path / "file" / "cache"))
+    assert "compiled kernels cannot be copied here: Not a directory" in caplog.text
+
+
+def test_compiling_for_an_installation_that_cannot_be_written_is_refused(read_only, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "/elsewhere")
+    with pytest.raises(ConfigError, match="__pycache__: cannot be written: run this as the user who installed"):
+        kernel_cache.use_the_installation()
+    assert "NUMBA_CACHE_DIR" not in os.environ

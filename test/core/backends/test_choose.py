@@ -152,6 +152,53 @@ def test_auto_takes_the_faster_one_and_says_so_once(caplog, monkeypatch, seconds
     assert line.startswith(f"runtime of the net: {net.runtime}; eager took ") and "(1 x 3 x 8 x 8)" in line
 
 
+class Wide(nn.Module):
+    """Takes a time by the pixels, and remembers how many it has seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x):
+        if not torch.jit.is_tracing():
+            self.seen.append(tuple(x.shape[2:]))
+            time.sleep(1e-6 * x.shape[2] * x.shape[3])
+        return torch.tanh(x)
+
+
+@torch.inference_mode()
+def test_a_large_picture_is_given_to_eager_in_part_only(caplog):
+    caplog.set_level(logging.INFO)
+    network = Wide()
+    net = executor("auto", network)
+    assert net(torch.zeros(1, 1, 640, 960)).shape == (1, 1, 640, 960)
+    assert set(network.seen) == {(192, 288)} and net.runtime.startswith("openvino")
+    assert "eager takes about " in caplog.text and "(1 x 1 x 640 x 960)" in caplog.text
+
+
+@torch.inference_mode()
+def test_where_that_leaves_a_doubt_all_of_it_is_given(monkeypatch):
+    network, compiled = Wide(), openvino.Compiled.__call__
+    monkeypatch.setattr(openvino.Compiled, "__call__", lambda *args: time.sleep(0.5) or compiled(*args))
+    net = executor("auto", network)
+    net(torch.zeros(1, 1, 640, 960))
+    assert (640, 960) in network.seen
+
+
+@torch.inference_mode()
+def test_what_was_compiled_with_the_installation_serves_a_user_without_a_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(blob_cache, "_INSTALLED", tmp_path / "installed")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "builder"))
+    with blob_cache.stored_in_the_installation():
+        expected = executor("openvino")(*tensors())
+    [blob] = (tmp_path / "installed").glob("*.blob")
+    assert blob.stat().st_mode & 0o777 == 0o644 and not cache_directory().exists()
+    monkeypatch.setattr(openvino, "_convert", None)  # what is not found cannot be made
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    assert torch.equal(executor("openvino")(*tensors())[0], expected[0])
+    assert not cache_directory().exists()
+
+
 def test_without_openvino_it_is_eager_with_the_reason(monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setitem(sys.modules, "openvino", None)
