@@ -67,6 +67,8 @@ class Segmentation:
         timings: milliseconds per stage, of what this frame had to wait for.
         confidence: h x w, float32 in 0..1, the largest softmax probability on the grid; None unless asked for.
         evidence_ns: stamp of the newest frame that a network has seen for these labels; None stands for this frame.
+        probabilities: h x w x C, float32, of each class on the grid, 0 where the ego mask says void; None unless asked
+            for.
     """
 
     labels: np.ndarray
@@ -78,6 +80,7 @@ class Segmentation:
     timings: Mapping[str, float] = field(default_factory=dict)
     confidence: np.ndarray | None = None
     evidence_ns: int | None = None
+    probabilities: np.ndarray | None = None
 
     @property
     def age_s(self) -> float:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header, String
 
 from vidseg_core.data.encodings import UnsupportedEncoding, to_rgb
@@ -16,12 +17,15 @@ from vidseg_core.data.wire import HeaderLike, ImageWriter, MessageView, WireErro
 from vidseg_core.errors import VidsegError
 from vidseg_core.frame import Frame, Segmentation
 from vidseg_ros import outputs, transport
+from vidseg_ros.calibration import Calibration
 from vidseg_ros.diagnostics import SILENCE_S, Report, Statistics, Tick, frame_status
 from vidseg_ros.heartbeat import Heartbeat
 from vidseg_ros.mailbox import Letter, Mailbox
+from vidseg_ros.messages import camera_info
 from vidseg_ros.messages.headers import header_of
 from vidseg_ros.messages.kinds import KINDS
-from vidseg_ros.parameters import OUTPUTS, CameraSettings
+from vidseg_ros.parameters import CameraSettings
+from vidseg_ros.points import Points
 from vidseg_ros.stamps import Run, Runs, Stamps
 from vidseg_ros.subscription import LATCHED, publish_images, subscribe_raw
 from vidseg_ros.synchronizer import Synchronizer
@@ -30,6 +34,8 @@ if TYPE_CHECKING:  # it loads PyAV, which video alone needs
     from vidseg_core.data.packets import Picture
 
 QUIET_S = 10.0
+INFOS = ("labels", "probabilities")
+"""Outputs that come with a camera_info of their own, since they may have another size than the image."""
 
 
 class Camera:
@@ -93,16 +99,33 @@ class Camera:
         self._published_since_ns: int | None = None
         self._subscription = None
         self._publishers = {}
+        self._infos = {}
         self._status = None
         self._latched = []
+        self._lacks_label_info = False
+        named = node.resolve_topic_name(images)
+        self._calibration = Calibration(node, info_topic(node, self._prefix, named), named, self._warn_once)
+        self._points = Points(
+            node,
+            settings,
+            self._prefix,
+            mailbox,
+            self._calibration,
+            send=self._send,
+            warn_once=self._warn_once,
+            failed=lambda error: self.statistics.failed(error),  # there are none yet
+        )
         self.statistics = Statistics(self.topic, time.monotonic_ns())
         self.statistics.decodes = self._kind.is_video
 
     def open(self) -> None:
         """Create subscription and publishers."""
-        for output in OUTPUTS:
+        for output in outputs.RENDER:
             self._publishers[output] = publish_images(self._node, f"{self._prefix}{output}")
+        for output in INFOS:
+            self._infos[output] = self._node.create_publisher(CameraInfo, f"{self._prefix}{output}/camera_info", 10)
         self._status = self._node.create_publisher(DiagnosticArray, f"{self._prefix}status", 10)
+        self._points.open()
         self._latch(String, "legend", String(data=outputs.legend(self._classes)))
         self._latch_label_info()
         self._subscription = subscribe_raw(
@@ -121,13 +144,15 @@ class Camera:
 
     def close(self) -> None:
         """Destroy what `open` has created, be it all or not."""
+        self._points.close()
+        self._calibration.close()
         if self._subscription is not None:
             self._node.destroy_subscription(self._subscription)
             self._subscription = None
-        for publisher in (*self._publishers.values(), *self._latched, self._status):
+        for publisher in (*self._publishers.values(), *self._infos.values(), *self._latched, self._status):
             if publisher is not None:
                 self._node.destroy_publisher(publisher)
-        self._publishers, self._latched, self._status = {}, [], None
+        self._publishers, self._infos, self._latched, self._status = {}, {}, [], None
 
     def listen(self, reason: str) -> None:
         """Begin to take messages; the stream starts afresh."""
@@ -200,6 +225,18 @@ class Camera:
             self._warn_once(transport.LOW_RATE, actual=report.rates[0], wanted=wanted)
         return report
 
+    def follow_subscribers(self) -> None:
+        """Do what depends on who subscribes. On the executor's thread, now and then."""
+        self._points.follow()
+        self._calibration.follow(self._points.is_wanted or bool(self._infos_wanted()))
+        wanted = self._node.resolve_topic_name(f"{self._prefix}label_info")
+        if self._lacks_label_info and self._node.count_subscribers(wanted) > 0:
+            self._warn_once(
+                "{topic}: somebody subscribes to {wanted}, which needs the package vision_msgs, and that is not "
+                "installed (apt install ros-$ROS_DISTRO-vision-msgs). The topic legend tells the same as JSON",
+                wanted=wanted,
+            )
+
     def _latch(self, message_type: type, topic: str, message) -> None:
         publisher = self._node.create_publisher(message_type, f"{self._prefix}{topic}", LATCHED)
         self._latched.append(publisher)
@@ -209,7 +246,7 @@ class Camera:
         try:
             from vision_msgs.msg import LabelInfo, VisionClass
         except ImportError:
-            self._log.debug("vision_msgs is not installed: no label_info, legend has the same")
+            self._lacks_label_info = True  # said once somebody wants it
             return
         header = Header(stamp=self._node.get_clock().now().to_msg())
         self._latch(LabelInfo, "label_info", outputs.label_info(self._classes, header, LabelInfo, VisionClass))
@@ -353,7 +390,8 @@ class Camera:
         if settings.interval != self._interval:
             self._interval = settings.interval
             self._stream.set_interval(settings.interval)
-        self._stream.set_confidence(self._is_wanted("confidence", settings))
+        self._stream.set_confidence(self._is_wanted("confidence", settings) or self._points.is_wanted)
+        self._stream.set_probabilities(self._is_wanted("probabilities", settings))
 
     def _is_wanted(self, output: str, settings: CameraSettings) -> bool:
         return output in settings.outputs and self._publishers[output].get_subscription_count() > 0
@@ -364,6 +402,25 @@ class Camera:
                 rendered = outputs.RENDER[output](picture)
                 if rendered is not None:
                     self._send(publisher, self._writer.serialise(header, *rendered))
+        self._publish_infos(header, picture)
+        if self._points.is_wanted:
+            self._points.add(header, picture.segmentation.stamp_ns, picture)
+
+    def _infos_wanted(self) -> list[str]:
+        return [output for output, publisher in self._infos.items() if publisher.get_subscription_count() > 0]
+
+    def _publish_infos(self, header: HeaderLike, picture: outputs.Picture) -> None:
+        """Publish what describes outputs of another size than the image's."""
+        wanted = self._infos_wanted()
+        info = self._calibration.of_image((picture.image.shape[0], picture.image.shape[1])) if wanted else None
+        if info is None:
+            return
+        info.header = header_of(header)
+        probabilities = picture.segmentation.probabilities
+        if "labels" in wanted:
+            self._infos["labels"].publish(camera_info.resized(info, picture.labels.shape))
+        if "probabilities" in wanted and probabilities is not None:
+            self._infos["probabilities"].publish(camera_info.on_grid(info, probabilities.shape[:2]))
 
     def _publish_status(self, view: HeaderLike, segmentation: Segmentation, too_old: bool) -> None:
         if self._status.get_subscription_count() > 0:
@@ -394,3 +451,14 @@ class Camera:
             segmentation.timings,
             segmentation.reason,
         )
+
+
+def info_topic(node: Node, prefix: str, images: str) -> str:
+    """Return the name of the topic `camera_info`: what it is remapped to, else that beside the camera's images.
+
+    Args:
+        prefix: of the camera's topics.
+        images: the full name of the topic of its images.
+    """
+    named, plain = (node.resolve_topic_name(f"{prefix}camera_info", only_expand=only) for only in (False, True))
+    return named if named != plain else f"{images.rsplit('/', 1)[0]}/camera_info"

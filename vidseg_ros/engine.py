@@ -10,6 +10,8 @@ import numpy as np
 
 from vidseg_core.engine.protocol import EngineProtocol
 from vidseg_core.frame import Frame
+from vidseg_core.kernels.points import Labelled, cloud_points, depth_points
+from vidseg_core.kernels.vote import vote
 from vidseg_core.overlay import colorize, overlay
 from vidseg_ros import parameters
 from vidseg_ros.pass_through import PassThrough
@@ -50,3 +52,7 @@ def warm_up(engine: EngineProtocol) -> None:
         labels = stream.step(Frame(image, stamp_ns=0)).labels
         overlay(image, labels, engine.classes.lut)
     colorize(labels, engine.classes.lut)
+    picture = Labelled(packed, vote(labels, (HEIGHT // 2, WIDTH // 2)), None)
+    for depth in (np.ones((HEIGHT, WIDTH), np.uint16), np.ones((HEIGHT, WIDTH), np.float32)):
+        depth_points(picture, depth, np.eye(3, 4))
+    cloud_points(Labelled(packed, labels, None), np.ones((1, 1, 3), np.float32), np.eye(3, 4))

@@ -23,8 +23,8 @@ class Letter(NamedTuple):
     number: int = 0
 
 
-Batch = Sequence[tuple[Any, Letter]]
-"""Cameras and a letter of each, to be processed one after the other."""
+Batch = Sequence[tuple[Any, Any]]
+"""Cameras and a letter of each, to be processed one after the other; or what else the worker is to do, likewise."""
 
 
 class Mailbox:

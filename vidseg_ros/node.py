@@ -285,6 +285,7 @@ class VidsegNode(LifecycleNode):
         message = DiagnosticArray()
         message.header.stamp = now.to_msg()
         for camera in self.cameras:
+            camera.follow_subscribers()
             report = camera.report(now.nanoseconds, self._state())
             message.status.append(report.status(self.get_name(), self._configured.hardware_id))
         self._diagnostics.publish(message)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from vidseg_core.classes import VOID, ClassTable
 from vidseg_core.frame import Segmentation
+from vidseg_core.kernels.vote import vote
 from vidseg_core.overlay import colorize, confidence_levels, overlay
 from vidseg_ros.parameters import CameraSettings
 
@@ -31,20 +33,31 @@ class Picture:
     lut: np.ndarray
     settings: CameraSettings
 
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Labels at the size that is asked for: h x w, uint8."""
+        labels = self.segmentation.labels
+        return vote(labels, self.settings.size_of_labels((labels.shape[0], labels.shape[1])))
+
+    @cached_property
+    def confidence(self) -> np.ndarray | None:
+        """Confidence at the size of `labels`: h x w, uint8, 255 is certain; None for an engine that does not tell."""
+        confidence = self.segmentation.confidence
+        return None if confidence is None else confidence_levels(confidence, self.labels.shape)
+
 
 def void(segmentation: Segmentation) -> Segmentation:
-    """Return the same result with nothing in it: void everywhere, confidence 0."""
-    confidence = segmentation.confidence
-    return replace(
-        segmentation,
-        labels=np.full_like(segmentation.labels, VOID),
-        confidence=None if confidence is None else np.zeros_like(confidence),
+    """Return the same result with nothing in it: void everywhere, confidence and probabilities 0."""
+    confidence, probabilities = (
+        None if one is None else np.zeros_like(one) for one in (segmentation.confidence, segmentation.probabilities)
     )
+    labels = np.full_like(segmentation.labels, VOID)
+    return replace(segmentation, labels=labels, confidence=confidence, probabilities=probabilities)
 
 
 def render_labels(picture: Picture) -> tuple[str, np.ndarray]:
-    """Return encoding and pixels: H x W, uint8, class ids, 255 for void."""
-    return picture.settings.labels_encoding, picture.segmentation.labels
+    """Return encoding and pixels: h x w, uint8, class ids, 255 for void."""
+    return picture.settings.labels_encoding, picture.labels
 
 
 def render_overlay(picture: Picture) -> tuple[str, np.ndarray]:
@@ -54,14 +67,19 @@ def render_overlay(picture: Picture) -> tuple[str, np.ndarray]:
 
 
 def render_labels_color(picture: Picture) -> tuple[str, np.ndarray]:
-    """Return encoding and pixels: H x W x 3, uint8, the colours alone."""
-    return "rgb8", colorize(picture.segmentation.labels, picture.lut)
+    """Return encoding and pixels: h x w x 3, uint8, the colours of the labels alone."""
+    return "rgb8", colorize(picture.labels, picture.lut)
 
 
 def render_confidence(picture: Picture) -> tuple[str, np.ndarray] | None:
-    """Return encoding and pixels: H x W, uint8, 255 is certain; None for an engine that does not tell."""
-    confidence, labels = picture.segmentation.confidence, picture.segmentation.labels
-    return None if confidence is None else ("mono8", confidence_levels(confidence, labels.shape))
+    """Return encoding and pixels: h x w, uint8, 255 is certain; None for an engine that does not tell."""
+    return None if picture.confidence is None else ("mono8", picture.confidence)
+
+
+def render_probabilities(picture: Picture) -> tuple[str, np.ndarray] | None:
+    """Return encoding and pixels: h x w x C, float32, on the grid; None for an engine that does not tell."""
+    shares = picture.segmentation.probabilities
+    return None if shares is None else (f"32FC{shares.shape[2]}", shares)
 
 
 RENDER: dict[str, Callable[[Picture], tuple[str, np.ndarray] | None]] = {
@@ -69,6 +87,7 @@ RENDER: dict[str, Callable[[Picture], tuple[str, np.ndarray] | None]] = {
     "overlay": render_overlay,
     "labels_color": render_labels_color,
     "confidence": render_confidence,
+    "probabilities": render_probabilities,
 }
 
 

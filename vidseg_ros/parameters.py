@@ -28,6 +28,8 @@ from vidseg_core.options import AUTO, Option, option, options_of
 from vidseg_ros.messages.kinds import KINDS
 
 OUTPUTS = ("labels", "overlay", "labels_color", "confidence")
+ALWAYS = frozenset({"confidence", "probabilities"})
+"""Outputs that need no parameter to be published while somebody subscribes."""
 NODE_NAME = "vidseg"
 # ROS has no value for "not given"; an option's own empty value stands for it.
 EMPTY = {str: "", int: 0, float: 0.0}
@@ -175,11 +177,31 @@ class NodeSettings:
     publish_labels: bool = _publish("labels")
     publish_overlay: bool = _publish("overlay")
     publish_labels_color: bool = _publish("labels_color")
-    publish_confidence: bool = _publish("confidence", False)
+    publish_confidence: bool = option(
+        False,
+        "Of no effect any more: `confidence` is published while somebody subscribes to it.",
+        live=True,
+        per_camera=True,
+    )
     labels_encoding: str = option(
         "mono8",
         "Encoding of `labels`; 8UC1 for subscribers that take mono8 for a picture.",
         choices=("mono8", "8UC1"),
+        live=True,
+        per_camera=True,
+    )
+    labels_size: str = option(
+        "",
+        "Size of `labels`, `labels_color` and `confidence` as WIDTHxHEIGHT, such as 640x360 (empty: the image's times "
+        "`labels_scale`). Each pixel has the class that covers most of it. `labels/camera_info` fits.",
+        live=True,
+        per_camera=True,
+    )
+    labels_scale: float = option(
+        1.0,
+        "Size of `labels`, `labels_color` and `confidence` in units of the image's, where `labels_size` is empty.",
+        low=0.05,
+        high=2.0,
         live=True,
         per_camera=True,
     )
@@ -199,6 +221,35 @@ class NodeSettings:
         "Labels are void where no network has seen a frame for longer than this, in seconds; and diagnostics say so.",
         low=0.01,
         high=86400.0,
+        live=True,
+        per_camera=True,
+    )
+    points_from: str = option(
+        "depth",
+        "Source of `labels_points`: depth, an image registered to the camera's (topic `depth`), gives a point for each "
+        "pixel of `labels`; cloud, a PointCloud2 (topic `points`), has its points labelled.",
+        choices=("depth", "cloud"),
+        per_camera=True,
+    )
+    points_stride: int = option(
+        1,
+        "Take every n-th row and column for `labels_points`; of a cloud without rows every n-th point.",
+        low=1,
+        high=100,
+        live=True,
+        per_camera=True,
+    )
+    points_slop_s: float = option(
+        0.02,
+        "Depth images and clouds belong to an image if their stamps are at most this apart.",
+        low=0.0,
+        high=10.0,
+        live=True,
+        per_camera=True,
+    )
+    points_extrinsic: str = option(
+        "",
+        "Pose of the cloud's frame in the camera's optical frame, `x y z qx qy qz qw` in metres (empty: by tf2).",
         live=True,
         per_camera=True,
     )
@@ -234,6 +285,8 @@ class CameraSettings:
         interval: None leaves it to the governor.
         outputs: which of `OUTPUTS` are published when somebody subscribes.
         ego_mask: path, or None.
+        labels_size: (h, w), or None where `labels_scale` decides.
+        points_extrinsic: seven numbers, or None.
         The others are as in `NodeSettings`.
     """
 
@@ -243,9 +296,21 @@ class CameraSettings:
     ego_mask: str | None
     outputs: frozenset[str]
     labels_encoding: str
+    labels_size: tuple[int, int] | None
+    labels_scale: float
     overlay_opacity: float
     wanted_rate_hz: float
     max_age_s: float
+    points_from: str
+    points_stride: int
+    points_slop_s: float
+    points_extrinsic: tuple[float, ...] | None
+
+    def size_of_labels(self, image: tuple[int, int]) -> tuple[int, int]:
+        """Return (h, w) of the labels of an image of (H, W)."""
+        if self.labels_size is not None:
+            return self.labels_size
+        return max(1, round(image[0] * self.labels_scale)), max(1, round(image[1] * self.labels_scale))
 
 
 def declare(node: Node) -> None:
@@ -333,7 +398,8 @@ def check(values: Mapping[str, Any], changed: Iterable[str], configured: bool) -
             )
         one.check(values[name])
     if known:
-        camera_names(values)
+        for camera in camera_names(values):
+            camera_settings(values, camera)
         engine_config(values)
 
 
@@ -376,7 +442,11 @@ def _given(one: Option, value: Any) -> Any:
 
 
 def camera_settings(values: Mapping[str, Any], camera: str) -> CameraSettings:
-    """Return a camera's values: its own, and the node's where it has none."""
+    """Return a camera's values: its own, and the node's where it has none.
+
+    Raises:
+        ConfigError: a text is not of the form that it should have.
+    """
 
     def value(name: str) -> Any:
         return values.get(f"{camera}.{name}", values[name])
@@ -386,12 +456,39 @@ def camera_settings(values: Mapping[str, Any], camera: str) -> CameraSettings:
         image_transport=value("image_transport"),
         interval=None if value("interval") == AUTO else value("interval"),
         ego_mask=value("ego_mask") or None,
-        outputs=frozenset(output for output in OUTPUTS if value(f"publish_{output}")),
+        outputs=ALWAYS | {output for output in OUTPUTS if value(f"publish_{output}")},
         labels_encoding=value("labels_encoding"),
+        labels_size=_read_size("labels_size", value("labels_size")),
+        labels_scale=value("labels_scale"),
         overlay_opacity=value("overlay_opacity"),
         wanted_rate_hz=value("wanted_rate_hz"),
         max_age_s=value("max_age_s"),
+        points_from=value("points_from"),
+        points_stride=value("points_stride"),
+        points_slop_s=value("points_slop_s"),
+        points_extrinsic=_read_pose("points_extrinsic", value("points_extrinsic")),
     )
+
+
+def _read_size(name: str, text: str) -> tuple[int, int] | None:
+    if not text:
+        return None
+    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text)
+    if found is None:
+        raise ConfigError(f"{name}: expected WIDTHxHEIGHT, such as 640x360, or nothing, got {text!r}")
+    return int(found[2]), int(found[1])
+
+
+def _read_pose(name: str, text: str) -> tuple[float, ...] | None:
+    if not text.strip():
+        return None
+    try:
+        numbers = tuple(map(float, text.split()))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 7 or not all(map(math.isfinite, numbers)) or not any(numbers[3:]):
+        raise ConfigError(f"{name}: expected seven numbers, x y z qx qy qz qw, or nothing, got {text!r}")
+    return numbers
 
 
 def markdown(declared: Mapping[str, Declaration] = DECLARATIONS) -> str:

@@ -35,6 +35,9 @@ class PassThroughStream:
     def set_confidence(self, wanted: bool) -> None:
         """There is none."""
 
+    def set_probabilities(self, wanted: bool) -> None:
+        """There are none."""
+
 
 class PassThrough:
     """Make streams that compute nothing; see `EngineProtocol`."""

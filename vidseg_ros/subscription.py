@@ -17,7 +17,7 @@ from rclpy.qos import (
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import Image, PointCloud2
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks, UnsupportedEventTypeError
@@ -77,11 +77,20 @@ def _copy_of(profile: QoSProfile) -> QoSProfile:
 
 
 def publish_images(node: Node, topic: str) -> Publisher:
-    """A publisher of sensor_msgs/Image, reliable unless `qos_overrides` say otherwise."""
+    """Make a publisher of sensor_msgs/Image, reliable unless `qos_overrides` say otherwise."""
+    return _publish(node, Image, topic)
+
+
+def publish_points(node: Node, topic: str) -> Publisher:
+    """Make a publisher of sensor_msgs/PointCloud2, with the QoS of images."""
+    return _publish(node, PointCloud2, topic)
+
+
+def _publish(node: Node, message_type: type, topic: str) -> Publisher:
     profile = QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=OUTPUT_DEPTH,
         reliability=ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.VOLATILE,
     )
-    return node.create_publisher(Image, topic, profile, qos_overriding_options=QoSOverridingOptions(OVERRIDABLE))
+    return node.create_publisher(message_type, topic, profile, qos_overriding_options=QoSOverridingOptions(OVERRIDABLE))

@@ -29,8 +29,20 @@ LEVELS = (
 ROS_LEVELS = (
     {"node", "demo", "player", "benchmarks", "launching"},
     {"camera"},
+    {"points"},
     {"engine", "outputs", "synchronizer", "worker"},
-    {"diagnostics", "heartbeat", "mailbox", "memory", "messages", "parameters", "pass_through", "processes", "stamps"}
+    {
+        "calibration",
+        "diagnostics",
+        "heartbeat",
+        "mailbox",
+        "memory",
+        "messages",
+        "parameters",
+        "pass_through",
+        "processes",
+        "stamps",
+    }
     | {"subscription", "transport", "__init__"},
 )
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import cv2
+import numpy as np
 import pytest
 
 STREET = "street:seed={},size=320x240,frames=6"
@@ -23,7 +24,7 @@ def run(checkout, tmp_path):
 
 def test_all_examples_are_tested(checkout):
     tested = {"label_video.py", "own_segmenter.py", "read_labelled_recording.py", "segformer_to_onnx.py"}
-    tested |= {"stream_per_camera.py"}
+    tested |= {"labelled_cloud.py", "stream_per_camera.py"}
     assert {path.name for path in (checkout / "examples").glob("*.py")} == tested
 
 
@@ -32,6 +33,16 @@ def test_label_video(run, tmp_path):
     assert lines[0] == "frame 0: key frame" and lines[1] == "frame 1: 1 frames after one"
     pictures = sorted((tmp_path / "labelled").glob("*.png"))
     assert len(pictures) == 6 and cv2.imread(str(pictures[0])).shape == (240, 320, 3)
+
+
+def test_labelled_cloud(run, tmp_path):
+    [line] = run("labelled_cloud.py", STREET.format(3), 5, "cloud.png")
+    count, _, said = line.partition(" ")
+    assert int(count) > 320 * 240 / 2 and said == "points; 100.00% have the label of the pixel that sees them"
+    image, labels, colours = np.hsplit(cv2.imread(str(tmp_path / "cloud.png")), 3)
+    assert image.shape == (240, 320, 3)
+    road = (labels == (128, 64, 128)).all(2)  # in OpenCV's order, too
+    assert 0.05 < road.mean() < 0.5 and np.nonzero(road)[0].mean() > 120 > 90 > np.median(colours[road])
 
 
 def test_own_segmenter(run):

@@ -6,6 +6,7 @@ import itertools
 import threading
 import time
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
@@ -72,6 +73,7 @@ class StandInStream:
         self.phase = phase
         self.interval = None
         self.confidence = False
+        self.probabilities = False
         self.resets = []
         self.key_requests = 0
         self._reset = None
@@ -83,7 +85,11 @@ class StandInStream:
         reset, self._reset = self._reset, None
         confidence = np.full((4, 4), 0.5, dtype=np.float32) if self.confidence else None
         labels = np.ascontiguousarray(frame.image[..., 0] % 11)
-        return Segmentation(labels, frame.stamp_ns, True, 0, "stand-in", reset, {"segment": 1.0}, confidence)
+        result = Segmentation(labels, frame.stamp_ns, True, 0, "stand-in", reset, {"segment": 1.0}, confidence)
+        if self.probabilities:
+            shares = np.arange(3 * 4 * 11, dtype=np.float32).reshape(3, 4, 11)
+            result = replace(result, probabilities=shares)
+        return result
 
     def reset(self, reason="requested"):
         self.resets.append(reason)
@@ -97,6 +103,9 @@ class StandInStream:
 
     def set_confidence(self, wanted):
         self.confidence = wanted
+
+    def set_probabilities(self, wanted):
+        self.probabilities = wanted
 
 
 def picture(seed=0, size=SIZE, channels=3):

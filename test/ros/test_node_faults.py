@@ -423,6 +423,7 @@ class Engine:
     def request_key_frame(self): pass
     def set_interval(self, interval): pass
     def set_confidence(self, wanted): pass
+    def set_probabilities(self, wanted): pass
     def step(self, frame):
         if frame.name:
             {fault}

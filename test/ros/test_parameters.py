@@ -94,6 +94,11 @@ def test_a_value_out_of_range_is_refused_at_the_start(node):
         ({"refine": True}, "refine: refinement needs refine_weights, none are given"),
         ({"device": "tpu"}, "device: expected auto, cpu, cuda or cuda:N, got 'tpu'"),
         ({"cameras": ["front", "front"]}, "cameras: expected names that differ, got ['front', 'front']"),
+        ({"labels_size": "640*360"}, "labels_size: expected WIDTHxHEIGHT, such as 640x360, or nothing, got '640*360'"),
+        (
+            {"points_extrinsic": "0 0 1 0 0 0 0"},
+            "points_extrinsic: expected seven numbers, x y z qx qy qz qw, or nothing, got '0 0 1 0 0 0 0'",
+        ),
         ({"cameras": ["2nd"]}, "cameras: expected letters, digits, _ and /, beginning with a letter, got '2nd'"),
     ],
 )
@@ -115,8 +120,13 @@ def test_what_may_change_while_active():
     assert changing == outputs | {
         "interval",
         "labels_encoding",
+        "labels_scale",
+        "labels_size",
         "max_age_s",
         "overlay_opacity",
+        "points_extrinsic",
+        "points_slop_s",
+        "points_stride",
         "wanted_rate_hz",
         "watchdog_s",
     }
@@ -146,7 +156,8 @@ def test_a_camera_s_own_value_takes_the_place_of_the_node_s(node):
     front, left = (parameters.camera_settings(values, camera) for camera in ("front", "left"))
     assert (front.interval, left.interval) == (2, 7)
     assert (front.ego_mask, left.ego_mask) == (None, "/left.png")
-    assert front.outputs == {"labels", "overlay", "labels_color"} and left.outputs == {"labels", "labels_color"}
+    assert front.outputs - parameters.ALWAYS == {"labels", "overlay", "labels_color"}
+    assert left.outputs - parameters.ALWAYS == {"labels", "labels_color"} and left.outputs >= parameters.ALWAYS
     changed = parameters.values_of(owner, [Parameter("left.interval", value=0), Parameter("interval", value=9)])
     assert [parameters.camera_settings(changed, camera).interval for camera in ("front", "left")] == [2, 0]
 
@@ -203,3 +214,16 @@ def test_what_is_auto_is_the_governor_s_and_what_is_given_the_user_s():
     assert parameters.camera_settings(given, "").interval == 0
     # As files for version 0.1.0 have it.
     assert parameters.governed(DEFAULTS | {"interval": 4, "key_frames": "sync", "grid_stride": 0}) == {"input_scale"}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, (720, 1280)),
+        ({"labels_scale": 0.3}, (216, 384)),
+        ({"labels_size": "640x400", "labels_scale": 0.3}, (400, 640)),
+    ],
+)
+def test_the_size_of_labels(given, expected):
+    assert parameters.camera_settings(DEFAULTS | given, "").size_of_labels((720, 1280)) == expected
+    assert parameters.camera_settings(DEFAULTS | {"labels_scale": 0.05}, "").size_of_labels((9, 64)) == (1, 3)

@@ -1,7 +1,7 @@
 """Messages with pictures in their serialized form, without ROS.
 
-These are sensor_msgs/Image and sensor_msgs/CompressedImage, and packets of compressed video:
-ffmpeg_image_transport_msgs/FFMPEGPacket and foxglove_msgs/CompressedVideo.
+These are sensor_msgs/Image and sensor_msgs/CompressedImage, packets of compressed video
+(ffmpeg_image_transport_msgs/FFMPEGPacket and foxglove_msgs/CompressedVideo), and sensor_msgs/PointCloud2.
 
 Making a message object of a camera image copies its megabytes, more than once. The views here leave the bytes where
 they are, and what is published is written in one piece.
@@ -18,8 +18,9 @@ and each header begins with a number `seq`, which is passed over. What begins wi
 
 from __future__ import annotations
 
+import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, Protocol
@@ -51,10 +52,14 @@ BYTES_PER_PIXEL = {
     "8UC4": 4,
 }
 
+# Channels of a picture of real numbers, such as the probability of each class.
+_FLOATS = re.compile(r"32FC([1-9]\d{0,2})")
+
 _BYTE_ORDER = {b"\x00\x00": ">", b"\x00\x01": "<"}
 _LITTLE_ENDIAN = b"\x00\x01\x00\x00"
 _ENCAPSULATION_BYTES = 4
 _MOST_TRAILING_BYTES = 3
+_MOST_FIELDS = 1024
 _LONGEST_NAME = 40
 _STAMP = {order: struct.Struct(order + "iI") for order in "<>"}
 _ROS1_STAMP = struct.Struct("<II")
@@ -179,6 +184,72 @@ class PacketView(Stamped):
     data: np.ndarray
 
 
+@dataclass(frozen=True)
+class PointField:
+    """A sensor_msgs/PointField.
+
+    Attributes:
+        name: `x`, `rgb`, ...
+        offset: bytes from the beginning of a point.
+        datatype: a key of `POINT_TYPES`.
+        count: of elements.
+    """
+
+    name: str
+    offset: int
+    datatype: int
+    count: int = 1
+
+
+POINT_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 8: "f8"}
+"""NumPy's names for the types of numbers of a PointField."""
+
+
+@dataclass(frozen=True, eq=False)
+class PointCloudView(Stamped):
+    """Serialized sensor_msgs/PointCloud2: its fields, and its `data` in the buffer that was parsed (as above)."""
+
+    height: int
+    width: int
+    fields: tuple[PointField, ...]
+    is_bigendian: int
+    point_step: int
+    row_step: int
+    data: np.ndarray
+    is_dense: int
+
+    def positions(self) -> np.ndarray:
+        """Return x, y, z of each point: height x width x 3, float32, read-only; in the buffer where they lie there so.
+
+        Raises:
+            WireError: the cloud has no x, y and z of one type of real numbers, or fewer data than its sizes say.
+        """
+        if self.height * self.width == 0:
+            return np.empty((self.height, self.width, 3), np.float32)
+        row_bytes = self.width * self.point_step
+        is_short = self.height > 1 and self.row_step < row_bytes  # the step of a single row is no matter
+        if is_short or self.data.size < (self.height - 1) * self.row_step + row_bytes:
+            raise WireError(
+                f"expected {self.height} rows of {self.width} points of {self.point_step} bytes, {self.row_step} bytes "
+                f"apart, got {self.data.size} bytes"
+            )
+        by_name = {field.name: field for field in self.fields}
+        x, y, z = (by_name.get(name) for name in "xyz")
+        if x is None or y is None or z is None or not x.datatype == y.datatype == z.datatype in (7, 8):
+            came = ", ".join(f"{field.name} ({POINT_TYPES.get(field.datatype, '?')})" for field in self.fields)
+            raise WireError(f"expected a cloud with x, y and z, all f4 or all f8, got {came or 'no fields'}")
+        kind = np.dtype((">" if self.is_bigendian else "<") + POINT_TYPES[x.datatype])
+        if max(x.offset, y.offset, z.offset) + kind.itemsize > self.point_step:
+            raise WireError(f"expected x, y and z within the {self.point_step} bytes of a point")
+        steps = self.row_step, self.point_step
+        axes = [np.ndarray((self.height, self.width), kind, self.data.data, field.offset, steps) for field in (x, y, z)]
+        if kind == np.dtype("<f4") and y.offset == x.offset + 4 and z.offset == x.offset + 8:
+            together = np.ndarray((self.height, self.width, 3), kind, self.data.data, x.offset, (*steps, 4))
+            if together.flags.aligned:
+                return together
+        return np.stack([axis.astype(np.float32) for axis in axes], axis=-1)
+
+
 MessageView = ImageView | CompressedView | PacketView
 """A message with a picture or a piece of a video, in the buffer that was parsed."""
 
@@ -244,6 +315,52 @@ def parse_foxglove_video(buffer: bytes | memoryview, encoding: str = CDR) -> Pac
     stamp, frame_id, data, form = reader.stamp(), reader.string(), reader.sequence(), reader.string()
     reader.end()
     return PacketView(stamp, frame_id, form, data)
+
+
+def parse_point_cloud(buffer: bytes | memoryview) -> PointCloudView:
+    """Read a sensor_msgs/PointCloud2 from its serialized bytes, in CDR.
+
+    Raises:
+        WireError: as `parse_image`.
+    """
+    reader = _reader(buffer, CDR)
+    stamp, frame_id = reader.header_stamp(), reader.string()
+    height, width, num_fields = reader.uint32(), reader.uint32(), reader.uint32()
+    if num_fields > _MOST_FIELDS:
+        raise WireError(f"expected at most {_MOST_FIELDS} fields of a point, got {num_fields}")
+    fields = tuple(
+        PointField(reader.string(), reader.uint32(), reader.uint8(), reader.uint32()) for _ in range(num_fields)
+    )
+    is_bigendian, point_step, row_step = reader.uint8(), reader.uint32(), reader.uint32()
+    data, is_dense = reader.sequence(), reader.uint8()
+    reader.end()
+    return PointCloudView(stamp, frame_id, height, width, fields, is_bigendian, point_step, row_step, data, is_dense)
+
+
+def serialise_point_cloud(
+    header: HeaderLike, fields: Sequence[PointField], points: np.ndarray, is_dense: bool = False
+) -> bytes:
+    """Write a sensor_msgs/PointCloud2 in CDR, in one copy of its points.
+
+    Args:
+        header: of the message.
+        fields: of a point.
+        points: height x width x a point's bytes, uint8, C-contiguous.
+        is_dense: whether every point has numbers for its position.
+
+    Raises:
+        ValueError: the points are not such an array.
+    """
+    if points.ndim != 3 or points.dtype != np.uint8 or not points.flags.c_contiguous:
+        raise ValueError(f"expected contiguous points, h x w x bytes, uint8, got {points.dtype} {points.shape}")
+    height, width, step = points.shape
+    before = bytearray(_padded(_string(header.frame_id)) + struct.pack("<III", height, width, len(fields)))
+    for field in fields:
+        before += _padded(_string(field.name)) + struct.pack("<IBxxxI", field.offset, field.datatype, field.count)
+    before += struct.pack("<BxxxIII", 0, step, width * step, points.size)
+    stamp = _STAMP["<"].pack(header.stamp.sec, header.stamp.nanosec)
+    # A sequence may be empty; a memoryview with a zero in its shape cannot be joined.
+    return b"".join((_LITTLE_ENDIAN, stamp, before, points.reshape(-1).data, bytes([is_dense])))
 
 
 def parse_header(buffer: bytes | memoryview, encoding: str = CDR) -> tuple[int, str]:
@@ -384,8 +501,8 @@ class ImageWriter:
 
         Args:
             header: the view of that other message, or a std_msgs/Header.
-            encoding: a key of `BYTES_PER_PIXEL`.
-            pixels: H x W or H x W x C, uint8, C-contiguous, with at least one pixel; C fits the encoding.
+            encoding: a key of `BYTES_PER_PIXEL`, or `32FC` and a number of channels up to 999.
+            pixels: H x W or H x W x C, uint8 or float32, C-contiguous, with at least one pixel; fits the encoding.
 
         Raises:
             ValueError: the encoding is none of these, the pixels are not such an array, or the form has no room for
@@ -401,21 +518,27 @@ class ImageWriter:
 
 
 def _check(pixels: np.ndarray, encoding: str) -> None:
-    bytes_per_pixel = BYTES_PER_PIXEL.get(encoding)
-    if bytes_per_pixel is None:
-        raise ValueError(f"expected an encoding of {', '.join(BYTES_PER_PIXEL)}, got {encoding!r}")
+    floats = _FLOATS.fullmatch(encoding)
+    wanted, kind = (int(floats[1]), np.float32) if floats else (BYTES_PER_PIXEL.get(encoding), np.uint8)
+    if wanted is None:
+        raise ValueError(f"expected an encoding of {', '.join(BYTES_PER_PIXEL)}, 32FC<n>, got {encoding!r}")
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    fits = pixels.ndim in (2, 3) and channels == bytes_per_pixel and pixels.size > 0
-    if not fits or pixels.dtype != np.uint8 or not pixels.flags.c_contiguous:
+    fits = pixels.ndim in (2, 3) and channels == wanted and pixels.size > 0
+    if not fits or pixels.dtype != kind or not pixels.flags.c_contiguous:
         raise ValueError(
-            f"expected contiguous uint8 pixels, H x W x {bytes_per_pixel}, for {encoding}, "
+            f"expected contiguous {kind.__name__} pixels, H x W x {wanted}, for {encoding}, "
             f"got {'contiguous' if pixels.flags.c_contiguous else 'strided'} {pixels.dtype} of shape {pixels.shape}"
         )
 
 
+def _bytes_per_pixel(encoding: str) -> int:
+    floats = _FLOATS.fullmatch(encoding)
+    return 4 * int(floats[1]) if floats else BYTES_PER_PIXEL[encoding]
+
+
 def _fields_after_stamp(frame_id: str, height: int, width: int, encoding: str) -> bytes:
     """Serialize frame_id, height, width, encoding, is_bigendian, step and length of the data, beginning aligned."""
-    step = width * BYTES_PER_PIXEL[encoding]
+    step = width * _bytes_per_pixel(encoding)
     return b"".join(
         (
             _padded(_string(frame_id)),
@@ -428,7 +551,7 @@ def _fields_after_stamp(frame_id: str, height: int, width: int, encoding: str) -
 
 def _ros1_fields_after_stamp(frame_id: str, height: int, width: int, encoding: str) -> bytes:
     """Serialize the same fields in ROS 1's form."""
-    step = width * BYTES_PER_PIXEL[encoding]
+    step = width * _bytes_per_pixel(encoding)
     names = [struct.pack("<I", len(raw)) + raw for raw in (frame_id.encode(), encoding.encode())]
     return b"".join(
         (names[0], struct.pack("<II", height, width), names[1], struct.pack("<BII", 0, step, height * step))

@@ -36,6 +36,9 @@ class StreamProtocol(Protocol):
     def set_confidence(self, wanted: bool) -> None:
         """Change whether results come with a confidence map."""
 
+    def set_probabilities(self, wanted: bool) -> None:
+        """Change whether results come with the probabilities of all classes."""
+
 
 @runtime_checkable
 class EngineProtocol(Protocol):

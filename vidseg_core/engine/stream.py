@@ -88,6 +88,7 @@ class Stream:
         self._state: State | None = None
         self._reset_reason: str | None = None
         self._key_wanted = False
+        self._wants_probabilities = False
         self.refined: Refined | None = None
         """What guided refinement made of the last frame (for figures); None on key frames and without refinement."""
 
@@ -129,6 +130,10 @@ class Stream:
         """Change `EngineConfig.confidence` from the next frame on."""
         if wanted != self._config.confidence:
             self._config = replace(self._config, confidence=wanted)
+
+    def set_probabilities(self, wanted: bool) -> None:
+        """Change from the next frame on whether results have `Segmentation.probabilities`."""
+        self._wants_probabilities = wanted
 
     @torch.inference_mode()
     def step(self, frame: Frame) -> Segmentation:
@@ -184,9 +189,11 @@ class Stream:
             if self._ego_mask is not None:
                 labels[self._ego_mask] = VOID
         reset, self._reset_reason = self._reset_reason, None
-        confidence = None
-        if self._config.confidence:
-            confidence = self._confidence(on_grid(scores, view.grid, frame.size if half_pixel else None))
+        confidence, probabilities = None, None
+        if self._config.confidence or self._wants_probabilities:
+            shares = on_grid(scores, view.grid, frame.size if half_pixel else None).float().softmax(1)
+            confidence = shares.amax(1)[0].cpu().numpy() if self._config.confidence else None
+            probabilities = self._probabilities(shares) if self._wants_probabilities else None
         # An update network has seen every frame.
         evidence_ns = memory.stamp_ns if self._networks.updater is None else frame.stamp_ns
         return Segmentation(
@@ -199,6 +206,7 @@ class Stream:
             dict(timings),
             confidence,
             evidence_ns,
+            probabilities,
         )
 
     def _view(self, frame: Frame) -> View:
@@ -318,9 +326,16 @@ class Stream:
                 logits = update(logits, fresh, difference(view.picture, memory.picture, memory.motion), seen)
         return logits, memory
 
-    @staticmethod
-    def _confidence(logits: Tensor) -> np.ndarray:
-        return logits.float().softmax(1).amax(1)[0].cpu().numpy()
+    def _probabilities(self, shares: Tensor) -> np.ndarray:
+        """Return shares, 1 x C x h x w, as h x w x C; 0 where the picture's pixel is the vehicle's own."""
+        found = shares[0].permute(1, 2, 0).contiguous().cpu().numpy()
+        if self._ego_mask is not None:
+            places = (
+                np.linspace(0, whole - 1, side).round().astype(int)
+                for whole, side in zip(self._ego_mask.shape, found.shape[:2], strict=True)
+            )
+            found[self._ego_mask[np.ix_(*places)]] = 0.0
+        return found
 
     def _check_ego_mask(self, frame: Frame) -> None:
         if self._ego_mask is not None and self._ego_mask.shape != frame.size:

@@ -81,6 +81,27 @@ class Street:
             )
         return hidden
 
+    def depth(self, i: int) -> np.ndarray:
+        """Return the depth that each pixel of frame `i` sees at its centre: H x W, float32, z in metres.
+
+        It is infinite where the sky is seen, or the skyline painted on it.
+
+        Raises:
+            IndexError: `i` is not in 0 .. len - 1.
+        """
+        self._check(i)
+        with np.errstate(divide="ignore"):
+            return (1.0 / self._geometry(i).inverse_depth).astype(np.float32)
+
+    def intrinsics(self) -> np.ndarray:
+        """Return the camera's K, 3 x 3, float64: focal length and centre in pixels."""
+        view = self._view(0.0)
+        return np.array([[view.focal, 0.0, view.cx], [0.0, view.focal, view.cy], [0.0, 0.0, 1.0]])
+
+    def _check(self, i: int) -> None:
+        if not 0 <= i < len(self):
+            raise IndexError(f"{self.config}: expected a frame in 0 .. {len(self) - 1}, got {i}")
+
     def _time(self, i: int) -> float:
         return i / self.config.rate_hz
 
@@ -159,8 +180,7 @@ class Street:
 
     def _shaded(self, i: int):
         """Linear image (float32), labels, flow, and depth of each pixel's point in frame i - 1."""
-        if not 0 <= i < len(self):
-            raise IndexError(f"{self.config}: expected a frame in 0 .. {len(self) - 1}, got {i}")
+        self._check(i)
         seen = self._geometry(i)
         view, past = seen.view, self._view(self._time(max(i - 1, 0)))
         shape = seen.ids.shape

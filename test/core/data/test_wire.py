@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,12 +16,15 @@ from vidseg_core.data.encodings import ENCODINGS, UnsupportedEncoding, to_rgb
 from vidseg_core.data.wire import (
     BYTES_PER_PIXEL,
     ImageWriter,
+    PointField,
     WireError,
     parse_compressed,
     parse_ffmpeg_packet,
     parse_foxglove_video,
     parse_header,
     parse_image,
+    parse_point_cloud,
+    serialise_point_cloud,
 )
 
 FRAME_IDS = ["", "c", "ca", "cam", "cam0", "front/left", "caméra", "前方カメラ", "камера", "x" * 255, "🚗"]
@@ -464,9 +468,102 @@ def test_outputs_carry_the_header_of_their_input():
             assert (output.stamp, output.frame_id) == (view.stamp, view.frame_id)
 
 
+def test_real_numbers_of_many_channels_are_written(serialization, messages):
+    header = message_of((7, 8, "cam")).header
+    for shape in ((2, 3), (2, 3, 1), (2, 3, 19)):
+        pixels = np.random.default_rng(0).random(shape, dtype=np.float32)
+        channels = shape[2] if len(shape) == 3 else 1
+        buffer = ImageWriter().serialise(header, f"32FC{channels}", pixels)
+        message = serialization.deserialize_message(buffer, messages.Image)
+        assert image_fields(message)[3:] == (2, 3, f"32FC{channels}", 0, 12 * channels, pixels.tobytes())
+
+
+POINT_FIELDS = (PointField("x", 0, 7), PointField("y", 4, 7), PointField("z", 8, 7), PointField("ring", 12, 4))
+
+
+@pytest.mark.parametrize("frame_id", FRAME_IDS)
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (1, 0)])
+def test_a_point_cloud_reads_back_through_rclpy_and_here(frame_id, shape, serialization, messages):
+    points = np.random.default_rng(0).random((*shape, 4), dtype=np.float32)
+    header = message_of((3, 4, frame_id)).header
+    buffer = serialise_point_cloud(header, POINT_FIELDS, points.view(np.uint8), is_dense=True)
+    message = serialization.deserialize_message(buffer, messages.PointCloud2)
+    assert (message.header, message.height, message.width) == (header, *shape)
+    assert [(f.name, f.offset, f.datatype, f.count) for f in message.fields] == [
+        ("x", 0, 7, 1), ("y", 4, 7, 1), ("z", 8, 7, 1), ("ring", 12, 4, 1)
+    ]  # fmt: skip
+    assert (message.point_step, message.row_step, message.is_dense) == (16, 16 * shape[1], True)
+    assert bytes(message.data) == points.tobytes()
+    for one in (buffer, serialization.serialize_message(message)):
+        view = parse_point_cloud(one)
+        assert (view.frame_id, view.stamp_ns, view.fields) == (frame_id, 3_000_000_004, POINT_FIELDS)
+        assert (view.height, view.width, view.point_step, view.is_dense) == (*shape, 16, 1)
+        np.testing.assert_array_equal(view.positions(), points[..., :3])
+
+
+def test_positions_that_lie_as_vidseg_wants_them_are_not_copied():
+    buffer = serialise_point_cloud(write_header(), POINT_FIELDS, np.zeros((2, 3, 16), np.uint8))
+    positions = parse_point_cloud(buffer).positions()
+    assert positions.strides == (48, 16, 4) and not positions.flags.writeable
+    assert np.shares_memory(positions, np.frombuffer(buffer, np.uint8))
+
+
+def write_header():
+    return parse_image(bytes(write_image().bytes))
+
+
+def cloud(fields, data, **changes):
+    view = parse_point_cloud(serialise_point_cloud(write_header(), fields, data))
+    return replace(view, **changes)
+
+
+def test_positions_of_other_kinds_are_copied():
+    wanted = np.arange(18, dtype=np.float64).reshape(2, 3, 3)
+    doubles = [PointField(name, 8 * i, 8) for i, name in enumerate("xyz")]
+    big = [PointField(name, 4 * i, 7) for i, name in enumerate("xyz")]
+    mixed = [PointField("z", 0, 7), PointField("x", 4, 7), PointField("y", 8, 7)]
+    for view in (
+        cloud(doubles, wanted.view(np.uint8)),
+        cloud(big, wanted.astype(">f4").view(np.uint8), is_bigendian=1),
+        cloud(mixed, np.ascontiguousarray(np.roll(wanted, 1, -1).astype("<f4")).view(np.uint8)),
+    ):
+        positions = view.positions()
+        assert positions.dtype == np.float32
+        np.testing.assert_array_equal(positions, wanted)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"row_step": 47}, "expected 2 rows of 3 points of 16 bytes, 47 bytes apart, got 96 bytes"),
+        ({"height": 3}, "expected 3 rows of 3 points"),
+        ({"height": 2**32 - 1, "row_step": 0}, "expected 4294967295 rows"),
+        ({"fields": POINT_FIELDS[:2]}, r"expected a cloud with x, y and z, all f4 or all f8, got x \(f4\), y \(f4\)"),
+        ({"fields": ()}, "got no fields"),
+        ({"fields": (*POINT_FIELDS[:2], PointField("z", 12, 4))}, r"got x \(f4\), y \(f4\), z \(u2\)"),
+        ({"point_step": 11, "row_step": 33}, "expected x, y and z within the 11 bytes of a point"),
+    ],
+)
+def test_clouds_without_positions(changes, said):
+    with pytest.raises(WireError, match=said):
+        replace(cloud(POINT_FIELDS, np.zeros((2, 3, 16), np.uint8)), **changes).positions()
+
+
+def test_every_cut_of_a_point_cloud_is_an_error():
+    buffer = serialise_point_cloud(write_header(), POINT_FIELDS, np.zeros((1, 2, 16), np.uint8))
+    for length in range(len(buffer)):
+        with pytest.raises(WireError):
+            parse_point_cloud(buffer[:length])
+    with pytest.raises(ValueError, match="expected contiguous points"):
+        serialise_point_cloud(write_header(), POINT_FIELDS, np.zeros((2, 16), np.uint8))
+
+
 @pytest.mark.parametrize(
     ("encoding", "pixels", "said"),
     [
+        ("32FC3", np.zeros((2, 3, 2), np.float32), "expected contiguous float32 pixels, H x W x 3, for 32FC3"),
+        ("32FC3", np.zeros((2, 3, 3), np.uint8), "got contiguous uint8"),
+        ("32FC0", np.zeros((2, 3, 3), np.float32), "got '32FC0'"),
         ("mono16", np.zeros((2, 3), np.uint16), "expected an encoding of mono8, .*, got 'mono16'"),
         ("rgb8", np.zeros((2, 3), np.uint8), r"H x W x 3, for rgb8, got contiguous uint8 of shape \(2, 3\)"),
         ("mono8", np.zeros((2, 3, 3), np.uint8), r"H x W x 1, for mono8, got contiguous uint8 of shape \(2, 3, 3\)"),

@@ -183,6 +183,26 @@ def test_confidence_can_be_switched_while_running():
     assert stream.step(frame(2)).confidence is None
 
 
+def test_probabilities_come_while_they_are_wanted_and_say_nothing_of_the_vehicle_itself():
+    stream, _ = make_stream(interval=4)
+    assert stream.step(frame(0)).probabilities is None
+    stream.set_probabilities(True)
+    shares = stream.step(frame(1)).probabilities
+    assert shares.dtype == np.float32 and shares.shape == (48, 64, 4)
+    np.testing.assert_allclose(shares.sum(2), 1.0, atol=1e-5)
+    stream.set_confidence(True)
+    result = stream.step(frame(2))
+    np.testing.assert_array_equal(result.confidence, result.probabilities.max(2))
+    mask = np.zeros(frame(0).size, dtype=bool)
+    mask[-8:] = True
+    masked = Stream(EngineConfig(), Networks(TruthSegmenter(4), NoFlow(), None, CPU), mask)
+    masked.set_probabilities(True)
+    result = masked.step(frame(0))
+    assert result.confidence is None
+    seen = result.probabilities.sum(2) > 0
+    assert seen[:40].all() and not seen[-1].any()
+
+
 class Doubting(TruthSegmenter):
     """Sure of the truth on the first frame, and slightly in favour of class 0 everywhere afterwards."""
 

@@ -12,7 +12,20 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vidseg_core.kernels import PADDINGS, decode, difference, flow, fuse, picture, refine, resample, update, warp
+from vidseg_core.kernels import (
+    PADDINGS,
+    decode,
+    difference,
+    flow,
+    fuse,
+    picture,
+    points,
+    refine,
+    resample,
+    update,
+    vote,
+    warp,
+)
 from vidseg_core.kernels.dispatch import OPERATIONS, Operation, provide
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -21,6 +34,7 @@ if torch.cuda.is_available() or (INTERPRETED and importlib.util.find_spec("trito
 
 SIZES = [(8, 8), (23, 37), (45, 60), (2, 3)]
 THIN = [(1, 1), (1, 9), (9, 1)]
+PROJECTION = np.array([[50.0, 0.5, 31.0, -4.0], [0.0, 52.0, 20.0, 2.0], [0.0, 0.0, 1.0, 0.0]])
 
 
 def implementations(operation):
@@ -239,6 +253,54 @@ def test_dense_flow(kind, implementation, order, size, grid):
     # Sums are rounded otherwise; where two places fit equally well, patches may take the other.
     assert apart.median() < 1e-4 and (apart < 0.01).float().mean() > 0.995
     assert expected.norm(dim=1).mean() > 0.5 or size == (9, 17)
+
+
+@covers(vote.VOTE)
+@pytest.mark.parametrize("size", [*SIZES, *THIN, (90, 120)])
+@pytest.mark.parametrize("wanted", [*SIZES, *THIN, (44, 59), (30, 40)])
+@pytest.mark.parametrize("ids", [(0, 1, 2, 255), tuple(range(256))])
+def test_vote(kind, implementation, size, wanted, ids):
+    labels = np.random.default_rng(0).choice(np.array(ids, np.uint8), size)
+    labels[: size[0] // 2] = labels[0, 0]  # what is uniform goes another way
+    np.testing.assert_array_equal(implementation(labels, wanted), vote.VOTE.reference(labels, wanted))
+
+
+def labelled(size, labels_size, has_confidence):
+    rng = np.random.default_rng(0)
+    confidence = rng.integers(0, 256, labels_size, dtype=np.uint8) if has_confidence else None
+    labels = rng.integers(0, 256, labels_size, dtype=np.uint8)
+    return points.Labelled(rng.integers(0, 256, (*size, 3), dtype=np.uint8), labels, confidence)
+
+
+def same_points(got, expected):
+    assert got.shape == expected.shape and got.dtype == np.uint8
+    got, expected = (x.view(np.uint32) for x in (got, expected))
+    np.testing.assert_array_equal(got[..., 3:], expected[..., 3:])
+    np.testing.assert_allclose(got.view(np.float32)[..., :3], expected.view(np.float32)[..., :3], rtol=2e-6, atol=1e-6)
+
+
+@covers(points.DEPTH_POINTS)
+@pytest.mark.parametrize(("size", "labels_size", "stride"), [((45, 60), (45, 60), 1), ((45, 60), (22, 31), 2)])
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+@pytest.mark.parametrize("has_confidence", [True, False])
+def test_depth_points(kind, implementation, size, labels_size, stride, dtype, has_confidence):
+    depth = np.random.default_rng(1).integers(0, 9000, size).astype(dtype)
+    if dtype == np.float32:
+        depth[0, 1], depth[1, 0], depth[1, 1], depth[2, 2] = np.nan, np.inf, -np.inf, -1.0
+    arguments = labelled(size, labels_size, has_confidence), depth, PROJECTION, stride
+    same_points(implementation(*arguments), points.DEPTH_POINTS.reference(*arguments))
+
+
+@covers(points.CLOUD_POINTS)
+@pytest.mark.parametrize("shape", [(30, 40), (1, 500), (1, 0)])
+@pytest.mark.parametrize("has_confidence", [True, False])
+def test_cloud_points(kind, implementation, shape, has_confidence):
+    positions = np.random.default_rng(1).normal(0.0, 3.0, (*shape, 3)).astype(np.float32)
+    positions.reshape(-1, 3)[:4] = np.array([[np.nan] * 3, [0, 0, 0], [np.inf, 0, 1], [0, 0, -1]])[: shape[1]]
+    arguments = labelled((45, 60), (45, 60), has_confidence), positions, PROJECTION
+    expected = points.CLOUD_POINTS.reference(*arguments)
+    assert (shape[1] == 0) or 0.05 < (expected.view(np.uint32)[..., 3] != 0).mean() < 0.5
+    same_points(implementation(*arguments), expected)
 
 
 def test_every_operation_is_compared():

@@ -187,3 +187,20 @@ def test_without_time_between_frames_nothing_moves():
     assert np.abs(now.flow).max() < 1e-3
     assert not hidden[1:-1, 1:-1].any()
     np.testing.assert_array_equal(before.labels, now.labels)
+
+
+def test_depth_is_what_the_flow_of_still_things_comes_from():
+    world = street(seed=3, num_frames=3)
+    frame, depth, k = world.render(2), world.depth(2), world.intrinsics()
+    assert depth.shape == frame.size and depth.dtype == np.float32
+    sky = frame.labels == 0
+    assert sky.any() and np.isinf(depth[sky]).all() and np.isfinite(depth[~sky]).mean() > 0.99 and depth.min() > 0
+    now, past = (world._view(i / world.config.rate_hz) for i in (2, 1))
+    still = np.isin(frame.labels, [1, 3, 4]) & np.isfinite(depth)  # building, road, sidewalk
+    v, u = np.nonzero(still)
+    seen = np.linalg.solve(k, np.stack([u, v, np.ones_like(u)])) * depth[still]  # 3 x n, in camera coordinates
+    before = past.rotation @ (now.rotation.T @ seen + (now.position - past.position)[:, None])
+    x, y, _ = k @ (before / before[2])
+    np.testing.assert_allclose(np.stack([x - u, y - v], -1), frame.flow[still], atol=1e-3)
+    with pytest.raises(IndexError, match=r"expected a frame in 0 \.\. 2, got 3"):
+        world.depth(3)
