@@ -10,6 +10,8 @@ BACKENDS = {
     "openvino_int8": ("openvino", "OpenVINOIntegers"),
     "onnxruntime": ("onnx_runtime", "OnnxRuntime"),
     "eager bf16": ("torch_eager", "EagerBFloat16"),
+    "cuda_half": ("cuda", "CudaHalf"),
+    "cuda_half_graph": ("cuda", "CudaHalfGraph"),
 }
 # Backends that are no choice of a user's: `auto` alone takes them.
 AUTO_ONLY = ("eager bf16",)

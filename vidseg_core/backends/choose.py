@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 BASELINE = "eager"
 # What `auto` tries against the baseline: the first that can execute the network.
 PREFERENCE = ("openvino_int8", "openvino", "eager bf16")
+PREFERENCE_ON_CUDA = ("cuda_half_graph", "cuda_half")
 TRIAL_ROUNDS = (3, 20)  # at least and at most; as many as fit into
 TRIAL_S = 0.5
 CLEARLY = 1.1  # a measured advantage below this is no reason for rounding otherwise than PyTorch does
@@ -118,7 +119,7 @@ def _form_of(network: nn.Module) -> str:
 
 def _challengers(device: torch.device) -> tuple[Backend, ...]:
     """The backends that `auto` may try, best first. Logs why others than the usual ones are left."""
-    preferred = [load_backend(name) for name in PREFERENCE]
+    preferred = [load_backend(name) for name in (PREFERENCE_ON_CUDA if device.type == "cuda" else PREFERENCE)]
     reasons = [reason for one in preferred if (reason := one.available(device))]
     found = tuple(one for one in preferred if one.available(device) is None and one.is_worth_trying())
     if preferred[0].available(device):
@@ -180,7 +181,7 @@ class Executor:
                 seconds = self._tried_in_part(candidates, inputs)
                 about = "took " if seconds is None else "takes about "
                 if seconds is None:
-                    seconds = _trial(*(lambda one=one: one(*inputs) for one in candidates))
+                    seconds = _trial(*(lambda one=one: _finished(one(*inputs)) for one in candidates))
                 best = candidates[seconds[1] * CLEARLY < seconds[0]]
                 took = [f"{one.runtime} {about * (one is candidates[0])}{s * 1e3:.1f} ms"
                         for one, s in zip(candidates, seconds, strict=True)]  # fmt: skip
@@ -225,6 +226,13 @@ class Executor:
                         self._compiled.pop(next(iter(self._compiled)))
                     self._compiled[key] = compiled
         return compiled
+
+
+def _finished(outputs: Outputs) -> None:
+    """Wait for what a GPU was asked for."""
+    first = outputs if isinstance(outputs, Tensor) else outputs[0]
+    if first.is_cuda:
+        torch.cuda.synchronize(first.device)
 
 
 def _trial(*candidates: Callable[[], object], most_rounds: int = TRIAL_ROUNDS[1]) -> list[float]:

@@ -189,7 +189,8 @@ class EngineConfig:
         "auto",
         "Executor of networks: eager (PyTorch), openvino (on the CPU, in bfloat16 where that has it), openvino_int8 "
         "(convolutions in 8 bit integers, for weights that tell their activation ranges), onnxruntime (for ONNX "
-        "files), or auto: the fastest by a short trial on the first frame.",
+        "files), cuda_half and cuda_half_graph (in half precision on a CUDA device; the second as one graph), or auto: "
+        "the fastest by a short trial on the first frame.",
         choices=RUNTIMES,
     )
     num_threads: int = option(
