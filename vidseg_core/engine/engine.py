@@ -85,7 +85,7 @@ class Engine:
 
     @property
     def accuracy(self) -> Accuracy | None:
-        """What to expect of the segmentation network; None where its weights do not tell."""
+        """Tell what to expect of the segmentation network; None where its weights do not tell."""
         model = self._models.get(SEGMENTER)
         return None if model is None else model.card.accuracy
 

@@ -274,9 +274,7 @@ def test_a_backend_is_added_by_one_entry_and_chosen_by_its_name(monkeypatch):
     net = executor("doubling", nn.Identity())
     assert net.runtime == "doubling on 2"
     assert net(torch.ones(1, 1, 2, 2)).sum() == 8
-    with pytest.raises(
-        ConfigError, match="expected auto or eager or .*, got 'doubling': it is for the CPU"
-    ):
+    with pytest.raises(ConfigError, match="expected auto or eager or .*, got 'doubling': it is for the CPU"):
         Runtime("doubling", torch.device("cuda"), 1)
     with pytest.raises(ConfigError, match="runtime: expected one of .*doubling, got 'tripling'"):
         executor("tripling")
