@@ -188,6 +188,9 @@ class GovernedStream:
     def set_confidence(self, wanted: bool) -> None:
         self._stream.set_confidence(wanted)
 
+    def set_probabilities(self, wanted: bool) -> None:
+        self._stream.set_probabilities(wanted)
+
     def apply(self, step: Step, free: Collection[str]) -> None:
         """Run at a step from the next frame on, as far as it is free."""
         if "key_frames" in free:

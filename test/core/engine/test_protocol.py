@@ -8,6 +8,7 @@ import pytest
 
 import vidseg_core
 from vidseg_core.engine.engine import Engine
+from vidseg_core.engine.governed import GovernedEngine, GovernedStream
 from vidseg_core.engine.protocol import Capabilities, EngineProtocol, StreamProtocol, capabilities
 from vidseg_core.engine.segmenter import TruthSegmenter
 from vidseg_core.engine.stream import Stream
@@ -47,7 +48,7 @@ def differences(protocol, found):
 @pytest.mark.parametrize(
     ("protocol", "found"),
     [(EngineProtocol, Engine), (EngineProtocol, PassThrough), (StreamProtocol, Stream),
-     (StreamProtocol, PassThroughStream)],
+     (StreamProtocol, PassThroughStream), (StreamProtocol, GovernedStream), (EngineProtocol, GovernedEngine)],
 )  # fmt: skip
 def test_the_protocol_is_fulfilled(protocol, found):
     assert differences(protocol, found) == []
