@@ -15,7 +15,8 @@ PYTHON ?= $(firstword $(foreach name,python3 $(addprefix python,3.12 3.11 3.13 3
 TRITONS := 3.6.0 3.9.0
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv .venv-ros .venv-jazzy demo test test-long test-all test-gpu test-ros-constraints test-jazzy test-triton soak lint clean
+.PHONY: help .venv .venv-ros .venv-jazzy .venv-fleet demo test test-long test-all test-gpu test-ros-constraints test-jazzy \
+	test-fleet test-triton soak lint clean
 
 help:
 	@echo 'make .venv   install everything into .venv (2 GB, about 7 with PyTorch for CUDA; Python $(firstword $(SUPPORTED)) to $(lastword $(SUPPORTED)))'
@@ -32,6 +33,7 @@ help:
 	@echo 'make test-ros-constraints   run them with the versions that a ROS distribution has, in .venv-ros'
 	@echo 'make test-jazzy   run the tests of the ROS side with ROS 2 Jazzy from PyPI, in .venv-jazzy'
 	@echo 'make test-triton   compile the kernels for GPUs and run them in an interpreter, without a card: Triton $(TRITONS)'
+	@echo 'make test-fleet   run the tests of fleets with Ray and a local S3 server from PyPI, in .venv-fleet'
 	@echo 'make soak    10,000 frames through the engine, 10 minutes of overload for the node: bounded latency, flat memory'
 	@echo 'make lint    check style, formatting and types'
 	@echo 'make clean   remove what builds and runs have written; the environments stay'
@@ -40,17 +42,23 @@ help:
 .venv: .venv/installed
 .venv-ros: .venv-ros/installed
 .venv-jazzy: .venv-jazzy/installed
+.venv-fleet: .venv-fleet/installed
+
+EXTRAS := ros,label,evaluate,onnx,train,dev
+.venv-fleet/installed: EXTRAS = evaluate,fleet,dev
+# A local S3 server and its client.
+.venv-fleet/installed: MORE = 'moto[server]' boto3
 
 .venv-ros/installed: CONSTRAINTS = constraints-ros.txt
 .venv-ros/installed: constraints-ros.txt
 .venv-jazzy/installed: CONSTRAINTS = .venv-jazzy.constraints
 .venv-jazzy/installed: .venv-jazzy.constraints
-.venv/installed: constraints.txt
+.venv/installed .venv-fleet/installed: constraints.txt
 
 .venv-jazzy.constraints: constraints.txt constraints-jazzy.txt
 	@{ grep -v '^ros-' constraints.txt; cat constraints-jazzy.txt; } >$@
 
-.venv/installed .venv-ros/installed .venv-jazzy/installed: setup.py setup.cfg pyproject.toml
+.venv/installed .venv-ros/installed .venv-jazzy/installed .venv-fleet/installed: setup.py setup.cfg pyproject.toml
 	@test -n '$(PYTHON)' || { echo 'No Python $(firstword $(SUPPORTED)) to $(lastword $(SUPPORTED)) found.' \
 	  'Install one (Debian, Ubuntu: apt install python3 python3-venv)' \
 	  'or name one: make PYTHON=/path/to/python3 $(@D)' >&2; exit 1; }
@@ -65,7 +73,7 @@ ifdef TORCH_INDEX_URL
 	$(@D)/bin/python -m pip install --no-deps --index-url '$(TORCH_INDEX_URL)' -c $(CONSTRAINTS) torch
 endif
 	$(@D)/bin/python -m pip install $(if $(TORCH_INDEX_URL),--extra-index-url '$(TORCH_INDEX_URL)') \
-	  -c $(CONSTRAINTS) -e '.[ros,label,evaluate,onnx,train,dev]'
+	  -c $(CONSTRAINTS) -e '.[$(EXTRAS)]' $(MORE)
 	$(@D)/bin/python -m vidseg_core.cli compile
 	@touch $@
 
@@ -79,7 +87,7 @@ test: .venv
 test-long: .venv
 	.venv/bin/python -m pytest -m long
 
-test-all: test test-long test-ros-constraints test-jazzy test-triton soak
+test-all: test test-long test-ros-constraints test-jazzy test-triton test-fleet soak
 
 test-gpu: .venv
 	.venv/bin/python -m pytest -m gpu
@@ -99,6 +107,9 @@ test-triton-%: .venv .venv-triton-%/installed
 .venv-triton-%/installed: | .venv
 	.venv/bin/python -m pip install --no-deps --target $(@D) triton==$*
 	@touch $@
+
+test-fleet: .venv-fleet
+	.venv-fleet/bin/python -m pytest -m 'not gpu' test/core/fleet test/core/cli/test_fleet.py
 
 soak: .venv
 	VIDSEG_SOAK_FRAMES=10000 .venv/bin/python -m pytest test/core/engine/test_memory.py

@@ -86,6 +86,8 @@ setup(
             "ros-geometry-msgs",
         ],
         "onnx": ["onnx", "onnxruntime"],
+        # All machines of a cluster must have the same version of Ray.
+        "fleet": [*LABEL, "matplotlib", "ray==2.60.0", "pyarrow"],
         "dev": ["pytest", "ruff", "mypy", "scikit-learn", "rosbags", "colcon-common-extensions", "setuptools<80"],
         # `colcon test` looks for this name to decide that pytest runs the tests.
         "test": ["pytest"],

@@ -16,7 +16,7 @@ CORE = Path(vidseg_core.__file__).parent
 ROS = CORE.parent / "vidseg_ros"
 LEVELS = (
     {"cli"},
-    {"labelling"},
+    {"labelling", "fleet"},
     {"training", "evaluation"},
     {"engine"},
     {"backends", "models"},

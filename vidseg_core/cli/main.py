@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": "vidseg_core.cli.evaluate",
     "infer": "vidseg_core.cli.infer",
     "replay": "vidseg_core.cli.replay",
+    "fleet": "vidseg_core.cli.fleet",
     "bag": "vidseg_core.cli.bag",
     "bench": "vidseg_core.cli.bench",
     "figure": "vidseg_core.cli.figure",
@@ -37,6 +38,8 @@ examples:
       how good labels are, by their distance from the key frame
   vidseg replay drive/ --out report
       evaluate on a recording: every frame in turn, and as it would have been live
+  vidseg fleet replay drives/ --out scores
+      evaluate on thousands of recordings, on this machine or a Ray cluster
   vidseg bag make frames/ --labels frames_annot/ --rate 15 --out drive
       a rosbag2 recording of images and their labels
   vidseg infer --data folder:drive:images --save-seq-res

@@ -302,12 +302,9 @@ class RecordingReplays:
 
 def labels_of(bag: Path, topic: str, wanted: str | None) -> str | None:
     """Find the ground truth of a topic's images; None for none."""
-    from vidseg_core.data.bag import TRUTH_TOPIC, image_topics
+    from vidseg_core.data.bag import truth_topic
 
-    if wanted == "none":
-        return None
-    beside = f"{topic.removesuffix('/compressed').rpartition('/')[0]}/{TRUTH_TOPIC}"
-    return wanted or (beside if beside in image_topics(bag) else None)
+    return None if wanted == "none" else wanted or truth_topic(bag, topic)
 
 
 def provenance(engine) -> dict:

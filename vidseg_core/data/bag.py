@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -15,7 +18,7 @@ from vidseg_core.classes import ClassTable
 from vidseg_core.data.clock import SAMPLE, Clock, Stamp, Times, period_ns
 from vidseg_core.data.encodings import UnsupportedEncoding, to_rgb
 from vidseg_core.data.recordings.open import open_recording
-from vidseg_core.data.recordings.recording import Channel, Recording, tell_once, warn_once
+from vidseg_core.data.recordings.recording import Channel, Recording, StoredMessage, tell_once, warn_once
 from vidseg_core.data.source import DEFAULT_RATE_HZ, Source, checked_size
 from vidseg_core.data.stamped import StampedLabels, labels_in_folder, labels_in_memory, seconds
 from vidseg_core.data.wire import (
@@ -47,6 +50,13 @@ PARSE: dict[str, Callable[[bytes | memoryview, str], MessageView]] = {
 }
 """Types of messages with images, and what reads them."""
 TRUTH_TOPIC = "labels_truth"
+LEAD_PACKETS = 300
+"""Encoders put a key frame into video at least so often, if they are not told otherwise (x264: 250)."""
+
+DELAYED_PACKETS = 64
+"""Packets behind a part of a video that are read for pictures of the part that come late."""
+
+_PARSE_PACKETS = (parse_ffmpeg_packet, parse_foxglove_video)
 # Last parts of the names of image topics that no camera has: depth, and what is made of a camera's images here.
 _NO_CAMERA = ("compressedDepth", TRUTH_TOPIC, "labels", "labels_color", "overlay", "confidence")
 
@@ -71,6 +81,7 @@ class BagSource(Source):
     ):
         self._path = path
         self._labels = labels
+        self._first, self._stop = 0, sys.maxsize
         self._recording = open_recording(path)
         self.topic = _image_topic(self._recording, topic, path)
         self._channels = image_channels(self._recording, self.topic)
@@ -87,9 +98,50 @@ class BagSource(Source):
             rate_hz = _rate_hz(Times(ns, ns) for ns in self._recording.received(self._channels))
         super().__init__(self.topic, rate_hz, num_frames, skip_bad, None if labels is None else labels.classes)
 
+    def part(self, first: int, stop: int) -> BagSource:
+        """Return a source of the messages `first` to `stop` - 1 only, named and numbered as in the whole.
+
+        What comes before is not read as far as the recording's index allows; compressed video is decoded from up to
+        `LEAD_PACKETS` packets before on, or from the beginning where no key frame is among them.
+
+        Args:
+            first, stop: numbers of messages, 0 for the topic's first; stop may lie behind the end.
+        """
+        part = copy(self)
+        part._first, part._stop = first, stop
+        part.num_frames = max(0, min(stop, self._recording.count(self._channels)) - first)
+        part.skipped = []
+        return part
+
+    def received(self) -> list[int]:
+        """List when the topic's messages were received, in nanoseconds, ascending."""
+        return self._recording.received(self._channels)
+
+    @property
+    def is_video(self) -> bool:
+        """Tell if the topic has packets of compressed video."""
+        return any(PARSE[channel.type] in _PARSE_PACKETS for channel in self._channels)
+
     def _read(self) -> Iterator[tuple[str, Frame | SourceError]]:
+        if not (self._first and self.is_video):
+            yield from self._read_from(self._first)
+            return
+        read = self._read_from(max(0, self._first - LEAD_PACKETS))
+        begin = next(read, None)
+        if begin is None or begin[0] != f"{self._first:06d}":  # no key frame among the packets before
+            read, begin = self._read_from(0), None
+        if begin is not None:
+            yield begin
+        yield from read
+
+    def _read_from(self, start: int) -> Iterator[tuple[str, Frame | SourceError]]:
+        """Read messages from number `start` on, and make frames of those that are in this part."""
         clock = Clock(self._sample)
-        for number, received_ns, view in _pictures(self._messages(), f"{self._path}: {self.topic}"):
+        pictures = _pictures(self._messages(start), f"{self._path}: {self.topic}", start)
+        for number, received_ns, view in pictures:
+            ends_it = received_ns is None  # damage before the part is damage for it, too
+            if number >= self._stop or (number < self._first and not ends_it):
+                continue
             name = f"{number:06d}"
             if isinstance(view, SourceError):
                 yield name, view
@@ -100,16 +152,21 @@ class BagSource(Source):
         if clock.complaint is None:
             self._warn_of_labels()
 
-    def _messages(self) -> Iterator[tuple[int | None, MessageView | SourceError]]:
-        """As `_views`; an error at the end if there are fewer than there should be."""
-        count = 0
-        for received_ns, view in _views(self._recording, self._channels, self._path):
+    def _messages(self, start: int) -> Iterator[tuple[int | None, MessageView | SourceError]]:
+        """As `_views`, from number `start` on; an error at the end if there are fewer than there should be."""
+        # Pictures of video may come a few packets later than their own.
+        stop = self._stop + (DELAYED_PACKETS if self.is_video else 0)
+        count = start
+        for received_ns, view in _views(self._recording, self._channels, self._path, start):
+            if count >= stop:
+                return
             yield received_ns, view
             if received_ns is None:  # nothing follows
                 return
             count += 1
-        if count < self.num_frames:
-            reason = f"{self._path}: {self.topic}: expected {self.num_frames} messages, got {count}"
+        expected = self._recording.count(self._channels)
+        if count < min(expected, stop):
+            reason = f"{self._path}: {self.topic}: expected {expected} messages, got {count}"
             yield None, SourceError(reason)
 
     def _frame(
@@ -184,6 +241,16 @@ def image_topics(path: Path) -> list[str]:
         return _image_topics(recording)
 
 
+def truth_topic(path: Path, topic: str) -> str | None:
+    """Name the topic of ground truth beside a topic of images, `labels_truth`; None if the recording has none.
+
+    Raises:
+        SourceError: it cannot be opened.
+    """
+    beside = f"{topic.removesuffix('/compressed').rpartition('/')[0]}/{TRUTH_TOPIC}"
+    return beside if beside in image_topics(path) else None
+
+
 def image_channels(recording: Recording, topic: str) -> list[Channel]:
     """List the channels of a topic whose messages are images, those that a `BagSource` reads."""
     return [channel for channel in recording.channels if channel.topic == topic and _has_images(channel)]
@@ -204,11 +271,11 @@ def _label_messages(recording: Recording, topic: str, path: Path) -> Iterator[tu
 
 
 def _views(
-    recording: Recording, channels: list[Channel], path: Path
+    recording: Recording, channels: list[Channel], path: Path, start: int = 0
 ) -> Iterator[tuple[int | None, MessageView | SourceError]]:
     """Times of receipt and views, an error in the place of a bad message; (None, error) for damage that ends it all."""
     try:
-        for message in recording.messages(channels):
+        for message in _messages_from(recording, channels, start):
             channel = message.channel
             try:
                 yield message.received_ns, PARSE[channel.type](message.data, channel.encoding)
@@ -218,13 +285,24 @@ def _views(
         yield None, error
 
 
+def _messages_from(recording: Recording, channels: list[Channel], start: int) -> Iterator[StoredMessage]:
+    """The messages from number `start` on."""
+    if start == 0:
+        yield from recording.messages(channels)
+        return
+    received = recording.received(channels)
+    if start < len(received):
+        before = start - bisect_left(received, received[start])  # that were received at the same time
+        yield from islice(recording.messages(channels, received[start]), before, None)
+
+
 def _pictures(
-    messages: Iterable[tuple[int | None, MessageView | SourceError]], where: str
+    messages: Iterable[tuple[int | None, MessageView | SourceError]], where: str, start: int = 0
 ) -> Iterator[tuple[int, int | None, ImageView | CompressedView | Picture | SourceError]]:
-    """Numbers of messages, times of receipt, and what shows a picture; video is decoded."""
+    """Numbers of messages, of which the first has number `start`, times of receipt, what shows a picture (decoded)."""
     decoder: PacketDecoder | None = None
     numbers = WeakKeyDictionary[PacketView, int]()
-    count, last_ns, error = 0, None, None
+    count, last_ns, error = start, None, None
     for received_ns, view in messages:
         if received_ns is None:
             error = view
@@ -254,9 +332,9 @@ def _pictures(
         return
     for picture in decoder.finish():
         yield numbers[picture.packet], last_ns, picture
-    if decoder.lost == count and error is None and count:
+    if decoder.lost == count - start and error is None and count > start:
         error = SourceError(f"{where}: there is no key frame among {count} packets of video, nothing can be decoded")
-    elif decoder.lost:
+    elif decoder.lost and not start:
         warn_once(
             f"{where}: {decoder.lost} of {count} packets of video give no picture: they come before the first key "
             "frame, or need others that are missing or damaged"

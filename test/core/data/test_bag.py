@@ -5,6 +5,7 @@ from rosbags.rosbag1 import Writer as Ros1Writer
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from vidseg_core.data import bag
 from vidseg_core.data.bag_writer import BagExtender
 from vidseg_core.data.open import open_source
 from vidseg_core.errors import SourceError
@@ -424,3 +425,43 @@ def test_a_recording_that_does_not_read(tmp_path):
     (tmp_path / "metadata.yaml").write_text("nothing: here")
     with pytest.raises(SourceError, match="not a recording that can be opened"):
         open_source(tmp_path)
+
+
+def same(frames, others):
+    assert [frame.name for frame in frames] == [frame.name for frame in others]
+    for frame, other in zip(frames, others, strict=True):
+        assert (frame.stamp_ns, frame.received_ns) == (other.stamp_ns, other.received_ns)
+        np.testing.assert_array_equal(frame.image, other.image)
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_part_has_the_frames_of_the_whole(tmp_path, storage):
+    topics = {"/camera/image_raw": [image(picture(i), "rgb8", i) for i in range(12)]}
+    source = open_source(record(tmp_path / "bag", topics, storage))
+    every = list(source)
+    for first, stop in ((0, 12), (0, 5), (5, 7), (7, 99), (11, 12), (12, 20)):
+        part = source.part(first, stop)
+        assert len(part) == max(0, min(stop, 12) - first)
+        for _ in range(2):
+            same(list(part), every[first:stop])
+    assert len(source.received()) == len(source) == 12 and not source.is_video
+
+
+@pytest.mark.parametrize("lead", [12, 300])
+@pytest.mark.parametrize("options", [{}, {"bframes": 3, "b_adapt": 0}])
+def test_a_part_of_a_video_is_decoded_from_the_key_frame_before(
+    tmp_path, moving_pictures, encode_video, options, lead, monkeypatch, caplog
+):
+    monkeypatch.setattr(bag, "LEAD_PACKETS", lead)
+    packets = encode_video(moving_pictures(45), "h264", **options)
+    source = open_source(record_video(tmp_path / "bag", packets, FFMPEG_PACKET, "h264"))
+    every = list(source)
+    assert len(every) == 45 and source.is_video
+    for first, stop in ((0, 10), (10, 23), (23, 24), (24, 45)):
+        part = [frame.name for frame in source.part(first, stop)]
+        assert part == [frame.name for frame in every if first <= int(frame.name) < stop]
+        chosen = [frame for frame in every if first <= int(frame.name) < stop]
+        same(list(source.part(first, stop)), chosen)
+    assert "give no picture" not in caplog.text
+    monkeypatch.setattr(bag, "LEAD_PACKETS", 2)  # no key frame is among so few
+    same(list(source.part(23, 24)), [frame for frame in every if frame.name == "000023"])

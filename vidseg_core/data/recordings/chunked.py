@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from abc import ABC, abstractmethod
 from array import array
+from bisect import bisect_left
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
@@ -113,10 +114,14 @@ class ChunkedRecording(OpenWhileRead, ABC):
                         continue
         return sorted(found)
 
-    def messages(self, channels: Collection[Channel] | None = None) -> Iterator[StoredMessage]:
+    def messages(
+        self, channels: Collection[Channel] | None = None, since_ns: int | None = None
+    ) -> Iterator[StoredMessage]:
         """Iterate over the messages of these channels, as `Recording.messages` describes."""
         wanted = {channel.id for channel in (self.channels if channels is None else channels)}
-        blocks = [block for block in self.blocks if block.has(wanted)]
+        blocks = [
+            block for block in self.blocks if block.has(wanted) and (since_ns is None or block.last_ns >= since_ns)
+        ]
         with self._opened() as file:
             held = _Held(self, file, blocks)
             entries: dict[int, _Entries] = {}
@@ -129,6 +134,8 @@ class ChunkedRecording(OpenWhileRead, ABC):
                     data = held.data(number)
                     if position < 0:
                         entries[number] = _Entries(self._walk(data), wanted, blocks[number].doubtful)
+                        if since_ns is not None:
+                            position += bisect_left(entries[number].times, since_ns)
                     else:
                         yield self._message(data, entries[number].offsets[position])
                     position += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def is_recording(path: Path) -> bool:
     """Tell if `path` is a recording, by what is in it, or at least is called one."""
     if path.is_dir():
         return (path / METADATA).is_file() or bool(_storage_files(path))
-    return _named_so(path) or storage_of(path) is not None
+    return is_storage_name(path.name) or storage_of(path) is not None
 
 
 def storage_of(path: Path) -> str | None:
@@ -75,6 +75,17 @@ def storage_of(path: Path) -> str | None:
     """
     begin = _begin(path)
     return next((name for magic, (name, _) in _STORAGES.items() if begin.startswith(magic)), None)
+
+
+def is_storage_name(name: str) -> bool:
+    """Tell if a file is called a recording, compressed or not."""
+    return _plain_name(name).lower().endswith(SUFFIXES)
+
+
+def is_split_by_name(names: Sequence[str]) -> bool:
+    """Tell if files' names differ by a number behind the same name only, as those of a split recording do."""
+    forms = Counter(re.sub(r"_\d+(?=\.\w+$)", "", _plain_name(name)) for name in names)
+    return len(forms) == 1
 
 
 def name_of(path: Path) -> str:
@@ -145,10 +156,6 @@ def _is_compressed(path: Path) -> bool:
         return file.read(len(ZSTD_MAGIC)) == ZSTD_MAGIC
 
 
-def _named_so(path: Path) -> bool:
-    return _plain_name(path.name).lower().endswith(SUFFIXES)
-
-
 def _plain_name(name: str) -> str:
     """The name without what compression added to it."""
     return next((name.removesuffix(suffix) for suffix in COMPRESSED if name.lower().endswith(suffix)), name)
@@ -158,7 +165,7 @@ def _storage_files(folder: Path) -> list[Path]:
     """The files of a folder that are called recordings, the decompressed one where both are there."""
     found: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
-        if _named_so(file) and file.is_file():
+        if is_storage_name(file.name) and file.is_file():
             plain = _plain_name(file.name)
             if plain not in found or file.name == plain:
                 found[plain] = file
@@ -239,7 +246,7 @@ def _together(folder: Path, files: list[Path]) -> list[Path]:
     Raises:
         SourceError: they are not.
     """
-    if len(files) < 2 or _split_by_name(files):
+    if len(files) < 2 or is_split_by_name([file.name for file in files]):
         return files
     parts = [(part.span, {channel.topic for channel in part.channels}) for part in _open_parts(files) if part.span]
     parts.sort(key=lambda part: part[0])
@@ -252,9 +259,3 @@ def _together(folder: Path, files: list[Path]) -> list[Path]:
             "time; name one of them, or try `ros2 bag reindex`"
         )
     return files
-
-
-def _split_by_name(files: list[Path]) -> bool:
-    """Tell if the names differ by a number behind the same name only."""
-    forms = Counter(re.sub(r"_\d+(?=\.\w+$)", "", _plain_name(file.name)) for file in files)
-    return len(forms) == 1

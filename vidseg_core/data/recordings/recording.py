@@ -91,8 +91,14 @@ class Recording(Protocol):
         """List when these channels' messages were received, in nanoseconds, ascending; payloads are not read."""
         ...
 
-    def messages(self, channels: Collection[Channel] | None = None) -> Iterator[StoredMessage]:
+    def messages(
+        self, channels: Collection[Channel] | None = None, since_ns: int | None = None
+    ) -> Iterator[StoredMessage]:
         """Iterate over the messages of these channels (None: all) in the order of receipt.
+
+        Args:
+            channels: None for all.
+            since_ns: leave out those that were received before; what lies before is not read as far as that is known.
 
         Raises:
             SourceError: the recording is damaged from here on.

@@ -48,19 +48,23 @@ class SplitRecording(OpenWhileRead):
         """List when these channels' messages were received, in nanoseconds, ascending."""
         return sorted(when for i, part in enumerate(self._parts) for when in part.received(self._of(i, channels)))
 
-    def messages(self, channels: Collection[Channel] | None = None) -> Iterator[StoredMessage]:
+    def messages(
+        self, channels: Collection[Channel] | None = None, since_ns: int | None = None
+    ) -> Iterator[StoredMessage]:
         """Iterate over the messages of these channels, as `Recording.messages` describes."""
         wanted = self.channels if channels is None else channels
         # A part is opened when its time has come: (when, part, None) until then.
         waiting: list[tuple[int, int, StoredMessage | None]] = [
-            (part.span[0], i, None) for i, part in enumerate(self._parts) if part.span is not None
+            (part.span[0], i, None)
+            for i, part in enumerate(self._parts)
+            if part.span is not None and (since_ns is None or part.span[1] >= since_ns)
         ]
         heapq.heapify(waiting)
         running: dict[int, Iterator[StoredMessage]] = {}
         while waiting:
             _, i, message = waiting[0]
             if message is None:
-                running[i] = self._parts[i].messages(self._of(i, wanted))
+                running[i] = self._parts[i].messages(self._of(i, wanted), since_ns)
             else:
                 yield replace(message, channel=self._common[i][message.channel.id])
             message = next(running[i], None)

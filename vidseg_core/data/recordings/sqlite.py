@@ -79,12 +79,15 @@ class SqliteRecording(OpenWhileRead):
         """List when these channels' messages were received, in nanoseconds, ascending."""
         return sorted(self._find([channel.id for channel in channels])[0])
 
-    def messages(self, channels: Collection[Channel] | None = None) -> Iterator[StoredMessage]:
+    def messages(
+        self, channels: Collection[Channel] | None = None, since_ns: int | None = None
+    ) -> Iterator[StoredMessage]:
         """Iterate over the messages of these channels, as `Recording.messages` describes."""
         wanted = {channel.id: channel for channel in (self.channels if channels is None else channels)}
         times, rows = self._find(wanted)
         with closing(_connect(self._file)) as database:
-            for i in sorted(range(len(times)), key=times.__getitem__):
+            chosen = (i for i in range(len(times)) if since_ns is None or times[i] >= since_ns)
+            for i in sorted(chosen, key=times.__getitem__):
                 try:
                     topic, data = _row(database, rows[i], self._most_bytes)
                     channel = wanted[topic]

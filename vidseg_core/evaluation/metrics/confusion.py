@@ -29,6 +29,24 @@ class ConfusionMatrix:
         """n x n, int64: true class by predicted class."""
         return self._counts[:, :-1]
 
+    @property
+    def all_counts(self) -> np.ndarray:
+        """n x (n + 1), int64: true class by predicted class, the last column what was predicted as void."""
+        return self._counts
+
+    @classmethod
+    def from_counts(cls, counts: np.ndarray) -> ConfusionMatrix:
+        """Make the matrix of which these were `all_counts`; they are copied.
+
+        Raises:
+            ValueError: `counts` is not n x (n + 1).
+        """
+        if counts.ndim != 2 or counts.shape[1] != counts.shape[0] + 1:
+            raise ValueError(f"expected counts of n x (n + 1), got {counts.shape}")
+        matrix = cls(len(counts))
+        matrix._counts += counts
+        return matrix
+
     def update(self, predicted: np.ndarray, truth: np.ndarray) -> None:
         """Count one image.
 

@@ -223,14 +223,19 @@ def offline(
     key_delay: int = 0,
     observe: Observer | None = None,
     progress: Progress = no_progress,
+    counts: Callable[[Frame], bool] | None = None,
+    warm: bool = False,
 ) -> Offline:
     """Run the engine on every frame in turn, however long it takes: the labels are the same every time.
 
     Args:
         key_delay: how many frames later the labels of key frames come; 0: at once.
-        observe: called with each frame and its labels.
+        observe: called with each frame that counts and its labels.
+        counts: tells which frames count; others only give the stream its past. None: all.
+        warm: the engine has seen frames of this size, so that nothing is left to be compiled.
     """
-    warm_up(engine.stream(key_delay=key_delay), footage)
+    if not warm:
+        warm_up(engine.stream(key_delay=key_delay), footage)
     stream, match = engine.stream(key_delay=key_delay), Matcher()
     result = Offline(engine.classes.names, ConfusionMatrix(len(engine.classes)))
     wanted = {round(i) for i in np.linspace(0, max(len(footage) - 1, 0), SAMPLES)}
@@ -238,14 +243,17 @@ def offline(
     for index, frame in enumerate(progress(footage, "every frame")):
         begin = time.perf_counter()
         segmentation = stream.step(frame)
-        result.times["key frame" if segmentation.is_key else "propagated"].append((time.perf_counter() - begin) * 1e3)
+        took_ms = (time.perf_counter() - begin) * 1e3
+        before, previous = previous, ShownFrame(frame, segmentation)
+        if counts is not None and not counts(frame):
+            continue
+        result.times["key frame" if segmentation.is_key else "propagated"].append(took_ms)
         result.add(frame, segmentation)
-        if previous is not None and (step := step_ns(previous.frame, frame)) is not None:
+        if before is not None and (step := step_ns(before.frame, frame)) is not None:
             result.steps_ns.append(step)
-        if previous is not None and segmentation.reset is None:
-            correspondence = match(frame.image, previous.frame.image)
-            result.consistency.update(previous.segmentation.labels, segmentation.labels, correspondence)
-        previous = ShownFrame(frame, segmentation)
+        if before is not None and segmentation.reset is None:
+            correspondence = match(frame.image, before.frame.image)
+            result.consistency.update(before.segmentation.labels, segmentation.labels, correspondence)
         if index in wanted:
             result.samples.append(previous)
         if observe is not None:

@@ -271,3 +271,19 @@ def test_the_metadata_may_be_named_for_the_recording(tmp_path):
     assert find_bag(folder / "metadata.yaml") == folder
     shutil.copy(folder / "metadata.yaml", tmp_path / "other.yaml")
     assert find_bag(tmp_path / "other.yaml") is None
+
+
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("since", [0, 1, 7, 19, 20, 21, 40])
+def test_messages_from_a_time_on_are_those_of_the_whole(tmp_path, storage, since):
+    """Also where several were received at the same time, and where a recording is split."""
+    suffix = STORAGES[storage]
+    order = [*range(15), 15, 15, 15, *range(18, 40)]
+    whole = write(tmp_path / f"whole{suffix}", order)
+    folder = tmp_path / "split"
+    split(folder, suffix, [order[:18], order[18:]])
+    for path in (whole, folder):
+        recording = open_recording(path)
+        every = [(m.received_ns, bytes(m.data)) for m in recording.messages()]
+        found = [(m.received_ns, bytes(m.data)) for m in recording.messages(recording.channels, since * STEP)]
+        assert found == [one for one in every if one[0] >= since * STEP] and len(every) == 40
