@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vidseg_core.engine.geometry import View
 from vidseg_core.kernels.flow import dense_flow, pyramid
+from vidseg_core.kernels.grey import grey_picture
 from vidseg_core.kernels.resample import resize
 from vidseg_core.networks import flow_light
 from vidseg_core.networks.flow_light import FlowLight
@@ -79,12 +80,9 @@ class DIS:
             scale = 1.0
             while height * width * scale**2 > DIS_PIXELS:
                 scale /= 2
-        grey = cv2.cvtColor(view.image, cv2.COLOR_RGB2GRAY)
-        if scale != 1.0:
-            # DIS needs a few pixels for its coarsest patches.
-            size = max(16, round(width * scale)), max(16, round(height * scale))
-            grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
-        return self._search.prepare(grey), view.grid, view.device
+        # DIS needs a few pixels for its coarsest patches.
+        size = max(16, round(height * scale)), max(16, round(width * scale))
+        return self._search.prepare(grey_picture(view.image, size)), view.grid, view.device
 
     def flow(self, current, previous) -> Tensor:
         picture, grid, device = current

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from vidseg_core.engine.key_frames.jobs import Job
+from vidseg_core.kernels.decode import one_class
 from vidseg_core.kernels.resample import resize
 from vidseg_core.kernels.warp import compose
 
@@ -58,6 +59,7 @@ class Memory:
         way: 1 x 2 x h x w, flow from the last frame to that of the logits; None where nothing has moved.
         motion: the same to the key frame.
         age: frames since the key frame.
+        one_class: see `kernels.decode.one_class`, of the logits; None where nothing has needed it yet.
     """
 
     logits: Tensor
@@ -67,12 +69,17 @@ class Memory:
     way: Tensor | None = None
     motion: Tensor | None = None
     age: int = 0
+    one_class: Tensor | None = None
 
     def after(self, flow: Tensor | None) -> Memory:
         """Return this as seen from the next frame; `flow` leads from the next frame to the last one."""
         motion = chained(self.motion, flow)
         way = motion if self.way is self.motion else chained(self.way, flow)
         return replace(self, way=way, motion=motion, age=self.age + 1)
+
+    def with_one_class(self) -> Memory:
+        """Return this with `one_class`, computed if it is not there yet."""
+        return self if self.one_class is not None else replace(self, one_class=one_class(self.logits))
 
     def on_grid(self, grid: tuple[int, int]) -> Memory:
         """Return this on a grid of (h, w); itself where that is its own."""
@@ -83,13 +90,18 @@ class Memory:
         picture = self.picture
         if picture is not None:
             picture = resize(picture.float(), grid).round().to(picture.dtype)
-        return replace(self, logits=resize(self.logits, grid), picture=picture, way=way, motion=motion)
+        logits = resize(self.logits, grid)
+        return replace(self, logits=logits, picture=picture, way=way, motion=motion, one_class=None)
 
 
 class Past(NamedTuple):
-    """The past moved to the current frame: logits, 1 x C x h x w, and the memory that they come from."""
+    """The past moved to the current frame: its logits, 1 x C x h x w, and the memory that they come from.
 
-    logits: Tensor
+    Logits are None where only labels are wanted, for which most logits need not be moved; then the memory's `way` and
+    `one_class` are not None.
+    """
+
+    logits: Tensor | None
     memory: Memory
 
 

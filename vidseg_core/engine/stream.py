@@ -22,7 +22,7 @@ from vidseg_core.engine.segmenter import Segmenter
 from vidseg_core.engine.state import Memory, Past, Segmented, StageTimes, State, Waiting
 from vidseg_core.errors import ConfigError
 from vidseg_core.frame import Frame, Segmentation
-from vidseg_core.kernels.decode import decode
+from vidseg_core.kernels.decode import decode, decode_warped
 from vidseg_core.kernels.difference import difference
 from vidseg_core.kernels.fuse import fuse
 from vidseg_core.kernels.resample import on_grid
@@ -163,11 +163,13 @@ class Stream:
         waits = decision.is_key and (self._state is None or at_once)
         past, waiting = None, None
         if self._state is not None and (self._config.fusion or not waits):
-            past, waiting = self._move(flow_input, timings)
+            wants_logits = self._uses_logits or (decision.is_key and self._config.fusion)
+            past, waiting = self._move(flow_input, wants_logits, timings)
         job: Job[Segmented] | None = None
         if decision.is_key:
             job = self._key_frames.begin(partial(self._segment, past, view.grid), frame)
         small = small_picture(frame.image) if decision.is_key and self._schedule.looks else None
+        scores: Tensor | None
         fresh: str | None
         half_pixel = False
         if waits and job is not None:
@@ -185,12 +187,16 @@ class Stream:
         since_key = self._since_key(decision)
         self._state = State(frame.size, frame.stamp_ns, since_key, changed, memory, waiting, flow_input)
         with timings.stage("decode"):
-            labels = decode(scores, frame.size, half_pixel)
+            if scores is not None:
+                labels = decode(scores, frame.size, half_pixel)
+            else:
+                labels = self._decode_carried(memory, frame.size)
             if self._ego_mask is not None:
                 labels[self._ego_mask] = VOID
         reset, self._reset_reason = self._reset_reason, None
         confidence, probabilities = None, None
-        if self._config.confidence or self._wants_probabilities:
+        # None where they were asked for only after this frame began.
+        if scores is not None and (self._config.confidence or self._wants_probabilities):
             shares = on_grid(scores, view.grid, frame.size if half_pixel else None).float().softmax(1)
             confidence = shares.amax(1)[0].cpu().numpy() if self._config.confidence else None
             probabilities = self._probabilities(shares) if self._wants_probabilities else None
@@ -208,6 +214,18 @@ class Stream:
             evidence_ns,
             probabilities,
         )
+
+    @property
+    def _uses_logits(self) -> bool:
+        """Whether a propagated frame needs its logits for anything but its labels."""
+        networks = self._networks
+        asked = self._config.confidence or self._wants_probabilities
+        return asked or networks.refine is not None or networks.updater is not None
+
+    def _decode_carried(self, memory: Memory, size: tuple[int, int]) -> np.ndarray:
+        assert memory.way is not None and memory.one_class is not None  # see `Past`
+        how = self._config.warp_align_corners, self._padding
+        return decode_warped(memory.logits, memory.way, memory.one_class, size, *how)
 
     def _view(self, frame: Frame) -> View:
         return View(frame.image, grid_size(frame.size, self._config.stride_of(frame.size)), self._networks.device)
@@ -283,17 +301,18 @@ class Stream:
         with timings.stage("segment"):
             able = capabilities(segmenter)
             fused = able.fused
-            if past is not None and apart is not None and fused is not None:
-                scores, apart = fused(frame, past.logits, apart), None
+            carried = None if past is None else past.logits
+            if carried is not None and apart is not None and fused is not None:
+                scores, apart = fused(frame, carried, apart), None
             else:
                 scores = segmenter(frame).to(self._networks.device)  # 1 x C x any size
-        if past is not None and apart is not None:
+        if carried is not None and apart is not None:
             with timings.stage("fuse"):
-                scores = fuse(scores, past.logits, apart, able.picture_of(frame))
+                scores = fuse(scores, carried, apart, able.picture_of(frame))
         return Segmented(scores, on_grid(scores, view.grid, able.picture_of(frame)), shown, timings)
 
-    def _move(self, flow_input: object, timings: StageTimes) -> tuple[Past, Waiting | None]:
-        """The past at this frame, and the key frame under way as seen from it.
+    def _move(self, flow_input: object, wants_logits: bool, timings: StageTimes) -> tuple[Past, Waiting | None]:
+        """The past at this frame, with its logits or for labels alone, and the key frame under way as seen from it.
 
         The key frame's own logits are moved by all the flow since: one interpolation instead of one for each frame
         keeps thin things sharp. Where refinement feeds back, the last frame's are moved by the flow from it.
@@ -303,21 +322,26 @@ class Stream:
         with timings.stage("flow"):
             flow = self._networks.flow.flow(flow_input, state.flow_input)  # 1 x 2 x h x w
         with timings.stage("warp"):
-            memory = state.memory.after(flow)
-            logits = memory.logits
-            if memory.way is not None:
-                logits = warp(logits, memory.way, self._config.warp_align_corners, self._padding)
+            memory, logits = state.memory.after(flow), None
+            if memory.way is None:
+                logits = memory.logits
+            elif wants_logits:
+                logits = warp(memory.logits, memory.way, self._config.warp_align_corners, self._padding)
+            else:
+                memory = memory.with_one_class()
             return Past(logits, memory), None if state.waiting is None else state.waiting.after(flow)
 
-    def _repair(self, past: Past, frame: Frame, view: View, timings: StageTimes) -> tuple[Tensor, Memory]:
-        """Logits of this frame, 1 x C x h x w, and what to remember."""
+    def _repair(self, past: Past, frame: Frame, view: View, timings: StageTimes) -> tuple[Tensor | None, Memory]:
+        """Logits of this frame, 1 x C x h x w, None where those of the past are None; and what to remember."""
         logits, memory = past
+        if logits is None:
+            return None, memory
         if self._networks.refine is not None:
             with timings.stage("refine"):
                 self.refined = self._networks.refine(logits, view.grid_bgr)
                 logits = self.refined.logits
             if self._networks.feedback:
-                memory = replace(memory, logits=logits, way=None)
+                memory = replace(memory, logits=logits, way=None, one_class=None)
         if self._networks.updater is not None:
             with timings.stage("update"):
                 fresh = self._networks.updater(frame).to(self._networks.device)  # 1 x C x any size

@@ -8,14 +8,18 @@ Only the few classes that are left in the few cells that are left need arithmeti
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vidseg_core.kernels.cpu.decode import argmax_rows, decode_rows
+from vidseg_core.kernels.cpu.decode import MIXED, decode_rows, one_class_rows
+from vidseg_core.kernels.cpu.lanes import LANES
 from vidseg_core.kernels.dispatch import Operation
 from vidseg_core.kernels.resample import positions, resize
+from vidseg_core.kernels.warp import sampling_lattice, warp
 from vidseg_core.threads import over_rows
 
 
@@ -40,6 +44,65 @@ def decode(logits: Tensor, size: tuple[int, int], half_pixel: bool = False) -> n
     return DECODE.on(logits.device.type)(logits, size, half_pixel)
 
 
+def decode_warped(
+    logits: Tensor, flow: Tensor, one_class: Tensor, size: tuple[int, int], align_corners: bool = True,
+    padding: str = "zeros",
+) -> np.ndarray:  # fmt: skip
+    """Decode logits of another frame, moved to where they are now: `decode` of what `warp` returns.
+
+    Where only labels are wanted, most logits need not be moved: a pixel that is read between four of one class has it.
+
+    Args:
+        logits: see `decode`; on the grid, at least 2 x 2.
+        flow: 1 x 2 x h x w, and
+        align_corners, padding: see `warp`.
+        one_class: of the logits, see `one_class`; made once for all frames to which they are moved.
+        size: (H, W) wanted.
+
+    Returns:
+        H x W, uint8, class ids, newly allocated. They differ from those of `decode(warp(...))` where two classes are
+        equal but for rounding.
+
+    Raises:
+        ValueError: shapes do not fit together.
+    """
+    fits = logits.ndim == 4 and logits.shape[0] == 1 and 1 <= logits.shape[1] <= 255
+    if not fits or flow.shape != (1, 2, *logits.shape[2:]) or one_class.shape != logits.shape[2:]:
+        raise ValueError(
+            "expected 1 x C x h x w with C in 1..255, 1 x 2 x h x w and h x w, "
+            f"got {tuple(logits.shape)}, {tuple(flow.shape)} and {tuple(one_class.shape)}"
+        )
+    return DECODE_WARPED.on(logits.device.type)(logits, flow, one_class, size, align_corners, padding)
+
+
+def decode_warped_reference(
+    logits: Tensor, flow: Tensor, one_class: Tensor, size: tuple[int, int], align_corners: bool, padding: str
+) -> np.ndarray:
+    """Compute `decode_warped` by the two operations that it stands for."""
+    return decode(warp(logits, flow, align_corners, padding), size)
+
+
+def one_class(logits: Tensor) -> Tensor:
+    """Find where neighbouring pixels have one class.
+
+    Args:
+        logits: see `decode`.
+
+    Returns:
+        h x w, uint8, on the logits' device: the class that the pixel has in common with the one behind it and the two
+        below those, or `MIXED`. Behind the last column and below the last row is the same again.
+    """
+    return ONE_CLASS.on(logits.device.type)(logits)
+
+
+def one_class_reference(logits: Tensor) -> Tensor:
+    """Compute `one_class` in plain torch."""
+    top = logits.argmax(1).float()
+    around = F.pad(top, (0, 1, 0, 1), mode="replicate")[:, None]
+    most, least = F.max_pool2d(around, 2, 1)[0, 0], -F.max_pool2d(-around, 2, 1)[0, 0]
+    return torch.where(most == least, most, MIXED).to(torch.uint8)
+
+
 def decode_reference(logits: Tensor, size: tuple[int, int], half_pixel: bool) -> np.ndarray:
     """Compute `decode` in plain torch; arguments are not checked."""
     if half_pixel:
@@ -50,18 +113,50 @@ def decode_reference(logits: Tensor, size: tuple[int, int], half_pixel: bool) ->
 
 
 DECODE = Operation("decode", decode_reference)
+DECODE_WARPED = Operation("decode_warped", decode_warped_reference)
+ONE_CLASS = Operation("one_class", one_class_reference)
+_UNMOVED = np.empty((2, 0, 0), np.float32)
+_UNKNOWN = np.empty((0, 0), np.uint8)
 
 
 @DECODE.register("cpu")
 def _decode_on_cpu(logits: Tensor, size: tuple[int, int], half_pixel: bool) -> np.ndarray:
+    return _decoded(logits, _UNMOVED, _UNKNOWN, size, half_pixel, (1.0, 1.0, 0.0), False)
+
+
+@DECODE_WARPED.register("cpu")
+def _decode_warped_on_cpu(
+    logits: Tensor, flow: Tensor, one_class: Tensor, size: tuple[int, int], align_corners: bool, padding: str
+) -> np.ndarray:
+    way = flow.detach().float().contiguous()[0].numpy()
+    lattice = sampling_lattice(way.shape[1:], align_corners)
+    return _decoded(logits, way, one_class.numpy(), size, False, lattice, padding == "border")
+
+
+@ONE_CLASS.register("cpu")
+def _one_class_on_cpu(logits: Tensor) -> Tensor:
     values = logits.float().permute(0, 2, 3, 1).contiguous()[0].numpy()  # h x w x C
-    height, width, _ = values.shape
-    top = np.empty((height, width), dtype=np.uint8)
-    over_rows(argmax_rows, height, values, top)
-    y0, fy = positions(height, size[0], half_pixel)
-    x0, fx = positions(width, size[1], half_pixel)
-    row_start = np.searchsorted(y0, np.arange(height + 1))
-    column_start = np.searchsorted(x0, np.arange(width + 1))
+    out = np.empty(values.shape[:2], np.uint8)
+    over_rows(one_class_rows, values.shape[0], values, out)
+    return torch.from_numpy(out)
+
+
+def _decoded(logits, way, one_class, size, half_pixel, lattice, border) -> np.ndarray:
+    values = logits.float().permute(0, 2, 3, 1).contiguous()[0].numpy()  # h x w x C
+    stretch_y, stretch_x, shift = map(np.float32, lattice)
     out = np.empty(size, dtype=np.uint8)
-    over_rows(decode_rows, height, values, top, row_start, fy, column_start, fx, out)
+    places = _places(*values.shape[:2], size, half_pixel)
+    over_rows(decode_rows, values.shape[0], values, way, one_class, stretch_y, stretch_x, shift, border, *places, out)
     return out
+
+
+@lru_cache(maxsize=16)
+def _places(height: int, width: int, size: tuple[int, int], half_pixel: bool) -> tuple[np.ndarray, ...]:
+    """Where the rows and columns of the labels lie on the grid, as `decode_rows` takes it; read-only."""
+    found = []
+    for inputs, outputs, more in ((height, size[0], 0), (width, size[1], LANES)):
+        before, behind = positions(inputs, outputs, half_pixel)
+        found += [np.searchsorted(before, np.arange(inputs + 1)), np.pad(behind, (0, more))]
+    for array in found:
+        array.flags.writeable = False
+    return tuple(found)

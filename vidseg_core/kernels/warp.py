@@ -91,11 +91,16 @@ def _warp_on_cpu(values: Tensor, flow: Tensor, align_corners: bool, padding: str
     source = values.detach().float().permute(0, 2, 3, 1).contiguous()[0].numpy()
     way = flow.detach().float().contiguous()[0].numpy()
     h, w = source.shape[:2]
-    # A sampling grid that is one thing and read as another: see the convention above.
-    stretch = (1.0, 1.0) if align_corners else (h / (h - 1), w / (w - 1))
+    stretch_y, stretch_x, shift = map(np.float32, sampling_lattice((h, w), align_corners))
     out = np.empty_like(source)
-    shift = np.float32(0.0 if align_corners else -0.5)
-    over_rows(
-        warp_rows, h, source, way, np.float32(stretch[0]), np.float32(stretch[1]), shift, padding == "border", out
-    )
+    over_rows(warp_rows, h, source, way, stretch_y, stretch_x, shift, padding == "border", out)
     return torch.from_numpy(out)[None].permute(0, 3, 1, 2).to(values.dtype)
+
+
+def sampling_lattice(size: tuple[int, int], align_corners: bool) -> tuple[float, float, float]:
+    """Return factors along y and x and a summand that make of a place what is sampled for it.
+
+    The sampling grid is one thing and read as another: see the convention above.
+    """
+    h, w = size
+    return (1.0, 1.0, 0.0) if align_corners else (h / (h - 1), w / (w - 1), -0.5)

@@ -105,6 +105,39 @@ def test_decode(kind, implementation, grid, size, classes, half_pixel):
     assert (behind <= (1e-5 if half_pixel else 0)).all(), "labels differ only where classes tie"
 
 
+@covers(decode.DECODE_WARPED)
+@pytest.mark.parametrize("grid", SIZES)
+@pytest.mark.parametrize("classes", [1, 3, 8, 19])
+@pytest.mark.parametrize("padding", PADDINGS)
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_decode_warped(kind, implementation, grid, classes, padding, align_corners):
+    """Of a picture with regions of one class, noise where they meet, and flow that leads out of it."""
+    size = (5 * grid[0] + 2, 4 * grid[1] + 3)
+    coarse = F.interpolate(random(1, classes, 3, 3), grid, mode="bicubic")
+    logits, flow = 3 * coarse + 0.05 * random(1, classes, *grid), random(1, 2, *grid, seed=1, scale=3.0)
+    same = decode.ONE_CLASS.reference(logits)
+    labels = called(implementation, kind, logits, flow, same, size, align_corners, padding)
+    assert labels.shape == size and labels.dtype == np.uint8
+    moved = warp.WARP.reference(logits.double(), flow.double(), align_corners, padding)
+    full = F.interpolate(moved, size, mode="bilinear", align_corners=True)[0]
+    ours = full.gather(0, torch.from_numpy(labels.astype(np.int64))[None])[0]
+    assert (full.amax(0) - ours).max() <= 1e-4, "labels differ only where classes tie"
+    # Those of one class everywhere were not looked at by chance.
+    blind = torch.full_like(same, decode.MIXED)
+    assert np.mean(called(implementation, kind, logits, flow, blind, size, align_corners, padding) != labels) < 1e-3
+
+
+@covers(decode.ONE_CLASS)
+@pytest.mark.parametrize("grid", SIZES + THIN)
+@pytest.mark.parametrize("classes", [1, 3, 19])
+def test_one_class(kind, implementation, grid, classes):
+    logits = F.interpolate(random(1, classes, 3, 3), grid, mode="bicubic")
+    got = called(implementation, kind, logits)
+    assert got.dtype == torch.uint8 and torch.equal(got, decode.ONE_CLASS.reference(logits))
+    top = logits.argmax(1)[0]
+    assert got[-1, -1] == top[-1, -1] and (got[top.diff(dim=0, append=top[-1:]) != 0] == decode.MIXED).all()
+
+
 @covers(difference.DIFFERENCE)
 @pytest.mark.parametrize("size", SIZES)
 def test_difference(kind, implementation, size):

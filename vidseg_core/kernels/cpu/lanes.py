@@ -129,3 +129,103 @@ def total(typing, value):
         return builder.extract_element(part, ir.Constant(_INDEX, 0))
 
     return types.float32(float8), code
+
+
+@intrinsic
+def add_rounded(typing, a, b):
+    """a + b, rounded before anything else is done with it."""
+    return float8(float8, float8), lambda context, builder, signature, ab: builder.fadd(*ab)
+
+
+@intrinsic
+def mul_rounded(typing, a, b):
+    """a * b, rounded before anything else is done with it."""
+    return float8(float8, float8), lambda context, builder, signature, ab: builder.fmul(*ab)
+
+
+@intrinsic
+def pick(typing, a, b, larger, other):
+    """`larger` where a > b, else `other`, element by element."""
+
+    def code(context, builder, signature, arguments):
+        a, b, larger, other = arguments
+        return builder.select(builder.fcmp_ordered(">", a, b), larger, other)
+
+    return float8(float8, float8, float8, float8), code
+
+
+@intrinsic
+def largest(typing, value):
+    """The largest of the eight, float32."""
+
+    def code(context, builder, signature, arguments):
+        (part,) = arguments
+        for count in (4, 2, 1):
+            nothing = ir.Constant(part.type, ir.Undefined)
+            halves = [
+                builder.shuffle_vector(part, nothing, ir.Constant(ir.VectorType(_INDEX, count), list(numbers)))
+                for numbers in (range(count), range(count, 2 * count))
+            ]
+            part = builder.select(builder.fcmp_ordered(">", *halves), *halves)
+        return builder.extract_element(part, ir.Constant(_INDEX, 0))
+
+    return types.float32(float8), code
+
+
+@intrinsic
+def least(typing, a, b):
+    """Bits of the elements in which a >= b, the lowest bit of the first one."""
+
+    def code(context, builder, signature, ab):
+        bits = builder.bitcast(builder.fcmp_ordered(">=", *ab), ir.IntType(LANES))
+        return builder.zext(bits, ir.IntType(64))
+
+    return types.intp(float8, float8), code
+
+
+@intrinsic
+def first_bit(typing, bits):
+    """The number of the lowest bit that is set, of which there must be one."""
+
+    def code(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.intp(types.intp), code
+
+
+@intrinsic
+def store_bytes(typing, array, at, value):
+    """Write whole numbers of 0 to 255 as eight bytes from `at` on, counted through a contiguous array."""
+
+    def code(context, builder, signature, arguments):
+        array, at, value = arguments
+        data = context.make_array(signature.args[0])(context, builder, array).data
+        kind = ir.VectorType(ir.IntType(8), LANES)
+        place = builder.bitcast(builder.gep(data, [at]), kind.as_pointer())
+        whole = builder.fptosi(value, ir.VectorType(_INDEX, LANES))
+        builder.store(builder.trunc(whole, kind), place, align=1)
+        return context.get_dummy_value()
+
+    if array.dtype != types.uint8 or array.layout != "C":
+        raise TypingError(f"expected a contiguous array of bytes, got {array}")
+    return types.void(array, types.intp, float8), code
+
+
+@intrinsic
+def all_equal(typing, array, at, value):
+    """Tell if the sixteen bytes from `at` on, counted through a contiguous array, are all `value`."""
+
+    def code(context, builder, signature, arguments):
+        array, at, value = arguments
+        data = context.make_array(signature.args[0])(context, builder, array).data
+        kind = ir.VectorType(ir.IntType(8), 16)
+        found = builder.load(builder.bitcast(builder.gep(data, [at]), kind.as_pointer()), align=1)
+        nothing = ir.Constant(kind, ir.Undefined)
+        first = builder.insert_element(nothing, value, ir.Constant(_INDEX, 0))
+        wanted = builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(_INDEX, 16), [0] * 16))
+        same = builder.bitcast(builder.icmp_unsigned("==", found, wanted), ir.IntType(16))
+        return builder.icmp_unsigned("==", same, ir.Constant(ir.IntType(16), 2**16 - 1))
+
+    if array.dtype != types.uint8 or array.layout != "C":
+        raise TypingError(f"expected a contiguous array of bytes, got {array}")
+    return types.boolean(array, types.intp, types.uint8), code
