@@ -43,11 +43,11 @@ GREY_PICTURE = Operation("grey_picture", grey_picture_reference)
 @GREY_PICTURE.register("cpu")
 def _grey_picture_on_cpu(image: np.ndarray, size: tuple[int, int]) -> Tensor:
     height, width = image.shape[:2]
-    side = height // size[0]
+    side, packed = height // size[0], image.strides[1:] == (3, 1)
     squares = size[0] * side == height and size[1] * side == width
-    if squares and side > 1 and side <= MOST_SIDE and side & (side - 1) == 0:
+    if squares and side <= MOST_SIDE and side & (side - 1) == 0 and not (side == 1 and packed):
         return torch.from_numpy(_means(image, size, side))
-    grey = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
+    grey = cv2.cvtColor(image if packed else np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
     return torch.from_numpy(grey if grey.shape == size else cv2.resize(grey, size[::-1], interpolation=cv2.INTER_AREA))
 
 

@@ -18,6 +18,7 @@ from vidseg_core.kernels import (
     difference,
     flow,
     fuse,
+    grey,
     picture,
     points,
     refine,
@@ -256,6 +257,42 @@ def test_grid_picture(kind, implementation, size, grid):
     padded = np.zeros((size[0], size[1] + 5, 3), np.uint8)
     padded[:, : size[1]] = image
     assert torch.equal(implementation(padded[:, : size[1]], grid), got)
+
+
+def layouts(image):
+    """The same picture as cameras send it, each a view of what came."""
+    h, w = image.shape[:2]
+    padded, four = np.zeros((h, w + 5, 3), np.uint8), np.full((h, w, 4), 77, np.uint8)
+    padded[:, :w], four[..., :3] = image, image
+    swapped = np.full((h, w, 4), 77, np.uint8)
+    swapped[..., :3] = image[..., ::-1]
+    return {
+        "rgb8": image,
+        "padded": padded[:, :w],
+        "bgr8": np.ascontiguousarray(image[..., ::-1])[..., ::-1],
+        "rgba8": four[..., :3],
+        "bgra8": swapped[..., 2::-1],
+        "upside down": np.ascontiguousarray(image[::-1])[::-1],
+        "planes": np.ascontiguousarray(image.transpose(2, 0, 1)).transpose(1, 2, 0),
+    }
+
+
+@covers(grey.GREY_PICTURE)
+@pytest.mark.parametrize(
+    ("size", "smaller"), [((64, 96), (16, 24)), ((66, 70), (33, 35)), ((64, 64), (4, 4)), ((64, 75), (64, 75))]
+)
+def test_grey_picture(kind, implementation, size, smaller):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    image[:16] = 255
+    expected = grey.GREY_PICTURE.reference(image, smaller)
+    assert expected[0, 0] == 255 and expected.dtype == torch.uint8 and expected.shape == smaller
+    for layout, view in layouts(image).items():
+        assert torch.equal(implementation(view, smaller), expected), layout
+    mono = np.broadcast_to(image[..., :1].copy(), image.shape)
+    assert torch.equal(implementation(mono, smaller), grey.GREY_PICTURE.reference(mono, smaller))
+    # Where pixels are cut into parts, each is rounded before.
+    odd = size[0] - 1, size[1] - 3
+    assert (implementation(image, odd).int() - grey.GREY_PICTURE.reference(image, odd).int()).abs().max() <= 1
 
 
 @covers(flow.PYRAMID)
