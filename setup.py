@@ -88,6 +88,7 @@ setup(
         "onnx": ["onnx", "onnxruntime"],
         # All machines of a cluster must have the same version of Ray.
         "fleet": [*LABEL, "matplotlib", "ray==2.60.0", "pyarrow"],
+        "hf": ["transformers>=4.56", "pillow"],
         "dev": ["pytest", "ruff", "mypy", "scikit-learn", "rosbags", "colcon-common-extensions", "setuptools<80"],
         # `colcon test` looks for this name to decide that pytest runs the tests.
         "test": ["pytest"],

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from vidseg_core import networks
 from vidseg_core.backends.backend import Ranges
-from vidseg_core.networks.graph import Graph
+from vidseg_core.networks.graph import Foreign
 
 if TYPE_CHECKING:
     import openvino
@@ -76,8 +76,8 @@ def key_of(
         _source_digest(frozenset(type(module) for module in network.modules())),
     ):
         key.update(repr(value).encode())
-    if isinstance(network, Graph):  # whose weights are in the file
-        key.update(repr((network.checksum, network.output)).encode())
+    if isinstance(network, Foreign):  # whose weights, or what its tensors mean, are in the file
+        key.update(repr(network.identity()).encode())
     for name, value in sorted(network.state_dict().items()):
         key.update(name.encode())
         key.update(value.contiguous().numpy().tobytes())

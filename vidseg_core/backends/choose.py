@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vidseg_core.backends import AUTO_ONLY, BACKENDS
 from vidseg_core.backends.backend import Backend, Compiled, Outputs, Ranges
 from vidseg_core.errors import ConfigError
-from vidseg_core.networks.graph import Graph
+from vidseg_core.networks.graph import Foreign
 
 log = logging.getLogger(__name__)
 BASELINE = "eager"
@@ -33,8 +33,6 @@ CLEARLY = 1.1  # a measured advantage below this is no reason for rounding other
 TRIED_PIXELS, TRIED_MULTIPLE, PART_ROUNDS = 50_000, 32, 3
 DOUBT = (0.5, 2.0)
 MOST_SHAPES = 8
-# For networks of ONNX files: the baseline, and what has to be clearly faster.
-GRAPH_BACKENDS = ("onnxruntime", "openvino")
 
 
 def load_backend(name: str) -> Backend:
@@ -90,31 +88,33 @@ class Runtime:
             ConfigError: the backend that was asked for, or everything that is here, cannot execute such a network.
         """
         backends = tuple(one for one in self._backends if one.executes(network))
-        if self._is_auto and isinstance(network, Graph):
-            backends = self._graph_backends(network, name)
+        if self._is_auto and isinstance(network, Foreign):
+            backends = self._foreign_backends(network, name)
         elif not backends:
             wanted = self._backends[0].name
             raise ConfigError(f"runtime: {wanted} cannot execute the {name}, which is in {_form_of(network)}")
+        elif isinstance(network, Foreign) and backends[0].name in network.problems:
+            raise ConfigError(f"runtime: the {name} cannot be executed by {network.problems[backends[0].name]}")
         elif self._is_auto:
             challengers = [one for one in backends[1:] if ranges is not None or not one.needs_ranges]
             backends = (backends[0], *challengers[:1])
         return Executor(network, name, backends, self._num_threads, ranges)
 
-    def _graph_backends(self, graph: Graph, name: str) -> tuple[Backend, ...]:
-        problems = dict(graph.problems)
-        for each in GRAPH_BACKENDS:
+    def _foreign_backends(self, network: Foreign, name: str) -> tuple[Backend, ...]:
+        problems = dict(network.problems)
+        for each in network.executors:
             if each not in problems and (problem := load_backend(each).available(self._device)):
                 problems[each] = problem
-        found = tuple(load_backend(each) for each in GRAPH_BACKENDS if each not in problems)
+        found = tuple(load_backend(each) for each in network.executors if each not in problems)
         if not found:
-            raise ConfigError(f"runtime: nothing executes the {name}, an ONNX file: {'; '.join(problems.values())}")
+            raise ConfigError(f"runtime: nothing executes the {name}, {network.form}: {'; '.join(problems.values())}")
         if problems:
             log.info("runtime of the %s: %s; %s", name, found[0].name, "; ".join(problems.values()))
         return found
 
 
 def _form_of(network: nn.Module) -> str:
-    return "an ONNX file" if isinstance(network, Graph) else "no ONNX file"
+    return network.form if isinstance(network, Foreign) else "no ONNX file"
 
 
 def _challengers(device: torch.device) -> tuple[Backend, ...]:

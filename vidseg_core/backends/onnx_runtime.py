@@ -78,8 +78,11 @@ class Call:
         if self._type is np.uint8:
             values = np.rint(values)
         values = np.ascontiguousarray(values, dtype=self._type)
-        [result] = self._session.run([graph.output], {graph.input: values})
-        found = torch.from_numpy(np.ascontiguousarray(result, dtype=np.float32))
+        names = [name for name in (graph.output, graph.class_queries) if name]
+        results = self._session.run(names, {graph.input: values})
+        found, *classes = (torch.from_numpy(np.ascontiguousarray(one, dtype=np.float32)) for one in results)
+        if classes:
+            return found, classes[0][..., None]
         if graph.output_layout == "nhw":
             found = found[:, None]
         elif graph.output_layout == "nhwc":

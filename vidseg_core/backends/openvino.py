@@ -22,7 +22,7 @@ from vidseg_core.backends.backend import Outputs, Ranges
 from vidseg_core.backends.blob_cache import cache_directory, find_blob, key_of, store_blob
 from vidseg_core.backends.cpu_features import integer_instructions
 from vidseg_core.backends.integers import quantize
-from vidseg_core.networks.graph import Graph
+from vidseg_core.networks.graph import Foreign, Graph
 
 if TYPE_CHECKING:
     import openvino
@@ -68,7 +68,7 @@ class OpenVINOIntegers(OpenVINO):
 
     def executes(self, network: nn.Module) -> bool:
         """Return whether the network is PyTorch's own: those of others have no convolutions with known names."""
-        return not isinstance(network, Graph)
+        return not isinstance(network, Foreign)
 
     def is_worth_trying(self) -> bool:
         """Return whether the processor has instructions for 8 bit integers."""
@@ -118,8 +118,11 @@ class Compiled:
             request.set_output_tensor(k, View(y, shared_memory=True))
         request.infer()
         self._idle.append(request)
-        results = tuple(torch.from_numpy(y if y.ndim == 4 else y[..., None]).permute(0, 3, 1, 2) for y in outputs)
-        return results[0] if len(results) == 1 else results
+        first = outputs[0]
+        results = [torch.from_numpy(first if first.ndim == 4 else first[..., None]).permute(0, 3, 1, 2)]
+        for y in outputs[1:]:  # three dimensions: classes of queries
+            results.append(torch.from_numpy(y).permute(0, 3, 1, 2) if y.ndim == 4 else torch.from_numpy(y)[..., None])
+        return results[0] if len(results) == 1 else tuple(results)
 
 
 class _ChannelsLast(nn.Module):
@@ -183,8 +186,9 @@ def _read(core: openvino.Core, graph: Graph, inputs: tuple[Tensor, ...]) -> open
     from openvino.preprocess import PrePostProcessor
 
     model = core.read_model(graph.path)
-    outputs = [one for node in model.get_ops() for one in node.outputs() if graph.output in one.get_names()]
-    model = openvino.Model([outputs[0]], model.get_parameters(), graph.path.stem)
+    names = [name for name in (graph.output, graph.class_queries) if name]
+    tensors = {name: one for node in model.get_ops() for one in node.outputs() for name in one.get_names()}
+    model = openvino.Model([tensors[name] for name in names], model.get_parameters(), graph.path.stem)
     batch, channels, height, width = inputs[0].shape
     shape = [batch, channels, height, width] if graph.input_layout == "nchw" else [batch, height, width, channels]
     model.reshape({graph.input: shape})
@@ -194,8 +198,9 @@ def _read(core: openvino.Core, graph: Graph, inputs: tuple[Tensor, ...]) -> open
     given.model().set_layout(openvino.Layout(graph.input_layout.upper()))
     if model.input(graph.input).get_element_type().is_integral():
         given.preprocess().custom(_rounded)
+    for place in range(len(names)):
+        prepared.output(place).tensor().set_element_type(openvino.Type.f32)
     result = prepared.output(0)
-    result.tensor().set_element_type(openvino.Type.f32)
     if graph.output_layout != "nhw":
         result.model().set_layout(openvino.Layout(graph.output_layout.upper()))
         result.tensor().set_layout(openvino.Layout("NHWC"))

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 
 from vidseg_core.backends.blob_cache import cache_directory
-from vidseg_core.backends.choose import GRAPH_BACKENDS, load_backend
+from vidseg_core.backends.choose import load_backend
 from vidseg_core.errors import CheckpointError, ConfigError
-from vidseg_core.networks.graph import Graph
+from vidseg_core.kernels.queries import scores_of_queries
+from vidseg_core.networks.graph import Foreign, from_description
 from vidseg_core.threads import available_threads
 
 LONGEST_S = 600
@@ -33,7 +34,8 @@ class Trial:
     """The result of running a network once.
 
     Attributes:
-        shape: of its output, as B x C x h x w, or as whatever order the graph says it has.
+        shape: of its output, as B x C x h x w, or as whatever order the graph says it has; for masks and classes of
+            queries, of the scores that they make.
         finite: whether all values were.
         low, high: the smallest and the largest value; 0 where they are not finite.
     """
@@ -48,8 +50,8 @@ Results = dict[str, Trial | str]
 """By the name of a backend: what running it has given, or what is wrong."""
 
 
-def probe(graph: Graph, size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]) -> Trial:
-    """Run a graph once in another process, by each backend that is installed.
+def probe(graph: Foreign, size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]) -> Trial:
+    """Run a network once in another process, by each backend that is installed.
 
     Results are kept for the next time.
 
@@ -60,14 +62,21 @@ def probe(graph: Graph, size: tuple[int, int], mean: tuple[float, ...], std: tup
 
     Raises:
         CheckpointError: none of them runs it; with what each said.
-        ConfigError: no backend for ONNX files is installed.
+        ConfigError: no backend for such networks is installed.
     """
     device = torch.device("cpu")
-    missing = {name: reason for name in GRAPH_BACKENDS if (reason := load_backend(name).available(device))}
-    present = [name for name in GRAPH_BACKENDS if name not in missing]
+    missing = {name: reason for name in graph.executors if (reason := load_backend(name).available(device))}
+    present = [name for name in graph.executors if name not in missing]
     if not present:
-        raise ConfigError(f"{graph.path}: nothing here executes ONNX files: {'; '.join(missing.values())}")
-    asked = {"graph": graph.describe(), "backends": present, "size": size, "mean": mean, "std": std}
+        raise ConfigError(f"{graph.path}: nothing here executes {graph.form}: {'; '.join(missing.values())}")
+    asked = {
+        "graph": graph.describe(),
+        "identity": graph.identity(),
+        "backends": present,
+        "size": size,
+        "mean": mean,
+        "std": std,
+    }
     results = _kept(asked)
     trials = {name: one for name, one in results.items() if isinstance(one, Trial)}
     failed = {name: f"{name}: {one}" for name, one in results.items() if not isinstance(one, Trial)}
@@ -79,7 +88,7 @@ def probe(graph: Graph, size: tuple[int, int], mean: tuple[float, ...], std: tup
 
 def _kept(asked: dict[str, Any]) -> Results:
     """Results of an earlier trial of the same, or of a new one."""
-    text = json.dumps([asked, _versions()], sort_keys=True)
+    text = json.dumps([asked, _versions()], sort_keys=True, default=str)
     file = cache_directory().parent / "onnx" / f"{hashlib.sha256(text.encode()).hexdigest()[:40]}.json"
     try:
         return _parsed(file.read_text(encoding="utf-8"))
@@ -109,7 +118,7 @@ def in_a_process_of_its_own(asked: dict[str, Any]) -> str:
     lines, left = "", list(asked["backends"])
     while left:
         command = [sys.executable, *PROGRAM]
-        text = json.dumps(asked | {"backends": left})
+        text = json.dumps(asked | {"backends": left}, default=str)
         try:
             done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=LONGEST_S, check=False)
             said, end = done.stdout, _how_it_ended(done)
@@ -133,7 +142,7 @@ def _how_it_ended(done: subprocess.CompletedProcess[str]) -> str:
 
 def _versions() -> list[str]:
     found = []
-    for package in ("openvino", "onnxruntime", "onnx"):
+    for package in ("torch", "transformers", "openvino", "onnxruntime", "onnx"):
         try:
             found.append(f"{package} {version(package)}")
         except PackageNotFoundError:
@@ -147,14 +156,17 @@ def trials(asked: dict[str, Any]) -> Iterator[str]:
     random = np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.float32)
     picture = (random - np.float32(asked["mean"])) / np.float32(asked["std"])
     image = torch.from_numpy(picture)[None].permute(0, 3, 1, 2)
+    network = from_description(asked["graph"]).eval().requires_grad_(False)
     for name in asked["backends"]:
         try:
-            compiled = load_backend(name).compile(Graph.of(asked["graph"]), (image,), None, available_threads())
-            output = compiled(image)
+            compiled = load_backend(name).compile(network, (image,), None, available_threads())
+            with torch.inference_mode():
+                output = compiled(image)
+                if isinstance(output, tuple):
+                    output = scores_of_queries(output[0], output[1].flatten(2))
         except Exception as error:  # whatever the library raises
             yield json.dumps([name, f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"])
             continue
-        assert isinstance(output, torch.Tensor)
         finite = bool(torch.isfinite(output).all())
         low, high = (float(output.min()), float(output.max())) if finite else (0.0, 0.0)
         yield json.dumps([name, {"shape": list(output.shape), "finite": finite, "low": low, "high": high}])

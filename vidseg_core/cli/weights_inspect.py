@@ -17,10 +17,14 @@ _COMMENT = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a weight file, an .onnx file, or a registered name")
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help="a weight file, a network of others (.onnx, .pt2, a Hugging Face directory), or a registered name",
+    )
     parser.add_argument("--image", metavar="FILE", type=Path, help="have the network label this picture")
     parser.add_argument(
-        "--out", metavar="DIR", type=Path, help="where the overlay, and for an .onnx file a card to edit, go "
+        "--out", metavar="DIR", type=Path, help="where the overlay, and for a network of others a card to edit, go "
         "(default: with --image, the current folder)",
     )  # fmt: skip
     parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
@@ -28,20 +32,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def inspect_weights(args: argparse.Namespace, records) -> int:
     """Run the command; raise CheckpointError where something that is needed is not known."""
+    from vidseg_core.models.foreign import is_foreign, study
     from vidseg_core.models.registry import find_weights
 
     path = find_weights(args.file, records)
     folder, kept = _folder(args), False
-    if path.suffix == ".onnx":
-        from vidseg_core.models.onnx import study
-
+    form = is_foreign(path)
+    if form is not None:
         found = study(path)
         facts = {name: {"value": _plain(value), "from": origin} for name, (value, origin) in found.facts.items()}
         missing, problem = found.missing, None if found.card else found.fail()
-        runs_on = list(found.graph.backends) if found.graph else []
-        problems = dict(found.graph.problems) if found.graph else {}
+        runs_on = list(found.network.backends) if found.network else []
+        problems = dict(found.network.problems) if found.network else {}
         if folder is not None:
-            card = folder / found.card_path.name
+            card = folder / found.beside.path.name
             kept = card.exists()
             if kept and args.image is None:  # then the card is all that is wanted
                 raise ConfigError(f"{card}: exists already; a card is not overwritten")
@@ -51,7 +55,7 @@ def inspect_weights(args: argparse.Namespace, records) -> int:
         facts, missing, problem, runs_on, problems, card = _own(path, records), [], None, [], {}, None
     result = {
         "file": str(path), "facts": facts, "missing": missing, "runs_on": runs_on, "problems": problems,
-        "overlay": None, "card": str(card) if folder and path.suffix == ".onnx" else None, "card_kept": kept,
+        "overlay": None, "card": str(card) if folder and form else None, "card_kept": kept,
     }  # fmt: skip
     if problem is None and args.image is not None:
         result |= _labelled(path, args.image, folder)
@@ -111,7 +115,9 @@ def _plain(value: Any) -> Any:
 
 def card_text(facts: dict[str, dict[str, Any]], missing: list[str]) -> str:
     """Write the card that says what is known; what is assumed is marked, what is missing is a comment to fill in."""
-    lines = ["# Beside the .onnx file, as NAME.card.yaml. What a line does not say is taken from the file or assumed."]
+    lines = [
+        "# Beside the file or directory, as NAME.card.yaml. What a line does not say is taken from the file or assumed."
+    ]
     lines += [f"# needed: {line}" for line in missing]
     for part in ("input", "output"):
         known = {name.split(".")[1]: fact for name, fact in facts.items() if name.startswith(f"{part}.")}

@@ -17,18 +17,19 @@ import torch
 from torch import Tensor, nn
 
 from vidseg_core.backends.choose import Executor, Runtime
-from vidseg_core.engine.geometry import network_size
+from vidseg_core.classes import VOID
+from vidseg_core.engine.network_picture import picture_for, place, without_border
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.frame import Frame
 from vidseg_core.kernels.fuse import LEAST_PROBABILITY
-from vidseg_core.kernels.resample import network_input
+from vidseg_core.kernels.queries import scores_of_queries
 from vidseg_core.models.architectures import SEGMENTER
 from vidseg_core.models.card import SWIFTNET_INPUT, InputCard, OutputCard
 from vidseg_core.models.open import Model
 
 log = logging.getLogger(__name__)
 TRUTH_LOGIT = 10.0
-VOTING = 4
+VOTING = 2
 MOST_COSTS = 64
 # Of what is compiled while frames are labelled.
 NICENESS = 5
@@ -72,14 +73,15 @@ def load_segmenter(
 
 
 def input_scale(card: InputCard, chosen: float | None, default: float = 1.0) -> float | None:
-    """Return the size of a network's input in units of the picture's; None where it depends on the picture's rows.
+    """Return the size of a network's input in units of the picture's; None where the card prefers rows or a size.
 
     Args:
         card: of the network's input.
         chosen: by the user, see `EngineConfig.input_scale`; None for what suits the network.
         default: for a network whose card tells neither rows nor scale.
     """
-    return chosen if chosen or card.rows else card.scale or default
+    prefers = card.rows or card.size_rule in ("preferred", "shortest_edge")
+    return chosen if chosen or prefers else card.scale or default
 
 
 def ready(network: nn.Module, device: torch.device) -> nn.Module:
@@ -91,20 +93,32 @@ def ready(network: nn.Module, device: torch.device) -> nn.Module:
 def _logits(output: Tensor, card: OutputCard, num_classes: int) -> Tensor:
     """Return logits as they are; of one channel, the second of two classes against the first."""
     if output.shape[1] != 1 or num_classes == 1:
-        return output
+        return _grouped(output, card)
     above = output - math.log(card.threshold / (1 - card.threshold))
     return torch.cat((torch.zeros_like(above), above), 1)
+
+
+def _grouped(scores: Tensor, card: OutputCard) -> Tensor:
+    """Take the best channel of each group: the classes then are those that the best channels of all belong to."""
+    if card.groups is None:
+        return scores
+    return torch.stack([scores[:, list(group)].amax(1) for group in card.groups], 1)
 
 
 def _of_probabilities(output: Tensor, card: OutputCard, num_classes: int) -> Tensor:
     if output.shape[1] == 1:
         return _logits(output.logit(LEAST_PROBABILITY), card, num_classes)
-    return output.clamp_min(LEAST_PROBABILITY).log()
+    return _grouped(output, card).clamp_min(LEAST_PROBABILITY).log()
 
 
 def _of_labels(output: Tensor, card: OutputCard, num_classes: int) -> Tensor:
     """Turn class ids, B x 1 x H x W, into votes of squares of `VOTING` pixels; void ids vote for nothing."""
-    ids = output[0, 0].numpy().astype(np.uint8)
+    ids = output[0, 0].numpy()
+    groups = card.groups or tuple((i,) for i in range(num_classes))
+    table = np.full(max(int(ids.max()), *map(max, groups)) + 1, VOID, dtype=np.uint8)
+    for number, group in enumerate(groups):
+        table[list(group)] = number
+    ids = table[ids.astype(np.int64)]
     size = max(1, ids.shape[1] // VOTING), max(1, ids.shape[0] // VOTING)
     votes = np.empty((size[1], size[0], num_classes), dtype=np.float32)
     for i in range(num_classes):
@@ -113,7 +127,17 @@ def _of_labels(output: Tensor, card: OutputCard, num_classes: int) -> Tensor:
     return torch.from_numpy(votes)[None].permute(0, 3, 1, 2)
 
 
-SCORES_OF = {"logits": _logits, "probabilities": _of_probabilities, "labels": _of_labels}
+def _of_queries(output: tuple[Tensor, Tensor], card: OutputCard, num_classes: int) -> Tensor:
+    masks, classes = output
+    return _grouped(scores_of_queries(masks, classes.flatten(2), card.mask_size), card)
+
+
+SCORES_OF: dict[str, Callable[[Any, OutputCard, int], Tensor]] = {
+    "logits": _logits,
+    "probabilities": _of_probabilities,
+    "labels": _of_labels,
+    "queries": _of_queries,
+}
 """By the kind of a network's output: (output, card, number of classes) -> logits, B x C x h x w."""
 
 
@@ -149,7 +173,7 @@ class NetworkSegmenter:
         self.input_scale = input_scale
         self.input = input
         self.output = output
-        self.half_pixel = output.corners == "half_pixel" or output.kind == "labels"
+        self.half_pixel = output.corners == "half_pixel" or output.kind == "labels" or input.fit == "letterbox"
         self.share = 1.0
         self.costs: deque[tuple[float, float]] = deque(maxlen=MOST_COSTS)
         self.device = device
@@ -170,18 +194,15 @@ class NetworkSegmenter:
 
     def input_size(self, size: tuple[int, int], share: float = 1.0) -> tuple[int, int]:
         """Return (h, w) of the network's input for a picture of `size`, (H, W)."""
-        if self.input.size_rule == "fixed":
-            assert self.input.size is not None  # the card asks for it
-            return self.input.size
-        return network_size(size, share * (self.input_scale or self.input.scale_for(size)), self.input.multiple)
+        return place(size, self.input, self.input_scale, share).size
 
     def __call__(self, frame: Frame) -> Tensor:
         begun_s = time.perf_counter()
         size, share, is_usual = self._size_now(frame.size)
-        bgr = self.input.colours == "bgr"
-        image = network_input(frame.image, size, bgr=bgr, mean=self.input.mean, std=self.input.std)
+        placed = place(frame.size, self.input, self.input_scale, share)
+        image = picture_for(frame.image, self.input, placed)
         found = self.execute(image.to(self.device))
-        scores = SCORES_OF[self.output.kind](found, self.output, self.num_classes)
+        scores = without_border(SCORES_OF[self.output.kind](found, self.output, self.num_classes), placed)
         self._ready.add(size)
         if is_usual and self._preparing is None:
             self.costs.append((time.perf_counter() - begun_s, share))
@@ -226,6 +247,8 @@ def rows_of(card: InputCard, input_scale: float | None) -> Callable[[tuple[int, 
     """Make what tells the rows of a network's input for a picture of (H, W); None for an input of a fixed size."""
     if card.size_rule == "fixed":
         return None
+    if card.size_rule != "multiple":
+        return lambda size: place(size, card, input_scale).content[0]
     return lambda size: round(size[0] * (input_scale or card.scale_for(size)))
 
 

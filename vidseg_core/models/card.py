@@ -20,8 +20,10 @@ from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
 CARD_VERSION = 1
 LAYOUTS = ("nchw", "nhwc")
 COLOURS = ("rgb", "bgr")
-SIZE_RULES = ("multiple", "fixed")
-KINDS = ("logits", "probabilities", "labels", "flow")
+SIZE_RULES = ("multiple", "fixed", "preferred", "square", "shortest_edge")
+FITS = ("stretch", "letterbox")
+RESIZES = ("aligned", "linear", "bilinear", "bicubic")
+KINDS = ("logits", "probabilities", "labels", "flow", "queries")
 CORNERS = ("aligned", "half_pixel")
 
 
@@ -51,12 +53,19 @@ class InputCard:
         layout: nchw or nhwc, the order of dimensions.
         colours: rgb or bgr, the order of channels.
         mean, std: three numbers each, in the order red, green, blue whatever `colours` says; `std` above 0.
-        size_rule: multiple (any size whose sides are multiples of `multiple`) or fixed (`size` only).
-        multiple: 1 or more.
+        size_rule: multiple (any size whose sides are multiples of `multiple`), fixed (`size` only), preferred (`size`
+            unless a scale is asked for), square (any square, of `size` or of the picture's number of pixels) or
+            shortest_edge (see there, unless a scale is asked for).
+        multiple: of the sides of its input, 1 or more.
         size: (height, width) that it was trained at or, for `fixed`, has to have; None where not known.
         scale: size that it was trained at in units of the picture's, above 0; None where not known.
         rows: number of rows in which it saw a whole picture when it was trained, 1 or more; None where not known.
         enlarge: largest factor by which enlarging a picture of fewer rows was found to help, 1 or more.
+        fit: stretch (the picture fills the input) or letterbox (it keeps its aspect, and grey fills the rest).
+        resize: how the picture is resized: aligned (bilinear, the outermost pixels fall on each other), or by pixels
+            that cover equal parts of it: linear (no smoothing), bilinear or bicubic (smoothed where it gets smaller).
+        shortest_edge, longest_edge: of the picture in its input, pixels; the aspect is kept. `longest_edge` limits
+            the other side; None for no limit.
     """
 
     layout: str = "nchw"
@@ -69,6 +78,10 @@ class InputCard:
     scale: float | None = None
     rows: int | None = None
     enlarge: float = 1.0
+    fit: str = "stretch"
+    resize: str = "aligned"
+    shortest_edge: int | None = None
+    longest_edge: int | None = None
 
     def __post_init__(self):
         _expect(self.layout in LAYOUTS, "layout", f"one of {', '.join(LAYOUTS)}", self.layout)
@@ -77,7 +90,7 @@ class InputCard:
         _expect(_numbers(self.std, 3) and min(self.std) > 0, "std", "three numbers above 0", self.std)
         _expect(self.size_rule in SIZE_RULES, "size_rule", f"one of {', '.join(SIZE_RULES)}", self.size_rule)
         _expect(_counts((self.multiple,), 1), "multiple", "a whole number, 1 or more", self.multiple)
-        optional = self.size is None and self.size_rule != "fixed"
+        optional = self.size is None and self.size_rule not in ("fixed", "preferred")
         _expect(optional or _counts(self.size, 2), "size", "height and width, whole numbers, 1 or more", self.size)
         _expect(
             self.scale is None or (_numbers((self.scale,), 1) and self.scale > 0), "input_scale", "a number above 0",
@@ -97,6 +110,15 @@ class InputCard:
         if self.rows is None:
             return self.scale or default
         return min(self.rows / size[0], self.enlarge)
+        _expect(self.fit in FITS, "fit", f"one of {', '.join(FITS)}", self.fit)
+        _expect(self.resize in RESIZES, "resize", f"one of {', '.join(RESIZES)}", self.resize)
+        for name in ("shortest_edge", "longest_edge"):
+            side = getattr(self, name)
+            needed = name == "shortest_edge" and self.size_rule == name
+            good = (side is None and not needed) or _counts((side,), 1)
+            _expect(good, name, "a whole number, 1 or more", side)
+        if self.size_rule == "square" and self.size is not None:
+            _expect(self.size[0] == self.size[1], "size", "two equal sides, as the rule is square", self.size)
 
     def normalisation(self) -> dict[str, tuple[float, float, float]]:
         """Describe the statistics as a file's metadata does."""
@@ -122,17 +144,22 @@ class OutputCard:
     """The meaning of a network's output.
 
     Attributes:
-        kind: logits or probabilities (B x C x h x w), labels (B x h x w, class ids) or flow (B x 2 x h x w).
+        kind: logits or probabilities (B x C x h x w), labels (B x h x w, class ids), queries (masks B x Q x h x w and
+            classes B x Q x (C + 1), the last one for nothing) or flow (B x 2 x h x w).
         stride: pixels of the input per pixel of the output, 1 or more.
         corners: how its pixels lie in the picture: aligned (the outermost on the picture's outermost) or half_pixel
             (each covers an equal part of the picture).
         threshold: for one channel, the probability above which a pixel is of the second of two classes, 0..1.
+        mask_size: (h, w) that masks of `queries` are brought to before classes are made of them; None for their own.
+        groups: for each class, the channels or ids of the network that belong to it; None where each is a class.
     """
 
     kind: str = "logits"
     stride: int = 1
     corners: str = "aligned"
     threshold: float = 0.5
+    mask_size: tuple[int, int] | None = None
+    groups: tuple[tuple[int, ...], ...] | None = None
 
     def __post_init__(self):
         _expect(self.kind in KINDS, "kind", f"one of {', '.join(KINDS)}", self.kind)
@@ -140,6 +167,8 @@ class OutputCard:
         _expect(self.corners in CORNERS, "corners", f"one of {', '.join(CORNERS)}", self.corners)
         good = _numbers((self.threshold,), 1) and 0 < self.threshold < 1
         _expect(good, "threshold", "a number between 0 and 1", self.threshold)
+        good = self.mask_size is None or _counts(self.mask_size, 2)
+        _expect(good, "mask_size", "height and width, whole numbers, 1 or more", self.mask_size)
 
 
 @dataclass(frozen=True)
@@ -180,6 +209,8 @@ class ModelCard:
         known = type(self.version) is int and self.version == CARD_VERSION
         _expect(known, "card_version", f"{CARD_VERSION} (a later vidseg may have written this file)", self.version)
         _expect(isinstance(self.architecture, str) and self.architecture, "architecture", "a name", self.architecture)
+        good = self.input.fit != "letterbox" or self.output.corners == "half_pixel" or self.output.kind == "labels"
+        _expect(good, "corners", "half_pixel, as its pictures are letterboxed", self.output.corners)
         good = self.activation_ranges is None or is_ranges(self.activation_ranges)
         _expect(good, "activation_ranges", "two numbers for names of its convolutions", self.activation_ranges)
 

@@ -14,9 +14,12 @@ from vidseg_core.classes import ClassTable, load_classes
 from vidseg_core.errors import CheckpointError
 from vidseg_core.models.card import CARD_VERSION, InputCard
 
-_KEYS = ("card_version", "classes", "input", "output", "licence", "source")
-_INPUT = ("name", "layout", "colours", "mean", "std", "size_rule", "multiple", "size", "scale", "rows", "enlarge")
-_OUTPUT = ("name", "layout", "kind", "corners", "threshold")
+_KEYS = ("card_version", "classes", "map", "input", "output", "licence", "source")
+_INPUT = (
+    "name", "layout", "colours", "mean", "std", "size_rule", "multiple", "size", "scale", "rows", "enlarge", "fit",
+    "resize", "shortest_edge", "longest_edge",
+)  # fmt: skip
+_OUTPUT = ("name", "layout", "kind", "corners", "threshold", "class_queries", "mask_size")
 BACKGROUND = "background"
 
 
@@ -26,13 +29,15 @@ class CardFile:
 
     Attributes:
         path: where it is or would be.
-        classes: a class table; None where it does not say.
+        classes: a class table; None where it does not say. With `groups` alone, one of their names.
+        groups: for each class, the network's own channels or ids that belong to it; None where it does not say.
         input, output: what it says of them, by the names in `InputCard` and `OutputCard`.
         licence, source: see `ModelCard`.
     """
 
     path: Path
     classes: ClassTable | None = None
+    groups: tuple[tuple[int, ...], ...] | None = None
     input: Mapping[str, Any] = field(default_factory=dict)
     output: Mapping[str, Any] = field(default_factory=dict)
     licence: str | None = None
@@ -46,7 +51,7 @@ def read_card_file(weights: Path) -> CardFile:
         CheckpointError: it is not a YAML file of the known keys, or mean and deviation are of values 0..1.
         ClassTableError: its class table is malformed or unknown.
     """
-    path = weights.with_suffix(".card.yaml")
+    path = card_path(weights)
     if not path.is_file():
         return CardFile(path)
     try:
@@ -60,12 +65,40 @@ def read_card_file(weights: Path) -> CardFile:
     given, taken = content.get("input") or {}, content.get("output") or {}
     _known(path, "input", given, _INPUT)
     _known(path, "output", taken, _OUTPUT)
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    given, taken = (
+        {key: tuple(value) if isinstance(value, list) else value for key, value in part.items()}
+        for part in (given, taken)
+    )
     _check_input(path, given)
     _check_units(path, given)
-    return CardFile(
-        path, _classes(path, content.get("classes")), given, taken, content.get("licence"), content.get("source")
-    )
+    table, groups = _groups(path, content.get("map"), _classes(path, content.get("classes")))
+    return CardFile(path, table, groups, given, taken, content.get("licence"), content.get("source"))
+
+
+def card_path(weights: Path) -> Path:
+    """Return the place of the card of a weight file, or of a directory with one."""
+    return weights.with_name(f"{weights.name if weights.is_dir() else weights.stem}.card.yaml")
+
+
+def _groups(
+    path: Path, given: object, table: ClassTable | None
+) -> tuple[ClassTable | None, tuple[tuple[int, ...], ...] | None]:
+    """Read `map`: by the name of a class, the network's channels or ids that belong to it."""
+    if given is None:
+        return table, None
+    expected = "lists of the network's own class ids by the names of classes, each id once"
+    if not isinstance(given, dict) or not given:
+        raise CheckpointError(f"{path}: map: expected {expected}, got {given!r}")
+    ids = {str(name): [one] if type(one) is int else one for name, one in given.items()}
+    if not all(isinstance(one, list) and one and all(type(i) is int and i >= 0 for i in one) for one in ids.values()):
+        raise CheckpointError(f"{path}: map: expected {expected}, got {given!r}")
+    several = [i for one in ids.values() for i in one]
+    if len(set(several)) < len(several):
+        raise CheckpointError(f"{path}: map: expected {expected}, got one id twice")
+    table = table_of(path.name.removesuffix(".card.yaml"), list(ids)) if table is None else table
+    if set(table.names) != set(ids):
+        raise CheckpointError(f"{path}: map: expected the classes {', '.join(table.names)}, got {', '.join(ids)}")
+    return table, tuple(tuple(ids[name]) for name in table.names)
 
 
 def _known(path: Path, where: str, content: object, keys: Sequence[str]) -> None:
@@ -78,9 +111,11 @@ def _known(path: Path, where: str, content: object, keys: Sequence[str]) -> None
 
 def _check_input(path: Path, given: Mapping[str, Any]) -> None:
     """Refuse values that no network is given, before the network is tried with them."""
-    stands_alone = {key: value for key, value in given.items() if key not in ("name", "size_rule")}
+    stands_alone = {key: value for key, value in given.items() if key != "name"}
     if "size" in given:
-        stands_alone["size_rule"] = given.get("size_rule", "fixed")
+        stands_alone.setdefault("size_rule", "fixed")
+    elif given.get("size_rule") in ("fixed", "preferred"):
+        del stands_alone["size_rule"]  # perhaps the file tells the size
     try:
         InputCard(**stands_alone)
     except CheckpointError as error:

@@ -18,6 +18,8 @@ Dimensions = tuple[int | None, ...]
 _KINDS = {1: "float32", 10: "float16", 11: "float64", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 16: "bfloat16"}
 # What stands between an argmax and an output without changing which class it is.
 _TRANSPARENT = ("Cast", "Squeeze", "Unsqueeze", "Identity", "Reshape")
+# What a file of weights may have behind the last one.
+_PADDING = 1 << 16
 _CORNERS = {"half_pixel": "half_pixel", "pytorch_half_pixel": "half_pixel", "align_corners": "aligned"}
 
 
@@ -84,8 +86,8 @@ def read_graph(path: Path) -> OnnxGraph:
     """Read the description of an ONNX file.
 
     Raises:
-        CheckpointError: the package `onnx` is not installed; the file is damaged or no ONNX file; a file with its data
-            is not there, or too short.
+        CheckpointError: the package `onnx` is not installed; the file is damaged, of too new an opset or no ONNX file;
+            a file with its data is not there, or of another size.
     """
     try:
         import onnx
@@ -103,6 +105,13 @@ def read_graph(path: Path) -> OnnxGraph:
     graph = model.graph
     if not graph.node or not graph.output:
         raise CheckpointError(f"{path}: expected an ONNX file with a graph; it is truncated or of another kind")
+    newest = onnx.defs.onnx_opset_version()
+    opset = max((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), default=0)
+    if opset > newest:
+        raise CheckpointError(
+            f"{path}: expected opset {newest} at most, as the package onnx {onnx.__version__} knows it, found {opset}: "
+            f"export it again with `opset_version={newest}` or less"
+        )
     checksum = hashlib.sha256(content)
     for file in _data_files(path, graph):
         with file.open("rb") as data:
@@ -123,7 +132,7 @@ def read_graph(path: Path) -> OnnxGraph:
 
 
 def _data_files(path: Path, graph: onnx.GraphProto) -> list[Path]:
-    """The files beside this one that hold its weights; all are there and long enough."""
+    """The files beside this one that hold its weights; all are there, and as long as they have to be."""
     needed: dict[str, int] = {}
     for tensor in graph.initializer:
         entries = {one.key: one.value for one in tensor.external_data}
@@ -137,10 +146,10 @@ def _data_files(path: Path, graph: onnx.GraphProto) -> list[Path]:
             raise CheckpointError(f"{path}: expected its data in a file beside it, found {location!r}")
         if not file.is_file():
             raise CheckpointError(f"{path}: its weights are in {location}, which is not beside it")
-        if file.stat().st_size < end:
+        if not end <= file.stat().st_size <= end + _PADDING:
             raise CheckpointError(
-                f"{file}: expected at least {end} bytes of weights for {path.name}, found {file.stat().st_size}; it is "
-                "truncated or belongs to another network"
+                f"{file}: expected {end} bytes of weights for {path.name}, found {file.stat().st_size}; "
+                "it is truncated or belongs to another network"
             )
         files.append(file)
     return files

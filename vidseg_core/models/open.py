@@ -14,9 +14,9 @@ from vidseg_core.models.architectures import SEGMENTER, expect, names_with
 from vidseg_core.models.card import ModelCard, card_of
 from vidseg_core.models.checkpoint import check_classes
 from vidseg_core.models.files import read_file
-from vidseg_core.models.onnx import open_onnx
+from vidseg_core.models.foreign import is_foreign, study
 from vidseg_core.models.registry import WeightRecord, find_weights, load_registry, record_with
-from vidseg_core.networks.graph import Graph
+from vidseg_core.networks.graph import Foreign
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class Model:
         """Return the network of that role, which PyTorch has to be able to run.
 
         Raises:
-            CheckpointError: it is in an ONNX file, which PyTorch does not read.
+            CheckpointError: it is a network of others.
         """
         network = self.networks[role]
-        if isinstance(network, Graph):
-            raise CheckpointError(f"{self.path}: expected {' or '.join(names_with(role))}, found an ONNX file")
+        if isinstance(network, Foreign):
+            raise CheckpointError(f"{self.path}: expected {' or '.join(names_with(role))}, found {network.form}")
         return network
 
 
@@ -66,7 +66,7 @@ def open_model(
     """Open a weight file, once, and load what is in it.
 
     Args:
-        name_or_path: a name in the registry of weights, or the path of a file.
+        name_or_path: a name in the registry of weights, or the path of a file or of a Hugging Face directory.
         role: the network that is wanted: segmenter, refine or flow; None for whatever there is.
         records: of the registry; None for the package's own.
 
@@ -77,11 +77,13 @@ def open_model(
     """
     records = load_registry() if records is None else records
     path = find_weights(name_or_path, records)
-    if path.suffix == ".onnx":
+    if form := is_foreign(path):
         if role not in (None, SEGMENTER):
-            raise CheckpointError(f"{path}: expected weights of {' or '.join(names_with(role))}, found an ONNX file")
-        card, graph = open_onnx(path)
-        return Model(path, card, {SEGMENTER: graph})
+            raise CheckpointError(f"{path}: expected weights of {' or '.join(names_with(role))}, found {form}")
+        found = study(path)
+        if found.card is None or found.network is None:
+            raise found.fail()
+        return Model(path, found.card, {SEGMENTER: found.network})
     file = read_file(path)
     architecture = expect(path, file.tensors, *names_with(role))
     networks = architecture.networks(path, file.tensors)

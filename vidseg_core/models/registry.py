@@ -193,8 +193,10 @@ def find_weights(name_or_path: str | Path, records: tuple[WeightRecord, ...] | N
             message then names the command that fetches it.
     """
     path = Path(name_or_path).expanduser()
-    if path.is_file():
+    if path.is_file() or (path / "config.json").is_file():
         return path
+    if path.is_dir():
+        raise CheckpointError(f"{path}: expected a weight file or a Hugging Face directory; it has no config.json")
     records = load_registry() if records is None else records
     record = next((record for record in records if record.name == str(name_or_path)), None)
     if record is None:

@@ -9,6 +9,7 @@ ort = pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from vidseg_core.backends import probe  # noqa: E402
+from vidseg_core.backends.onnx_runtime import OnnxRuntime  # noqa: E402
 from vidseg_core.engine.build import build_engine  # noqa: E402
 from vidseg_core.engine.config import EngineConfig  # noqa: E402
 from vidseg_core.errors import CheckpointError, ConfigError  # noqa: E402
@@ -114,7 +115,7 @@ def test_logits_are_those_of_the_file_upsampled_by_half_pixels(tmp_path):
     found = study(path)
     assert found.value("output.kind") == "logits" and found.value("output.stride") == 4
     assert found.facts["output.corners"] == ("half_pixel", "assumed: what most families are upsampled by")
-    assert set(found.graph.backends) == {"onnxruntime", "openvino"} and found.graph.num_classes == 5
+    assert set(found.network.backends) == {"onnxruntime", "openvino"} and found.network.num_classes == 5
     image = picture()
     expected = upsampled(run(path, image, "scores"), image.shape[:2])
     assert (labels_of(path, image) == expected).mean() > 0.999
@@ -146,7 +147,7 @@ def test_an_argmax_at_the_end_is_cut_off_and_the_ids_stay(tmp_path):
     found = study(path)
     assert found.facts["output.kind"] == ("logits", "taken in front of the argmax at its end")
     assert found.facts["output.corners"] == ("half_pixel", "by the upsampling at its end")
-    assert found.graph.output == "scores" and found.value("output.stride") == 4
+    assert found.network.output == "scores" and found.value("output.stride") == 4
     image = picture()
     assert (labels_of(path, image) == run(path, image, "y")[0]).mean() > 0.999
 
@@ -203,7 +204,7 @@ def test_channels_last_bytes_and_fixed_size(tmp_path):
     found = study(path)
     assert (found.value("input.layout"), found.value("input.size")) == ("nhwc", (64, 96))
     assert found.facts["input.mean"] == ((0.0, 0.0, 0.0), "it takes bytes")
-    assert found.graph.output_layout == "nchw", "by its dimensions, not by its input's"
+    assert found.network.output_layout == "nchw", "by its dimensions, not by its input's"
     image = picture((64, 96))
     session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     expected = upsampled(session.run(["scores"], {"x": image[None]})[0], (64, 96))
@@ -324,6 +325,20 @@ def short_data(path):
     return path
 
 
+def data_of_another(path):
+    network(path, external="net.onnx.data")
+    (path.parent / "net.onnx.data").write_bytes(bytes(200_000))
+    return path
+
+
+def too_new(path):
+    return network(path, opset=99)
+
+
+def too_many_classes(path):
+    return network(path, classes=300)
+
+
 def unknown_operation(path):
     return network(path, [helper.make_node("Segmentify", ["scores"], ["y"], domain="mine")])
 
@@ -339,7 +354,10 @@ def unknown_operation(path):
         (truncated, "expected an ONNX file"),
         (text, "expected an ONNX file"),
         (no_data, "its weights are in net.onnx.data, which is not beside it"),
-        (short_data, "expected at least .* bytes of weights for net.onnx, found 100"),
+        (short_data, "expected .* bytes of weights for net.onnx, found 100"),
+        (data_of_another, "found 200000; it is truncated or belongs to another network"),
+        (too_new, "expected opset .* at most, .*, found 99: export it again"),
+        (too_many_classes, "expected at most 255 classes, found 300; net.card.yaml beside it may put them together"),
         (unknown_operation, "cannot be executed: onnxruntime: .*; openvino: "),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
@@ -371,11 +389,11 @@ def test_a_trial_is_made_once(tmp_path, monkeypatch, processes):
 def test_weights_in_another_file_are_part_of_what_it_is(tmp_path):
     path = with_card(network(tmp_path / "net.onnx", external="net.onnx.data"))
     data, image = tmp_path / "net.onnx.data", picture()
-    before, labels = study(path).graph.checksum, labels_of(path, image, runtime="openvino")
+    before, labels = study(path).network.checksum, labels_of(path, image, runtime="openvino")
     network(tmp_path / "other.onnx", weights=np.random.default_rng(9).normal(size=(5, 3, 4, 4)).astype(np.float32),
             external="other.data")  # fmt: skip
     data.write_bytes((tmp_path / "other.data").read_bytes())
-    assert study(path).graph.checksum != before
+    assert study(path).network.checksum != before
     assert (labels_of(path, image, runtime="openvino") != labels).mean() > 0.1, "the old network runs"
 
 
@@ -389,9 +407,98 @@ def test_a_runtime_that_cannot_execute_it_says_so(tmp_path):
         build_engine(EngineConfig(runtime="onnxruntime"))
 
 
-def test_what_one_runtime_does_not_know_another_may(tmp_path):
-    graph = study(with_card(network(tmp_path / "net.onnx", opset=99))).graph
-    assert graph.backends == ("openvino",) and graph.problems["onnxruntime"].startswith("onnxruntime: ")
+def test_what_one_runtime_does_not_know_another_may(tmp_path, monkeypatch):
+    """Trials are asked for by name; a runtime that fails is not used."""
+    monkeypatch.setattr(OnnxRuntime, "compile", lambda *_: 1 / 0)
+    network_ = study(with_card(network(tmp_path / "net.onnx"))).network
+    assert network_.backends == ("openvino",)
+    assert network_.problems["onnxruntime"] == "onnxruntime: ZeroDivisionError: division by zero"
+    with pytest.raises(ConfigError, match="runtime: the segmenter cannot be executed by onnxruntime: ZeroDivision"):
+        build_engine(EngineConfig(weights=str(tmp_path / "net.onnx"), runtime="onnxruntime"))
+
+
+QUERIES, WITH_NONE = 7, 6
+
+
+def of_queries(path, **more):
+    """Masks of seven queries are the scores; their classes are constants."""
+    classes = np.random.default_rng(3).normal(size=(1, QUERIES, WITH_NONE)).astype(np.float32) * 4
+    tail = [helper.make_node("Constant", [], ["classes"], value=numpy_helper.from_array(classes))]
+    outputs = [("scores", TensorProto.FLOAT, [1, QUERIES, None, None]),
+               ("classes", TensorProto.FLOAT, [1, QUERIES, WITH_NONE])]  # fmt: skip
+    return network(path, tail, classes=QUERIES, outputs=outputs, **more), classes
+
+
+@pytest.mark.parametrize("mask_size", [None, (40, 40)])
+def test_masks_and_classes_of_queries(tmp_path, mask_size):
+    import torch
+
+    path, classes = of_queries(tmp_path / "queries.onnx")
+    with_card(path, CARD + (f"output: {{mask_size: {list(mask_size)}}}\n" if mask_size else ""))
+    found = study(path)
+    assert found.value("output.kind") == "queries" and found.value("output.class_queries") == "classes"
+    image = picture()
+    masks = torch.from_numpy(run(path, image, "scores"))
+    if mask_size:
+        masks = torch.nn.functional.interpolate(masks, mask_size, mode="bilinear")
+    shares = torch.from_numpy(classes).softmax(-1)[..., :-1]
+    scores = torch.einsum("bqc,bqhw->bchw", shares, masks.sigmoid()).numpy()
+    expected = upsampled(scores, image.shape[:2])
+    assert len(np.unique(expected)) > 1
+    assert (labels_of(path, image) == expected).mean() > 0.999
+    assert (labels_of(path, image, runtime="openvino") == expected).mean() > 0.97  # perhaps in bfloat16
+
+
+@pytest.mark.parametrize("ids", [False, True])
+def test_classes_are_put_together_by_the_card(tmp_path, ids):
+    """300 channels or ids become two classes."""
+    kernel = np.random.default_rng(1).normal(size=(300, 3, 1, 1)).astype(np.float32)
+    tail, outputs = [], None
+    if ids:
+        tail = [helper.make_node("ArgMax", ["scores"], ["ids"], axis=1, keepdims=0),
+                helper.make_node("Abs", ["ids"], ["y"])]  # fmt: skip
+        outputs = [("y", TensorProto.INT64, [1, None, None])]
+    path = network(tmp_path / "many.onnx", tail, classes=300, stride=1, weights=kernel, outputs=outputs)
+    with_card(path, f"map: {{low: {list(range(150))}, high: {list(range(150, 300))}}}\n{STATISTICS}")
+    image = picture()
+    found = run(path, image, "y" if ids else "scores")
+    expected = (found[0] if ids else found[0].argmax(0)) >= 150
+    assert 0.05 < expected.mean() < 0.95 and study(path).value("classes").names == ("low", "high")
+    assert (labels_of(path, image) == expected).mean() > 0.999
+    with_card(path, f"map: {{low: [1], high: [1]}}\n{STATISTICS}")
+    with pytest.raises(
+        CheckpointError, match="map: expected lists of the network's own class ids .*, got one id twice"
+    ):
+        open_model(path)
+    if not ids:
+        with_card(path, f"map: {{low: [1], high: [300]}}\n{STATISTICS}")
+        with pytest.raises(
+            CheckpointError, match="map: expected ids below 300, as its output has 300 channels, got 300"
+        ):
+            open_model(path)
+
+
+def test_letterboxed_pictures_have_labels_of_all_of_it(tmp_path):
+    """A fixed square sees the whole picture within a grey border, at its own aspect."""
+    import cv2
+
+    path = with_card(network(tmp_path / "square.onnx", shape=(1, 3, 96, 96)),
+                     f"classes: {NAMES}\ninput: {{mean: [120.0, 110.0, 100.0], std: [60.0, 50.0, 40.0], "
+                     "fit: letterbox, resize: linear}\n")  # fmt: skip
+    image = picture((96, 192))
+    small = np.full((96, 96, 3), 114, np.uint8)
+    small[24:72] = cv2.resize(image, (96, 48), interpolation=cv2.INTER_LINEAR)
+    expected = upsampled(run(path, small, "scores")[:, :, 6:18], image.shape[:2])
+    assert (labels_of(path, image) == expected).mean() > 0.999
+
+
+def test_a_square_of_as_many_pixels(tmp_path):
+    path = with_card(network(tmp_path / "net.onnx"), CARD.replace("input: {", "input: {size_rule: square, "))
+    image = picture((96, 216))  # 144 x 144 pixels
+    from vidseg_core.kernels.smooth import smooth_resize
+
+    expected = upsampled(run(path, smooth_resize(image, (128, 128), "bilinear"), "scores"), image.shape[:2])
+    assert (labels_of(path, image) == expected).mean() > 0.999
 
 
 def test_an_onnx_file_is_no_refinement(tmp_path):
