@@ -15,7 +15,7 @@ PYTHON ?= $(firstword $(foreach name,python3 $(addprefix python,3.12 3.11 3.13 3
 TRITONS := 3.6.0 3.9.0
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv .venv-ros .venv-jazzy .venv-fleet demo test test-long test-all test-gpu test-ros-constraints test-jazzy \
+.PHONY: help .venv .venv-ros .venv-jazzy .venv-fleet demo test test-long test-all test-gpu gpu test-ros-constraints test-jazzy \
 	test-fleet test-triton soak lint clean
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo 'make test-long   run those that take minutes: mutated recordings, ...'
 	@echo 'make test-all   run them, and what takes longer: a distribution'"'"'s versions, long drives, overload'
 	@echo 'make test-gpu   run those that need a GPU; without one they are skipped'
+	@echo 'make gpu    check and time on a GPU all that runs there; writes docs/gpu/CARD.json'
 	@echo 'make test-ros-constraints   run them with the versions that a ROS distribution has, in .venv-ros'
 	@echo 'make test-jazzy   run the tests of the ROS side with ROS 2 Jazzy from PyPI, in .venv-jazzy'
 	@echo 'make test-triton   compile the kernels for GPUs and run them in an interpreter, without a card: Triton $(TRITONS)'
@@ -92,6 +93,11 @@ test-all: test test-long test-ros-constraints test-jazzy test-triton test-fleet 
 test-gpu: .venv
 	.venv/bin/python -m pytest -m gpu
 
+# Where PyTorch for CUDA is installed already: make gpu GPU_PYTHON=python3
+GPU_PYTHON ?= .venv/bin/python
+gpu: $(if $(filter .venv/%,$(GPU_PYTHON)),.venv)
+	$(GPU_PYTHON) -m vidseg_core.evaluation.bench.gpu --out docs/gpu
+
 test-ros-constraints: .venv-ros
 	.venv-ros/bin/python -m pytest
 
@@ -102,7 +108,8 @@ test-triton: $(TRITONS:%=test-triton-%)
 
 test-triton-%: .venv .venv-triton-%/installed
 	PYTHONPATH=.venv-triton-$* .venv/bin/python -m pytest test/core/kernels/triton
-	PYTHONPATH=.venv-triton-$* TRITON_INTERPRET=1 .venv/bin/python -m pytest test/core/kernels/test_conformance.py -k cuda
+	PYTHONPATH=.venv-triton-$* TRITON_INTERPRET=1 .venv/bin/python -m pytest test/core/kernels/test_conformance.py \
+	  test/core/evaluation/bench/test_gpu.py -k 'cuda or rehears'
 
 .venv-triton-%/installed: | .venv
 	.venv/bin/python -m pip install --no-deps --target $(@D) triton==$*

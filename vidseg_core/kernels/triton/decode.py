@@ -72,6 +72,11 @@ def decode_kernel(
 
 @DECODE.register("cuda")
 def decode(logits: Tensor, size: tuple[int, int], half_pixel: bool) -> np.ndarray:
+    return decode_on_device(logits, size, half_pixel).cpu().numpy()
+
+
+def decode_on_device(logits: Tensor, size: tuple[int, int], half_pixel: bool) -> Tensor:
+    """Compute `kernels.decode.decode`; the labels stay where the logits are."""
     grid = logits.shape[2], logits.shape[3]
     if half_pixel:
         steps = [np.float32(inputs) / np.float32(outputs) for inputs, outputs in zip(grid, size, strict=True)]
@@ -81,7 +86,7 @@ def decode(logits: Tensor, size: tuple[int, int], half_pixel: bool) -> np.ndarra
         ]
     if max(steps) > 1:
         # A picture smaller than the grid, which no engine asks for, would need larger patches than there are registers.
-        return decode_reference(logits, size, half_pixel)
+        return torch.from_numpy(decode_reference(logits, size, half_pixel)).to(logits.device)
     needed = [int((tile - 1) * step) + 3 for tile, step in zip((TILE_Y, TILE_X), steps, strict=True)]
     labels = torch.empty(size, dtype=torch.uint8, device=logits.device)
     decode_kernel[triton.cdiv(size[0], TILE_Y), triton.cdiv(size[1], TILE_X)](
@@ -90,4 +95,4 @@ def decode(logits: Tensor, size: tuple[int, int], half_pixel: bool) -> np.ndarra
         PATCH_Y=triton.next_power_of_2(needed[0]), PATCH_X=max(LEAST_PATCH_X, triton.next_power_of_2(needed[1])),
         TILE_Y=TILE_Y, TILE_X=TILE_X, **LAUNCH,
     )  # fmt: skip
-    return labels.cpu().numpy()
+    return labels
