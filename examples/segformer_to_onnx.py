@@ -85,7 +85,7 @@ def fit(model, frames, num_classes):
         weight = layer.weight / std
         classifier.weight.copy_(weight[:, :, None, None])
         classifier.bias.copy_(layer.bias - weight @ mean)
-    return float(loss)
+    return loss.item()
 
 
 class Logits(torch.nn.Module):
@@ -108,7 +108,7 @@ def main(size: str, target: str, width: str = "1024", height: str = "512") -> No
     loss = fit(model, frames, len(classes))
     example = torch.zeros(1, 3, shape[1], shape[0])
     path = Path(target)
-    torch.onnx.export(Logits(model), (example,), str(path), input_names=["picture"], output_names=["logits"],
+    torch.onnx.export(Logits(model).eval(), (example,), str(path), input_names=["picture"], output_names=["logits"],
                       external_data=False, verbose=False)  # fmt: skip
     card = {"classes": "camvid", "input": {"mean": list(MEAN), "std": list(STD)}, "output": {"corners": "half_pixel"}}
     path.with_suffix(".card.yaml").write_text(yaml.safe_dump(card), encoding="utf-8")

@@ -14,7 +14,8 @@ from vidseg_core.errors import CheckpointError
 if TYPE_CHECKING:
     from vidseg_core.frame import Frame
 
-HELP = "list, verify, fetch, convert, calibrate and inspect weight files"
+EXPORT_PICTURES = 3
+HELP = "list, verify, fetch, convert, calibrate, export and inspect weight files"
 EXAMPLES = """\
 examples:
   vidseg weights                                 what there is, and where
@@ -26,6 +27,8 @@ examples:
   vidseg weights convert public.pth.tar our.safetensors --classes cityscapes
   vidseg weights calibrate best.safetensors fast.safetensors --data camvid:CamVid street:seed=3,frames=100
                                                  what 8 bit integers need to know: twice as fast where the CPU has them
+  vidseg weights export camvid-swiftnet-r18 street.onnx --size 480x640
+                                                 for other runtimes; --nav2 for Nav2's segmentation node
 
 Files are looked for in the package's weights/, in $VIDSEG_WEIGHTS and in ~/.cache/vidseg/weights;
 `get` writes to $VIDSEG_WEIGHTS, or else to ~/.cache/vidseg/weights.
@@ -89,6 +92,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         writing.add_argument(
             "--classes", metavar="TABLE", help="class table to put in: a name or a YAML file (default: as registered)"
         )
+
+    text = "write a segmentation network as an ONNX file of one size, checked with ONNX Runtime"
+    exporting = action("export", export_weights, text)
+    exporting.add_argument("source", metavar="SRC", help="a file, or a registered name")
+    exporting.add_argument("target", metavar="DST", type=Path, help="a file name that ends in .onnx")
+    exporting.add_argument(
+        "--size", type=height_width, default=(512, 1024), metavar="HxW",
+        help="of its input and of the pictures that it is given, multiples of 32 (default: 512x1024)",
+    )  # fmt: skip
+    exporting.add_argument("--classes", metavar="TABLE", help="class table, where the file does not tell")
+    exporting.add_argument(
+        "--nav2", action="store_true",
+        help="put a class 0, background, before the others, and the list of classes beside it, for Nav2's node",
+    )  # fmt: skip
 
     from vidseg_core.cli.weights_inspect import add_arguments as add_inspect_arguments
     from vidseg_core.cli.weights_inspect import inspect_weights
@@ -226,6 +243,47 @@ def calibrate_weights(args, records) -> int:
     known = {"activation_ranges": ranges, "calibration": calibration}
     print(f"{len(ranges)} convolutions have seen {count} pictures")
     return write_weights(args, records, model.path, known)
+
+
+def export_weights(args, records) -> int:
+    from vidseg_core.classes import load_classes
+    from vidseg_core.errors import CheckpointError
+    from vidseg_core.models.architectures import SEGMENTER
+    from vidseg_core.models.onnx_export import export
+    from vidseg_core.models.open import open_model
+    from vidseg_core.street import Street, StreetConfig
+
+    model = open_model(args.source, SEGMENTER, records)
+    table = load_classes(args.classes) if args.classes else model.card.classes
+    if table is None:
+        raise CheckpointError(f"{model.path}: does not tell its classes; name a class table (--classes)")
+    model.check_classes(table)
+    height, width = args.size
+    # Streets of another size are rendered and enlarged: the size may be below what a street can have.
+    pictures = (resized(Street(StreetConfig(seed)).render(0).image, (width, height)) for seed in range(EXPORT_PICTURES))
+    made = export(model, args.target, (height, width), pictures, classes=table, background=args.nav2)
+    print(
+        f"{made.path}: {len(made.classes)} classes at {width} x {height} ({size_of(made.path)}); labels of ONNX "
+        f"Runtime and PyTorch agree on {100 * made.agreement:.3f} % of pixels of {EXPORT_PICTURES} pictures"
+    )
+    if made.ontology:
+        print(f"{made.ontology}: its classes for Nav2's node")
+    return 0
+
+
+def resized(image, size: tuple[int, int]):
+    """Return an image at (width, height)."""
+    import cv2
+
+    return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+
+
+def height_width(text: str) -> tuple[int, int]:
+    """Parse `HxW`."""
+    height, x, width = text.partition("x")
+    if not (x and height.isdecimal() and width.isdecimal()):
+        raise argparse.ArgumentTypeError(f"expected HEIGHTxWIDTH, got {text!r}")
+    return int(height), int(width)
 
 
 def open_pictures(text: str) -> tuple[int, Iterable[Frame]]:

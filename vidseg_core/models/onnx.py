@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidseg_core.backends.probe import probe
+from vidseg_core.classes import ClassTable
 from vidseg_core.errors import CheckpointError
 from vidseg_core.models.card_file import CardFile, read_card_file
-from vidseg_core.models.onnx_graph import Cut, OnnxGraph, Port, read_graph
+from vidseg_core.models.onnx_graph import Cut, OnnxGraph, Port, exported, read_graph
 from vidseg_core.models.study import ASSUMED_MULTIPLE, CLASSES_LINE, IDS, STATISTICS_LINE, Study
 from vidseg_core.networks.graph import Graph
 
@@ -23,7 +24,8 @@ def study(path: Path) -> Study:
         CheckpointError: the file is damaged, or no per-frame segmentation network of pictures with three channels.
         ClassTableError: the card's class table is malformed.
     """
-    graph, card = read_graph(path), read_card_file(path)
+    graph = read_graph(path)
+    card = _with_own(read_card_file(path), graph)
     found = Study(path, card)
     picture = _picture(graph)
     _input_facts(found, graph, picture)
@@ -46,6 +48,15 @@ def study(path: Path) -> Study:
         trial = replace(trial, shape=(trial.shape[0], trial.shape[3], *trial.shape[1:3]))
     found.facts["output.layout"] = layout, "card" if "layout" in card.output else "by its dimensions"
     return found.finish(ARCHITECTURE, network, trial, size, taken, names or None, "its metadata")
+
+
+def _with_own(card: CardFile, graph: OnnxGraph) -> CardFile:
+    """Add what `vidseg weights export` has written into the file to what the card beside it says."""
+    own = exported(graph.metadata)
+    if not own:
+        return card
+    given = {name: tuple(value) if isinstance(value, list) else value for name, value in own["input"].items()}
+    return replace(card, classes=card.classes or ClassTable.from_dict(own["classes"]), input=given | dict(card.input))
 
 
 def _picture(graph: OnnxGraph) -> Port:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,9 @@ _KINDS = {1: "float32", 10: "float16", 11: "float64", 2: "uint8", 3: "int8", 6: 
 _TRANSPARENT = ("Cast", "Squeeze", "Unsqueeze", "Identity", "Reshape")
 # What a file of weights may have behind the last one.
 _PADDING = 1 << 16
+# Key of the metadata of files that `vidseg weights export` has written: JSON with classes, input, output, and the name
+# of the scores at the network's own stride.
+EXPORTED = "vidseg"
 _CORNERS = {"half_pixel": "half_pixel", "pytorch_half_pixel": "half_pixel", "align_corners": "aligned"}
 
 
@@ -121,14 +125,26 @@ def read_graph(path: Path) -> OnnxGraph:
     makers = {name: node for node in graph.node for name in node.output}
     outputs = tuple(_port(one, makers) for one in graph.output)
     cuts = {one.name: cut for one in outputs if (cut := _cut(one.name, makers)) is not None}
+    metadata = {one.key: one.value for one in model.metadata_props}
+    if (own := exported(metadata)) and own["scores"] in makers:
+        cuts[outputs[0].name] = Cut(own["scores"], own["output"]["corners"])
     return OnnxGraph(
         path,
         checksum.hexdigest(),
         tuple(_port(one, {}) for one in graph.input if one.name not in weights),
         outputs,
         cuts,
-        {one.key: one.value for one in model.metadata_props},
+        metadata,
     )
+
+
+def exported(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return what `vidseg weights export` has written about a file; empty for files of others."""
+    try:
+        found = json.loads(metadata.get(EXPORTED, "{}"))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) and found.get("version") == 1 else {}
 
 
 def _data_files(path: Path, graph: onnx.GraphProto) -> list[Path]:
