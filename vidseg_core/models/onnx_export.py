@@ -61,6 +61,8 @@ class Exported:
 class _MatrixPooling(nn.Module):
     """Pyramid pooling of maps of one size by products of matrices: ONNX has no adaptive pooling."""
 
+    spp: Any
+
     def __init__(self, pooling: PyramidPooling):
         super().__init__()
         self.spp = pooling.spp
@@ -87,6 +89,9 @@ def pooling_matrix(pixels: int, cells: int) -> Tensor:
 
 class _Whole(nn.Module):
     """A network from pictures normalised by ImageNet's statistics to logits as large as they are."""
+
+    factor: Tensor
+    offset: Tensor
 
     def __init__(self, network: SwiftNet, given: InputCard, size: tuple[int, int], background: bool):
         super().__init__()
@@ -163,7 +168,7 @@ def export(
 
 
 def _traced(whole: _Whole, size: tuple[int, int]) -> bytes:
-    content = io.BytesIO()
+    content: Any = io.BytesIO()  # which the stubs do not know that it takes
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter that needs no further package is the older one
         torch.onnx.export(
@@ -194,7 +199,8 @@ def _agreement(session: Any, network: SwiftNet, given: InputCard, pictures: Iter
     for picture in pictures:
         values = np.ascontiguousarray(picture, np.float32).transpose(2, 0, 1)[None]
         own, imagenet = (
-            (values - np.float32(mean).reshape(1, 3, 1, 1)) / np.float32(std).reshape(1, 3, 1, 1)
+            (values - np.asarray(mean, np.float32).reshape(1, 3, 1, 1))
+            / np.asarray(std, np.float32).reshape(1, 3, 1, 1)
             for mean, std in ((given.mean, given.std), (MEAN, STD))
         )
         [logits] = session.run([OUTPUT], {INPUT: np.ascontiguousarray(imagenet)})
