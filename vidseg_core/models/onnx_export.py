@@ -180,7 +180,7 @@ def _traced(whole: _Whole, size: tuple[int, int]) -> bytes:
 
 def _metadata(model: Model, classes: ClassTable, names: tuple[str, ...], colours: list[list[int]]) -> dict[str, str]:
     own = {
-        "version": 1, "classes": classes.to_dict(), 
+        "version": 1, "classes": classes.to_dict(),
         "input": {"mean": MEAN, "std": STD, "colours": "rgb", "resize": "aligned"},
         "output": {"kind": "logits", "corners": model.card.output.corners}, "scores": SCORES,
     }  # fmt: skip
