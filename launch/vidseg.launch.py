@@ -16,6 +16,8 @@ from vidseg_ros import launching
 
 ARGUMENTS = {
     "image": ("image_raw", "topic of the camera's images"),
+    "depth": ("depth", "topic of depth images registered to them, for labels_points"),
+    "points": ("points", "topic of a point cloud, for labels_points with points_from: cloud"),
     **launching.NODE_ARGUMENTS,
     "respawn": ("true", "start the node again when it ends; else the launch ends with it"),
     "rviz": ("false", "show image, overlay and coloured labels in rviz2"),
@@ -25,7 +27,8 @@ ARGUMENTS = {
 def start(context: LaunchContext) -> list[Node]:
     image, namespace = (LaunchConfiguration(name).perform(context) for name in ("image", "namespace"))
     respawn = IfCondition(LaunchConfiguration("respawn")).evaluate(context)
-    node = launching.vidseg_node(context, __file__, remappings=[("image_raw", image)], respawn=respawn)
+    sources = [(name, LaunchConfiguration(name).perform(context)) for name in ("depth", "points")]
+    node = launching.vidseg_node(context, __file__, remappings=[("image_raw", image), *sources], respawn=respawn)
     outputs = [(f"/{name}", f"/{namespace}/{name}".replace("//", "/")) for name in ("overlay", "labels_color")]
     rviz = Node(
         package="rviz2",

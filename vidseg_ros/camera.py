@@ -227,7 +227,7 @@ class Camera:
 
     def follow_subscribers(self) -> None:
         """Do what depends on who subscribes. On the executor's thread, now and then."""
-        self._points.follow()
+        self._points.follow(self.listening)
         self._calibration.follow(self._points.is_wanted or bool(self._infos_wanted()))
         wanted = self._node.resolve_topic_name(f"{self._prefix}label_info")
         if self._lacks_label_info and self._node.count_subscribers(wanted) > 0:

@@ -36,6 +36,8 @@ from vidseg_ros.subscription import publish_points, subscribe_raw
 
 MOST_PICTURES = 8
 """Labels that wait for their depth image or cloud."""
+MOST_PAIRS = 4
+"""Labels with their depth image or cloud that wait for the worker; a newer pair takes the place of the oldest."""
 MOST_MESSAGES = 32
 MOST_BYTES = 256 << 20
 """Depth images or clouds that wait for labels: fewer, if they are large."""
@@ -118,6 +120,7 @@ class Points:
         self._subscription: Subscription | None = None
         self._transforms: Transforms | None = None
         self._refused: set[str] = set()
+        self._num_pairs = 0
         self._lock = threading.Lock()
         self._forget()
 
@@ -137,16 +140,21 @@ class Points:
         """Tell if somebody subscribes to the points."""
         return self._publisher is not None and self._publisher.get_subscription_count() > 0
 
-    def follow(self) -> None:
-        """Subscribe to the source while the points are wanted. On the executor's thread, now and then."""
-        if self.is_wanted and self._subscription is None:
+    def follow(self, is_listening: bool) -> None:
+        """Subscribe to the source while the points are wanted. On the executor's thread, now and then.
+
+        Args:
+            is_listening: whether images are taken at all.
+        """
+        is_needed = is_listening and self.is_wanted
+        if is_needed and self._subscription is None:
             message_type = Image if self._from_depth else PointCloud2
             self._subscription = subscribe_raw(
                 self._node, message_type, self._named[1], self._on_message, lambda count: None, self._on_incompatible
             )
             if not self._from_depth:
                 self._transforms = Transforms(self._node)
-        elif not self.is_wanted and self._subscription is not None:
+        elif not is_needed and self._subscription is not None:
             self._unsubscribe()
 
     def add(self, header: HeaderLike, stamp_ns: int, picture: Picture) -> None:
@@ -236,7 +244,9 @@ class Points:
         self._has_matched = True
         self._pictures = deque(one for one in self._pictures if one.stamp_ns > shown.stamp_ns)
         self._messages = deque(one for one in self._messages if one[0] > shown.stamp_ns + self._slop_ns)
-        self._mailbox.put(self, ((self, Pair(shown, message)),))
+        # A depth image that is late must not cost its own pair when the next one is complete at once.
+        self._num_pairs += 1
+        self._mailbox.put((self, self._num_pairs % MOST_PAIRS), ((self, Pair(shown, message)),))
 
     def _say_unmatched(self) -> None:
         off_ns = self._off_ns
@@ -258,7 +268,7 @@ class Points:
         if self._from_depth:
             depth = self._depth(parse_image(pair.message), shown)
             info = camera_info.resized(info, (depth.shape[0], depth.shape[1]))
-            labelled = Labelled(image, picture.labels, picture.confidence)
+            labelled = Labelled(image, picture.labels, picture.confidence, picture.segmentation.labels)
             points = depth_points(labelled, depth, camera_info.projection(info), picture.settings.points_stride)
             return serialise_point_cloud(shown.header, FIELDS, points)
         cloud = parse_point_cloud(pair.message)

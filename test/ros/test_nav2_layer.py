@@ -121,9 +121,10 @@ def test_every_labelled_frame_makes_a_set_at_another_size_than_the_camera_s(rig,
     u, v = info.k[0] * x / z + info.k[2], info.k[4] * y / z + info.k[5]
     np.testing.assert_array_equal(np.floor((u + 0.5) / scale), columns)
     np.testing.assert_array_equal(np.floor((v + 0.5) / scale), rows)
+    np.testing.assert_array_equal(image[np.rint(v).astype(int), np.rint(u).astype(int), 0], labels[valid])
     names = load_classes("camvid").names
     seen = {names[one] for one, _ in tiles(mask, confidence, cloud).values()}
-    assert {"road", "building", "car"} <= seen
+    assert {"road", "building", "car"} <= seen and "sky" not in seen
 
 
 def test_the_configuration_names_our_topics_and_every_class(checkout):

@@ -43,8 +43,8 @@ def cloud_of(bench, positions, stamp_ns, frame_id="optical"):
 class Bench:
     """A rig whose node is calibrated, and whose source of points is connected."""
 
-    def __init__(self, rig, ros, **parameters):
-        self.rig = rig.Rig(ros, rig.StandIn(), outputs=("labels",), **parameters)
+    def __init__(self, rig, ros, engine=None, **parameters):
+        self.rig = rig.Rig(ros, engine or rig.StandIn(), outputs=("labels",), **parameters)
         self.pictures = rig
         self.is_depth = parameters.get("points_from", "depth") == "depth"
 
@@ -155,6 +155,24 @@ def test_matching_by_stamp(depths):
     depths.depth(np.full((12, 16), 5, np.float32), stamp_ns)
     assert (read(depths.next())[0][..., 2] == 5).all()
     assert bench.set("points_slop_s", 0.02).successful and bench.set("labels_size", "").successful
+
+
+def test_a_late_depth_image_does_not_cost_its_pair(rig, ros):
+    """It comes while the worker is at the next image, whose own depth image is there already."""
+    engine, gate = rig.StandIn(), rig.Gate()
+    with Bench(rig, ros, engine) as bench:
+        depth = np.ones((120, 160), np.float32)
+        _, first = bench.show()
+        stamp_ns = bench.rig.next_stamp()
+        engine.before = gate
+        bench.rig.publisher("image_raw").publish(bench.rig.image(rig.picture(), stamp_ns=stamp_ns))
+        bench.rig.spin_until(gate.reached.is_set)
+        bench.depth(depth, rig.stamp_of(first))
+        bench.depth(depth, stamp_ns)
+        bench.rig.idle()
+        gate.open()
+        bench.rig.spin_until(lambda: len(bench.clouds) == 2)
+        assert [rig.stamp_of(cloud) for cloud in bench.clouds] == [rig.stamp_of(first), stamp_ns]
 
 
 def test_depth_images_that_cannot_be_used_are_said_once(depths):

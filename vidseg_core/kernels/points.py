@@ -29,11 +29,13 @@ class Labelled:
         image: H x W x 3, uint8, RGB.
         labels: h x w, uint8, of that picture, perhaps at another size.
         confidence: h x w, uint8, 255 is certain; None where it is not known.
+        fine: H x W, uint8, of which `labels` are a vote; None where there are no others.
     """
 
     image: np.ndarray
     labels: np.ndarray
     confidence: np.ndarray | None
+    fine: np.ndarray | None = None
 
 
 def depth_points(picture: Labelled, depth: np.ndarray, projection: np.ndarray, stride: int = 1) -> np.ndarray:
@@ -42,13 +44,14 @@ def depth_points(picture: Labelled, depth: np.ndarray, projection: np.ndarray, s
     Args:
         picture: labels at any size.
         depth: any size, uint16 (mm, 0 for none) or float32 (m); of the same view. Each pixel of the labels takes the
-            depth of the pixel at its centre; depths are not interpolated, which would put points into the air.
+            depth of the pixel at its centre; depths are not interpolated, which would put points into the air. If it
+            is of the size of `picture.fine`, it is that of the pixel next to the centre which has the label itself.
         projection: 3 x 4, float64: from points to pixels of `depth`.
         stride: take every n-th row and column of the labels.
 
     Returns:
-        ceil(h / stride) x ceil(w / stride) x `POINT_BYTES`, uint8. Where depth is no finite number above 0, x, y and z
-        are NaN.
+        ceil(h / stride) x ceil(w / stride) x `POINT_BYTES`, uint8. Where depth is no finite number above 0, or no
+        pixel with its centre in that of the labels has the label, x, y and z are NaN.
 
     Raises:
         ValueError: the depth is of another type, or the stride below 1.
@@ -94,13 +97,49 @@ def depth_points_reference(picture: Labelled, depth: np.ndarray, projection: np.
         np.ix_(*(centres(of, side)[::stride] for of, side in zip(shape, picture.labels.shape, strict=True)))
         for shape in (depth.shape, picture.image.shape[:2])
     ]
-    z = depth[at[0]].astype(np.float64) * UNITS[depth.dtype]
-    z[~((z > 0) & (z < np.inf))] = np.nan
+    labels = picture.labels[np.ix_(rows, columns)]
+    (v, u), shown = (np.broadcast_arrays(*one) for one in at)
+    if _is_finer(picture, depth):
+        v, u = shown = _with_the_label(picture, depth.shape, labels, v, u, stride)
+    z = depth[v, u].astype(np.float64) * UNITS[depth.dtype]
+    z[~((z > 0) & (z < np.inf)) | (v < 0)] = np.nan
     # z (u, v, 1) = projection (x, y, z, 1)
-    right = z[..., None] * np.stack(np.broadcast_arrays(at[0][1], at[0][0], 1.0), -1) - projection[:, 3]
+    right = z[..., None] * np.stack((u, v, np.ones_like(u)), -1) - projection[:, 3]
     position = right @ np.linalg.inv(projection[:, :3]).T
     confidence = None if picture.confidence is None else picture.confidence[np.ix_(rows, columns)]
-    return _put_together(position, picture.image[at[1]], picture.labels[np.ix_(rows, columns)], confidence)
+    colours = np.where((v < 0)[..., None], picture.image[at[1]], picture.image[tuple(shown)])
+    return _put_together(position, colours, labels, confidence)
+
+
+def _is_finer(picture: Labelled, depth: np.ndarray) -> bool:
+    fine = picture.fine
+    return fine is not None and fine.shape == depth.shape == picture.image.shape[:2] != picture.labels.shape
+
+
+def _with_the_label(
+    picture: Labelled, size: tuple[int, int], labels: np.ndarray, v: np.ndarray, u: np.ndarray, stride: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and columns of the pixels next to (v, u) that have the labels; -1 for none."""
+    assert picture.fine is not None
+    tops, lefts = (first_centres(of, side) for of, side in zip(size, picture.labels.shape, strict=True))
+    places = np.full((2, *labels.shape), -1)
+    for y, x in np.ndindex(labels.shape):
+        if picture.fine[v[y, x], u[y, x]] == labels[y, x]:
+            places[:, y, x] = v[y, x], u[y, x]
+            continue
+        top, left = tops[y * stride], lefts[x * stride]
+        block = picture.fine[top : tops[y * stride + 1], left : lefts[x * stride + 1]]
+        rows, columns = np.nonzero(block == labels[y, x])
+        if rows.size:
+            nearest = ((rows + top - v[y, x]) ** 2 + (columns + left - u[y, x]) ** 2).argmin()
+            places[:, y, x] = rows[nearest] + top, columns[nearest] + left
+    return places[0], places[1]
+
+
+def first_centres(inputs: int, outputs: int) -> np.ndarray:
+    """Find the first input pixel with its centre in each of `outputs` pixels, or behind it: outputs + 1, int32."""
+    edges = 2 * np.arange(outputs + 1, dtype=np.int64) * inputs
+    return (-((outputs - edges) // (2 * outputs))).astype(np.int32)
 
 
 def cloud_points_reference(picture: Labelled, positions: np.ndarray, projection: np.ndarray) -> np.ndarray:
@@ -142,13 +181,17 @@ def _depth_points_on_cpu(picture: Labelled, depth: np.ndarray, projection: np.nd
     size, shown = picture.labels.shape, picture.image.shape[:2]
     rows, columns = (centres(of, side)[::stride] for of, side in zip(depth.shape, size, strict=True))
     shown_rows, shown_columns = (centres(of, side)[::stride] for of, side in zip(shown, size, strict=True))
+    tops, lefts = (first_centres(of, side) for of, side in zip(depth.shape, size, strict=True))
+    is_finer = _is_finer(picture, depth)
+    fine = picture.fine if is_finer and picture.fine is not None else picture.labels
     # (x, y, z) = z ray(u, v) + origin, where a ray is linear in u and v.
     inverse = np.linalg.inv(projection[:, :3])
     origin = -inverse @ projection[:, 3]
     words = np.empty((len(rows), len(columns), POINT_BYTES // 4), np.uint32)
     over_rows(
-        depth_rows, len(rows), *_plain(depth, picture.image, picture.labels), *_levels(picture), UNITS[depth.dtype],
-        inverse, origin, rows, columns, shown_rows, shown_columns, stride, words, words.view(np.float32),
+        depth_rows, len(rows), *_plain(depth, picture.image, picture.labels), *_levels(picture), *_plain(fine),
+        is_finer, UNITS[depth.dtype], inverse, origin, rows, columns, shown_rows, shown_columns, tops, lefts, stride,
+        words, words.view(np.float32),
     )  # fmt: skip
     return words.view(np.uint8)
 

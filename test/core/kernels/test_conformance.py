@@ -5,6 +5,7 @@ Those for CUDA devices are compared on a card, or on the CPU in Triton's interpr
 
 import importlib.util
 import os
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -350,14 +351,21 @@ def same_points(got, expected):
 
 
 @covers(points.DEPTH_POINTS)
-@pytest.mark.parametrize(("size", "labels_size", "stride"), [((45, 60), (45, 60), 1), ((45, 60), (22, 31), 2)])
+@pytest.mark.parametrize(
+    ("size", "labels_size", "stride"), [((45, 60), (45, 60), 1), ((45, 60), (22, 31), 2), ((45, 60), (50, 13), 1)]
+)
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
 @pytest.mark.parametrize("has_confidence", [True, False])
-def test_depth_points(kind, implementation, size, labels_size, stride, dtype, has_confidence):
+@pytest.mark.parametrize("has_fine", [True, False])
+def test_depth_points(kind, implementation, size, labels_size, stride, dtype, has_confidence, has_fine):
     depth = np.random.default_rng(1).integers(0, 9000, size).astype(dtype)
     if dtype == np.float32:
         depth[0, 1], depth[1, 0], depth[1, 1], depth[2, 2] = np.nan, np.inf, -np.inf, -1.0
-    arguments = labelled(size, labels_size, has_confidence), depth, PROJECTION, stride
+    picture = labelled(size, labels_size, has_confidence)
+    if has_fine:
+        fine = np.random.default_rng(2).integers(0, 4, size, dtype=np.uint8)
+        picture = replace(picture, fine=fine, labels=vote.vote(fine, labels_size))
+    arguments = picture, depth, PROJECTION, stride
     same_points(implementation(*arguments), points.DEPTH_POINTS.reference(*arguments))
 
 

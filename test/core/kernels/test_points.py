@@ -49,6 +49,20 @@ def test_labels_of_half_the_size_take_the_depth_at_their_centre():
     np.testing.assert_array_equal(np.floor(v) * 6 + np.floor(u), labels)
 
 
+def test_the_depth_is_that_of_a_pixel_with_the_label():
+    """A pole in front of the sky: its pixel's point must not be called sky."""
+    fine = np.array([[0, 2, 0, 0], [0, 0, 0, 2]], np.uint8)
+    image = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+    depth = np.array([[9, 5, 9, 8], [9, 7, 6, 5]], np.float32)
+    voted = Labelled(image, np.array([[0, 0]], np.uint8), None, fine)
+    positions, colours, labels, _ = read(depth_points(voted, depth, PROJECTION))
+    # At the centres, row 1 and columns 1 and 3, there are sky and a pole; sky is above that.
+    np.testing.assert_allclose(positions[0], [[-1 * 7 / 100, 0, 7], [1 * 8 / 100, -1 * 8 / 50, 8]], rtol=1e-6)
+    assert (labels == 0).all() and list(colours[0]) == [0x0F1011, 0x090A0B]
+    with_pole = Labelled(image, np.array([[2, 3]], np.uint8), None, fine)
+    np.testing.assert_allclose(read(depth_points(with_pole, depth, PROJECTION))[0][0, :, 2], [5, np.nan])
+
+
 def test_every_nth_row_and_column(picture):
     depth = np.full((3, 5), 1.0, np.float32)
     whole, thin = (read(depth_points(picture, depth, PROJECTION, stride)) for stride in (1, 2))
