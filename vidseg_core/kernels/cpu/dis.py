@@ -161,13 +161,16 @@ def _cost(current, previous, x, y, u, v):
     pitch = current.shape[1]
     own = y * pitch + x
     at, w00, w01, w10, w11 = _sampled(previous, np.float32(x) + u, np.float32(y) + v)
-    sums, squares = spread(_ZERO), spread(_ZERO)
-    for _ in range(SIDE):
+    # Even rows and odd ones by themselves: a sum waits for the one before it.
+    sums, squares, more_sums, more_squares = spread(_ZERO), spread(_ZERO), spread(_ZERO), spread(_ZERO)
+    for _ in range(SIDE // 2):
         row = _differences(previous, at, w00, w01, w10, w11, current, own)
         sums, squares = add(sums, row), add(mul(row, row), squares)
-        at, own = at + pitch, own + pitch
-    mean = total(sums) / PIXELS
-    return total(squares) - mean * mean * PIXELS
+        row = _differences(previous, at + pitch, w00, w01, w10, w11, current, own + pitch)
+        more_sums, more_squares = add(more_sums, row), add(mul(row, row), more_squares)
+        at, own = at + 2 * pitch, own + 2 * pitch
+    mean = total(add(sums, more_sums)) / PIXELS
+    return total(add(squares, more_squares)) - mean * mean * PIXELS
 
 
 @njit(nogil=True, cache=True)
@@ -204,14 +207,20 @@ def _descend(current, previous, x, y, u, v, slopes):
     for _ in range(ITERATIONS):
         at, w00, w01, w10, w11 = _sampled(previous, np.float32(x) + u, np.float32(y) + v)
         sums, squares, along_x, along_y = spread(_ZERO), spread(_ZERO), spread(_ZERO), spread(_ZERO)
+        more_sums, more_squares, more_x, more_y = spread(_ZERO), spread(_ZERO), spread(_ZERO), spread(_ZERO)
         own = begin
-        for r in range(SIDE):
+        for r in range(0, SIDE, 2):
             row = _differences(previous, at, w00, w01, w10, w11, current, own)
             sums, squares = add(sums, row), add(mul(row, row), squares)
             along_x = add(mul(row, load(slopes, SIDE * r)), along_x)
             along_y = add(mul(row, load(slopes, SIDE * (SIDE + r))), along_y)
-            at, own = at + pitch, own + pitch
-        both = total(sums)
+            row = _differences(previous, at + pitch, w00, w01, w10, w11, current, own + pitch)
+            more_sums, more_squares = add(more_sums, row), add(mul(row, row), more_squares)
+            more_x = add(mul(row, load(slopes, SIDE * (r + 1))), more_x)
+            more_y = add(mul(row, load(slopes, SIDE * (SIDE + r + 1))), more_y)
+            at, own = at + 2 * pitch, own + 2 * pitch
+        squares, along_x, along_y = add(squares, more_squares), add(along_x, more_x), add(along_y, more_y)
+        both = total(add(sums, more_sums))
         cost = total(squares) - both * both / PIXELS
         if best == _UNKNOWN:
             first = cost
@@ -263,15 +272,21 @@ def _search(begin, end, current, previous, coarse, step, stripe, patches):
                         coarse_x = min((x - PAD + SIDE // 2) // 2, coarse_width - 1)
                         coarse_y = min((y - PAD + SIDE // 2) // 2, coarse_height - 1)
                         u, v = _TWO * coarse[0, coarse_y, coarse_x], _TWO * coarse[1, coarse_y, coarse_x]
+                    seen_u, seen_v, seen = u, v, False
                     for j1, i1 in ((j, i + towards), (j + towards, i)):
                         if not (top <= j1 < bottom and 0 <= i1 < columns):
                             continue
                         u1, v1 = patches[0, j1, i1], patches[1, j1, i1]
                         if abs(u1 - u) + abs(v1 - v) <= ALIKE:
                             continue
+                        if seen and abs(u1 - seen_u) + abs(v1 - seen_v) <= ALIKE:
+                            continue
                         if cost == _UNKNOWN:
                             cost = _cost(current, previous, x, y, u, v)
+                        if cost <= CONVERGED:
+                            break
                         cost1 = _cost(current, previous, x, y, u1, v1)
+                        seen_u, seen_v, seen = u1, v1, True
                         if cost1 < cost:
                             u, v, cost, better = u1, v1, cost1, True
                     if better:
