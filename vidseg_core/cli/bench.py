@@ -20,6 +20,8 @@ examples:
   vidseg bench
       2048 x 1024 and 480 x 360 frames of the synthetic street, a few minutes
   vidseg bench --case 480 --rounds 20 --json bench.json
+  vidseg bench propagated --rounds 100
+      the propagated frame stage by stage on all threads and on one: bytes, what they alone would take, milliseconds
   vidseg bench --weights mine.onnx
       a network of others: video with 9 propagated frames against the same network on every frame in the same runtime
   vidseg bench video --weights NAME --size 640x480
@@ -36,7 +38,7 @@ ratio.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "what", nargs="?", choices=("engine", "video", "schedules"), default="engine",
+        "what", nargs="?", choices=("engine", "propagated", "video", "schedules"), default="engine",
         help="what to measure (default: engine; video for networks that are not vidseg's own)",
     )  # fmt: skip
     parser.add_argument("--json", metavar="FILE", help="write the figures here, too")
@@ -85,6 +87,8 @@ def main(args: argparse.Namespace) -> int:
             raise ConfigError(f"--{name}: expected 1 or more, got {getattr(args, name)}")
     if args.what == "video" or (args.plain_weights is None and is_of_others(args.weights)):
         return video(args)
+    if args.what == "propagated":
+        return propagated(args)
     if args.size:
         raise ConfigError("--size: it belongs to bench video; bench engine has --case")
     cases = [case for case in CASES if not args.case or any(text in case.name for text in args.case)]
@@ -105,6 +109,29 @@ def main(args: argparse.Namespace) -> int:
             config, progress=lambda items: progress(items, "asynchronous key frames"), rounds=args.rounds
         )
         print(describe(report))
+    if args.json:
+        write_json(Path(args.json), report)
+    return 0
+
+
+def propagated(args: argparse.Namespace) -> int:
+    """Run `vidseg bench propagated`."""
+    from tqdm import tqdm
+
+    from vidseg_core.data.writers import write_json
+    from vidseg_core.engine.config import DEFAULT_WEIGHTS, EngineConfig
+    from vidseg_core.errors import ConfigError
+    from vidseg_core.evaluation.bench.propagated import CASES, bench_propagated, table
+
+    cases = [case for case in CASES if not args.case or any(text in case.name for text in args.case)]
+    if not cases:
+        raise ConfigError(f"--case {args.case}: expected part of one of: {'; '.join(case.name for case in CASES)}")
+    config = EngineConfig(
+        weights=args.weights or DEFAULT_WEIGHTS, classes=args.classes, device="cpu", runtime=args.runtime,
+        num_threads=args.num_threads,
+    )  # fmt: skip
+    report = bench_propagated(config, cases, args.rounds, lambda jobs: tqdm(jobs, unit="case", leave=False))
+    print(table(report))
     if args.json:
         write_json(Path(args.json), report)
     return 0
