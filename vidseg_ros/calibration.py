@@ -7,11 +7,10 @@ from collections.abc import Callable
 
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message
-from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 
 from vidseg_ros.messages import camera_info
-from vidseg_ros.subscription import subscribe_raw
+from vidseg_ros.subscription import RawSubscription, subscribe_raw
 
 GRACE_S = 2.0
 """A camera_info may come this much later than the first image that it is wanted for."""
@@ -33,8 +32,8 @@ class Calibration:
         self._node = node
         self._is_rectified = "rect" in images.rsplit("/", 1)[-1]
         self._warn_once = warn_once
-        self._subscription: Subscription | None = None
-        self._message: bytes | None = None
+        self._subscription: RawSubscription | None = None
+        self._message: bytes | memoryview | None = None
         self._wanted_s: float | None = None
 
     def follow(self, is_wanted: bool) -> None:
@@ -50,10 +49,10 @@ class Calibration:
     def close(self) -> None:
         """Destroy what `follow` has created, and forget what has come."""
         if self._subscription is not None:
-            self._node.destroy_subscription(self._subscription)
+            self._subscription.destroy()
         self._subscription = self._message = self._wanted_s = None
 
-    def _keep(self, message: bytes) -> None:
+    def _keep(self, message: bytes | memoryview) -> None:
         self._message = message
 
     def of_image(self, size: tuple[int, int]) -> CameraInfo | None:

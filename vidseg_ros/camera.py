@@ -16,7 +16,7 @@ from vidseg_core.data.encodings import UnsupportedEncoding, to_rgb
 from vidseg_core.data.wire import HeaderLike, ImageWriter, MessageView, WireError, parse_header
 from vidseg_core.errors import VidsegError
 from vidseg_core.frame import Frame, Segmentation
-from vidseg_ros import outputs, transport
+from vidseg_ros import outputs, rcl, transport
 from vidseg_ros.calibration import Calibration
 from vidseg_ros.diagnostics import SILENCE_S, Report, Statistics, Tick, frame_status
 from vidseg_ros.heartbeat import Heartbeat
@@ -27,7 +27,7 @@ from vidseg_ros.messages.kinds import KINDS
 from vidseg_ros.parameters import CameraSettings
 from vidseg_ros.points import Points
 from vidseg_ros.stamps import Run, Runs, Stamps
-from vidseg_ros.subscription import LATCHED, publish_images, subscribe_raw
+from vidseg_ros.subscription import LATCHED, RawSubscription, publish_images, subscribe_raw
 from vidseg_ros.synchronizer import Synchronizer
 
 if TYPE_CHECKING:  # it loads PyAV, which video alone needs
@@ -97,9 +97,10 @@ class Camera:
         self._reset_wanted: str | None = None
         self._key_wanted = False
         self._published_since_ns: int | None = None
-        self._subscription = None
+        self._subscription: RawSubscription | None = None
         self._publishers = {}
         self._infos = {}
+        self._memory = {output: bytearray() for output in outputs.RENDER}
         self._status = None
         self._latched = []
         self._lacks_label_info = False
@@ -147,7 +148,7 @@ class Camera:
         self._points.close()
         self._calibration.close()
         if self._subscription is not None:
-            self._node.destroy_subscription(self._subscription)
+            self._subscription.destroy()
             self._subscription = None
         for publisher in (*self._publishers.values(), *self._infos.values(), *self._latched, self._status):
             if publisher is not None:
@@ -251,7 +252,7 @@ class Camera:
         header = Header(stamp=self._node.get_clock().now().to_msg())
         self._latch(LabelInfo, "label_info", outputs.label_info(self._classes, header, LabelInfo, VisionClass))
 
-    def _on_message(self, message: bytes) -> None:
+    def _on_message(self, message: bytes | memoryview) -> None:
         """On the executor's thread: look at the stamp, leave the message, be gone. Video is decoded here.
 
         A packet of video cannot wait for the worker, where a newer one would take its place.
@@ -269,7 +270,7 @@ class Camera:
         for picture in self._decode(message):
             self._leave(Letter(picture, received_ns, run, number), picture.packet.stamp_ns)
 
-    def _decode(self, message: bytes) -> list[Picture]:
+    def _decode(self, message: bytes | memoryview) -> list[Picture]:
         """Return the pictures that are complete with this packet; report what is lost."""
         counts, lost, repeated = self.statistics.counts, self._decoder.lost, self._decoder.repeated
         try:
@@ -296,7 +297,9 @@ class Camera:
         if self._synchronizer is None:
             return False
         try:
-            view = self._view(letter.message) if isinstance(letter.message, bytes) else letter.message.packet
+            view = (
+                self._view(letter.message) if isinstance(letter.message, (bytes, memoryview)) else letter.message.packet
+            )
         except WireError:
             return False  # the worker says what is wrong with it
         if view.stamp_ns < 0:
@@ -305,7 +308,7 @@ class Camera:
         return True
 
     @staticmethod
-    def _stamp_of(message: bytes) -> int | None:
+    def _stamp_of(message: bytes | memoryview) -> int | None:
         try:
             return parse_header(message)[0]
         except WireError:
@@ -340,7 +343,7 @@ class Camera:
 
     def _read(self, letter: Letter) -> tuple[HeaderLike, Frame]:
         message = letter.message
-        if isinstance(message, bytes):
+        if isinstance(message, (bytes, memoryview)):
             view = self._view(message)
             rgb = to_rgb(view)
         else:
@@ -348,7 +351,7 @@ class Camera:
         pause_s = 0.0 if letter.run is self._run else letter.run.pause_s
         return view, Frame(rgb, view.stamp_ns, stream=self.settings.name, name=self.topic, pause_s=pause_s)
 
-    def _view(self, message: bytes) -> MessageView:
+    def _view(self, message: bytes | memoryview) -> MessageView:
         try:
             return self._kind.parse(message)
         except WireError as error:
@@ -356,7 +359,7 @@ class Camera:
                 raise
             self._warn_once("{topic}: {error}; these messages are read by rclpy, which is slow", error=error)
         try:
-            return self._kind.view(deserialize_message(message, self._message_type))
+            return self._kind.view(deserialize_message(bytes(message), self._message_type))
         except RuntimeError as error:
             raise WireError(f"rclpy cannot read the message either: {error}") from error
 
@@ -401,7 +404,8 @@ class Camera:
             if self._is_wanted(output, picture.settings):
                 rendered = outputs.RENDER[output](picture)
                 if rendered is not None:
-                    self._send(publisher, self._writer.serialise(header, *rendered))
+                    self._writer.write(self._memory[output], header, *rendered)
+                    self._send(publisher, self._memory[output])
         self._publish_infos(header, picture)
         if self._points.is_wanted:
             self._points.add(header, picture.segmentation.stamp_ns, picture)
@@ -428,10 +432,10 @@ class Camera:
             status = frame_status(f"{self._node.get_name()}: {self.topic}", segmentation, too_old, step)
             self._status.publish(DiagnosticArray(header=header_of(view), status=[status]))
 
-    def _send(self, publisher, message: bytes) -> None:
+    def _send(self, publisher, message: bytes | bytearray) -> None:
         """A reliable subscriber that lags makes DDS refuse a message: that one is lost, the engine is well."""
         try:
-            publisher.publish(message)
+            rcl.publish(publisher, message)
         except RuntimeError as error:
             self.statistics.counts.unpublished += 1
             self._warn_once(

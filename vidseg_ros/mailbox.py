@@ -17,7 +17,7 @@ class Letter(NamedTuple):
     """A serialized message or a decoded picture, when it came (steady clock), its run of messages, and its number among
     those of its camera."""
 
-    message: bytes | Picture
+    message: bytes | memoryview | Picture
     received_ns: int
     run: Run = Run()
     number: int = 0

@@ -35,11 +35,13 @@ from vidseg_ros.diagnostics import device_name
 from vidseg_ros.engine import build_engine, warm_up
 from vidseg_ros.heartbeat import BEAT_S, Heartbeat
 from vidseg_ros.mailbox import Mailbox
-from vidseg_ros.memory import keep_freed_memory
+from vidseg_ros.memory import keep_freed_memory, leave_out_what_lives
 from vidseg_ros.synchronizer import Synchronizer
 from vidseg_ros.worker import Watchdog, Worker
 
 REPORT_S = 1.0
+SWITCH_S = 1e-4
+"""How long the worker waits at most for the interpreter, while rclpy prepares its next wait: 5 ms by default."""
 EXPECTED = (VidsegError, OSError, ImportError, RuntimeError, NameValidationException, ParameterException)
 
 
@@ -59,7 +61,8 @@ class VidsegNode(LifecycleNode):
 
     Args:
         build: makes the engine from the parameters' values.
-        last_resort: let the watchdog end the process from outside Python.
+        last_resort: the process is the node's own: the watchdog may end it from outside Python, and Python's garbage
+            collector leaves out what lives when the node is activated.
         report_s: from one diagnostics message to the next, in seconds.
 
     Attributes:
@@ -197,6 +200,8 @@ class VidsegNode(LifecycleNode):
         self._worker = Worker(made.mailbox, self.get_logger().error, self.context.ok)
         self._watchdog = Watchdog(self._worker, made.engine.segmenting_s, self._heartbeat, self._last_resort)
         self._enabled = True
+        if self._last_resort:
+            leave_out_what_lives()
         for camera in made.cameras:
             camera.listen("activated")
 
@@ -210,6 +215,8 @@ class VidsegNode(LifecycleNode):
             self.end(1)
             raise RuntimeError("the worker does not end its frame")
         self._worker = self._watchdog = None
+        if self._last_resort:
+            gc.unfreeze()
 
     def _cleanup(self) -> None:
         made, self._configured = self._configured, None
@@ -308,6 +315,7 @@ def main(args: list[str] | None = None, build: Callable[[Mapping[str, Any]], Any
         build: makes the engine.
     """
     keep_freed_memory()
+    sys.setswitchinterval(SWITCH_S)
     # Until the node spins, a signal interrupts whatever is going on: there is nothing to finish yet.
     for one in (signal.SIGINT, signal.SIGTERM):
         signal.signal(one, signal.default_int_handler)

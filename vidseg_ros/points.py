@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.subscription import Subscription
 from rclpy.time import Time
 from sensor_msgs.msg import Image, PointCloud2
 
@@ -32,7 +31,7 @@ from vidseg_ros.messages import camera_info
 from vidseg_ros.messages.headers import header_of
 from vidseg_ros.outputs import Picture
 from vidseg_ros.parameters import CameraSettings
-from vidseg_ros.subscription import publish_points, subscribe_raw
+from vidseg_ros.subscription import RawSubscription, publish_points, subscribe_raw
 
 MOST_PICTURES = 8
 """Labels that wait for their depth image or cloud."""
@@ -117,7 +116,7 @@ class Points:
         self._calibration = calibration
         self._send, self._warn_once, self._failed = send, warn_once, failed
         self._publisher: Publisher | None = None
-        self._subscription: Subscription | None = None
+        self._subscription: RawSubscription | None = None
         self._transforms: Transforms | None = None
         self._refused: set[str] = set()
         self._num_pairs = 0
@@ -209,7 +208,7 @@ class Points:
             self._transforms.close()
             self._transforms = None
         if self._subscription is not None:
-            self._node.destroy_subscription(self._subscription)
+            self._subscription.destroy()
             self._subscription = None
         with self._lock:
             self._forget()
@@ -221,7 +220,7 @@ class Points:
             policy=policy,
         )
 
-    def _on_message(self, message: bytes) -> None:
+    def _on_message(self, message: bytes | memoryview) -> None:
         """Take a message of the source. On the executor's thread."""
         try:
             stamp_ns = parse_header(message)[0]
@@ -239,7 +238,7 @@ class Points:
             while len(self._messages) > min(MOST_MESSAGES, max(1, MOST_BYTES // len(message))):
                 self._messages.popleft()
 
-    def _match(self, shown: Shown, message: bytes) -> None:
+    def _match(self, shown: Shown, message: bytes | memoryview) -> None:
         """Leave a pair for the worker, and forget all that was waiting and is older."""
         self._has_matched = True
         self._pictures = deque(one for one in self._pictures if one.stamp_ns > shown.stamp_ns)

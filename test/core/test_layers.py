@@ -41,6 +41,7 @@ ROS_LEVELS = (
         "parameters",
         "pass_through",
         "processes",
+        "rcl",
         "stamps",
     }
     | {"subscription", "transport", "__init__"},

@@ -481,10 +481,9 @@ def _reader(buffer: bytes | memoryview, encoding: str) -> _CdrReader:
 
 
 class ImageWriter:
-    """Serializes sensor_msgs/Image for `publish()`, which takes serialized messages as `bytes` and as nothing else.
+    """Serializes sensor_msgs/Image in one copy of its pixels: into `bytes`, or into memory that is used again.
 
-    What does not change from one image to the next is kept; stamp and pixels are joined to it in one copy. A writer may
-    serve several topics and threads.
+    What does not change from one image to the next is kept. A writer may serve several topics and threads.
 
     Args:
         form: `cdr`, written in little-endian order; or `ros1`, where each header's `seq` is 0.
@@ -508,13 +507,40 @@ class ImageWriter:
             ValueError: the encoding is none of these, the pixels are not such an array, or the form has no room for
                 the stamp.
         """
+        return b"".join((*self._before(header, encoding, pixels), pixels.data))
+
+    def write(self, memory: bytearray, header: HeaderLike, encoding: str, pixels: np.ndarray) -> None:
+        """Write the message into memory that is used again, made as long as it is.
+
+        Args and raises:
+            As `serialise`.
+        """
+        before = b"".join(self._before(header, encoding, pixels))
+        if len(memory) != len(before) + pixels.nbytes:
+            memory[:] = bytes(len(before) + pixels.nbytes)
+        memory[: len(before)] = before
+        np.frombuffer(memory, np.uint8, pixels.nbytes, len(before))[:] = pixels.reshape(-1).view(np.uint8)
+
+    def set_stamp(self, memory: bytearray, stamp: StampLike) -> None:
+        """Change the stamp of a message that `write` has written.
+
+        Raises:
+            ValueError: the form has no room for the stamp.
+        """
+        begin = len(self._begin)
+        memory[begin : begin + self._stamp.size] = self._packed(stamp)
+
+    def _before(self, header: HeaderLike, encoding: str, pixels: np.ndarray) -> tuple[bytes, bytes, bytes]:
+        """Serialize what comes before the pixels."""
         _check(pixels, encoding)
         height, width = pixels.shape[:2]
+        return self._begin, self._packed(header.stamp), self._fields(header.frame_id, height, width, encoding)
+
+    def _packed(self, stamp: StampLike) -> bytes:
         try:
-            stamp = self._stamp.pack(header.stamp.sec, header.stamp.nanosec)
+            return self._stamp.pack(stamp.sec, stamp.nanosec)
         except struct.error as error:
-            raise ValueError(f"expected a stamp of 32 bits, got {header.stamp.sec} s: {error}") from error
-        return b"".join((self._begin, stamp, self._fields(header.frame_id, height, width, encoding), pixels.data))
+            raise ValueError(f"expected a stamp of 32 bits, got {stamp.sec} s: {error}") from error
 
 
 def _check(pixels: np.ndarray, encoding: str) -> None:

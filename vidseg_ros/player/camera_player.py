@@ -32,7 +32,8 @@ from vidseg_core.cli.main import EXIT_ERROR, one_line
 from vidseg_core.data.open import open_source
 from vidseg_core.data.wire import ImageWriter
 from vidseg_core.errors import VidsegError
-from vidseg_ros.memory import keep_freed_memory
+from vidseg_ros import rcl
+from vidseg_ros.memory import keep_freed_memory, leave_out_what_lives
 from vidseg_ros.player.playback import Film, Shot, schedule
 
 NAME = "camera_player"
@@ -82,6 +83,8 @@ class CameraPlayer(Node):
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self)
         self._writer = ImageWriter()
+        self._memory = {topic: bytearray() for topic in (IMAGES, TRUTH)}
+        self._prepared: dict[str, bytearray | CompressedImage] = {}
         self.outputs = self._create_publishers(has_truth)
         self.num_sent = 0
         self.worst_late_ns = 0
@@ -91,6 +94,7 @@ class CameraPlayer(Node):
         """Publish each shot at its time, in nanoseconds after the first; until there are no more, or it is stopped."""
         begin_ns = None
         for due_ns, shot in shots:
+            self._prepare(shot)  # while there is time: what is stamped has only to be sent
             begin_ns = time.monotonic_ns() if begin_ns is None else begin_ns
             if not self._wait_until(begin_ns + due_ns):
                 return
@@ -146,18 +150,34 @@ class CameraPlayer(Node):
             header.stamp.sec, header.stamp.nanosec = divmod(shot.stamp_ns + self._shift_ns, 1_000_000_000)
         else:
             header.stamp = self.get_clock().now().to_msg()
-        self.outputs[IMAGES].publish(self._image(header, shot))
+        self._publish(IMAGES, header)
         info = camera_info(*shot.size, self._options.view_angle)
         info.header = header
         self.outputs[INFO].publish(info)
         if shot.labels is not None:
-            self.outputs[TRUTH].publish(self._writer.serialise(header, "mono8", shot.labels))
+            self._publish(TRUTH, header)
         self.num_sent += 1
 
-    def _image(self, header: Header, shot: Shot) -> bytes | CompressedImage:
+    def _prepare(self, shot: Shot) -> None:
+        """Make the messages of a shot, but for their stamps."""
+        header = Header(frame_id=self._options.frame_id)
         if isinstance(shot.picture, bytes):
-            return CompressedImage(header=header, format="jpeg", data=array("B", shot.picture))
-        return self._writer.serialise(header, "rgb8", shot.picture)
+            self._prepared[IMAGES] = CompressedImage(header=header, format="jpeg", data=array("B", shot.picture))
+        else:
+            self._writer.write(self._memory[IMAGES], header, "rgb8", shot.picture)
+            self._prepared[IMAGES] = self._memory[IMAGES]
+        if shot.labels is not None:
+            self._writer.write(self._memory[TRUTH], header, "mono8", shot.labels)
+            self._prepared[TRUTH] = self._memory[TRUTH]
+
+    def _publish(self, topic: str, header: Header) -> None:
+        message = self._prepared[topic]
+        if isinstance(message, bytearray):
+            self._writer.set_stamp(message, header.stamp)
+            rcl.publish(self.outputs[topic], message)
+        else:
+            message.header = header
+            self.outputs[topic].publish(message)
 
     def _deliver(self) -> None:
         """Stay until reliable subscribers have the last frames, unless they take too long."""
@@ -309,6 +329,7 @@ def run(options: argparse.Namespace) -> int:
     shots = schedule(film.shots(options.loop), options.rate or source.rate_hz, by_stamps=options.rate is None)
     if options.duration is not None:
         shots = takewhile(lambda timed: timed[0] < options.duration * 1e9, shots)
+    leave_out_what_lives()
     player.wait_for_subscribers()
     player.play(shots)
     log.info(f"{player.num_sent} frames sent, the latest {player.worst_late_ns / 1e6:.1f} ms behind its time")

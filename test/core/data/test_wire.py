@@ -647,3 +647,16 @@ def test_a_hundred_thousand_damaged_messages_are_views_of_their_buffer_or_wire_e
             mutate(buffer, cdr.numbers, generator)
         counts[outcome(parse, bytes(buffer))] += 1
     assert min(counts.values()) > 500, counts
+
+
+@pytest.mark.parametrize("form", ["cdr", "ros1"])
+def test_memory_is_written_again_and_again_and_stamped_afterwards(form):
+    writer, memory = ImageWriter(form), bytearray()
+    for shape, sec in (((4, 6, 3), 1), ((4, 6, 3), 2), ((2, 5, 3), 3)):
+        header = SimpleNamespace(stamp=SimpleNamespace(sec=sec, nanosec=5), frame_id="front")
+        pixels = np.random.default_rng(sec).integers(0, 256, shape, np.uint8)
+        writer.write(memory, SimpleNamespace(stamp=SimpleNamespace(sec=0, nanosec=0), frame_id="front"), "rgb8", pixels)
+        writer.set_stamp(memory, header.stamp)
+        assert bytes(memory) == writer.serialise(header, "rgb8", pixels)
+    with pytest.raises(ValueError, match="stamp of 32 bits"):
+        writer.set_stamp(memory, SimpleNamespace(sec=2**33, nanosec=0))

@@ -260,6 +260,9 @@ class Rehearsal(camera_player.CameraPlayer):
     def get_logger(self):
         return logging.getLogger("rehearsal")
 
+    def _prepare(self, shot):
+        """There is nothing to send."""
+
     def _wait_until(self, due_ns):
         self.now_ns = max(self.now_ns, due_ns) + round(next(self._delays_s) * 1e9)
         return True
