@@ -66,7 +66,7 @@ class Calibration:
                     info=self.topic, wanted=WANTED,
                 )  # fmt: skip
             return None
-        info = deserialize_message(message, CameraInfo)
+        info = deserialize_message(bytes(message), CameraInfo)
         if camera_info.image_size(info) != size:
             height, width = camera_info.image_size(info)
             self._warn_once(
