@@ -16,10 +16,13 @@ _HOME = {
     "Engine": "vidseg_core.engine.engine",
     "EngineConfig": "vidseg_core.engine.config",
     "Frame": "vidseg_core.frame",
+    "InputCard": "vidseg_core.models.card",
+    "OutputCard": "vidseg_core.models.card",
     "Segmentation": "vidseg_core.frame",
     "Stream": "vidseg_core.engine.stream",
     "build_engine": "vidseg_core.engine.build",
     "load_classes": "vidseg_core.classes",
+    "network_segmenter": "vidseg_core.engine.function",
     "open_source": "vidseg_core.data.open",
 }
 __all__ = ["__version__", *_HOME]

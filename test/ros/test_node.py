@@ -239,8 +239,16 @@ def test_a_failed_transition_says_why_and_leaves_nothing_behind(rig, ros, tmp_pa
         assert state(bench) == "unconfigured" and bench.node.exit_code is None
         bench.spin_until(lambda: bench.logged("configure failed"))
         assert absent in bench.logged("configure failed")[0]
-        assert bench.set("weights", str(tmp_path / "other.safetensors")).successful
+        network = tmp_path / "network"
+        network.mkdir()
+        (network / "config.json").write_text('{"architectures": ["SegformerForSemanticSegmentation"]}')
+        (network / "pytorch_model.bin").write_bytes(b"a pickle")
+        assert bench.set("weights", str(network)).successful
         assert not change(bench, "CONFIGURE")
+        bench.spin_until(lambda: len(bench.logged("configure failed")) == 2)
+        assert (
+            "found pytorch_model.bin, which holds pickled code and is not read" in bench.logged("configure failed")[1]
+        )
         assert bench.set("engine", "pass_through").successful
         assert change(bench, "CONFIGURE") and change(bench, "ACTIVATE")
         bench.prime()

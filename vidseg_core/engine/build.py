@@ -38,14 +38,23 @@ PUBLISHED_STRIDE = 8
 UPDATE_SCALE = 0.5
 
 
-def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, classes: ClassTable | None = None) -> Engine:
+def build_engine(
+    config: EngineConfig,
+    segmenter: Segmenter | None = None,
+    classes: ClassTable | None = None,
+    *,
+    updater: Segmenter | None = None,
+) -> Engine:
     """Load what `config` names and put it together. Sets the process's thread budget.
 
     Args:
-        segmenter: takes the place of the network in `config.weights`; then `classes` must be given, too.
+        segmenter: takes the place of the network in `config.weights`; then `classes` must be given, too. Any function
+            becomes one by `network_segmenter`.
+        updater: takes the place of the network in `config.update_weights`, which must not be given then.
 
     Raises:
-        ConfigError: device not there, unreadable ego mask, or a segmenter without its class table.
+        ConfigError: device not there, unreadable ego mask, a segmenter without its class table, or an updater with
+            another number of classes.
         CheckpointError: weights missing, damaged, of another network or with other classes.
         ClassTableError: unknown or malformed class table.
     """
@@ -78,8 +87,12 @@ def build_engine(config: EngineConfig, segmenter: Segmenter | None = None, class
         assert refinement is not None  # `EngineConfig` asks for its weights
         network = cast(GuidedRefine, ready(refinement.networks[REFINEMENT], device))
         refine = Refinement(network, runtime.executor)
-    updater = None
-    if config.update_weights is not None:
+    if updater is not None:
+        if config.update_weights is not None:
+            raise ConfigError(f"update_weights: expected none beside the given updater, got {config.update_weights}")
+        if updater.num_classes != len(classes):
+            raise ConfigError(f"updater: expected {len(classes)} classes, got {updater.num_classes}")
+    elif config.update_weights is not None:
         model = models.open(config.update_weights, SEGMENTER, "updater")
         scale = input_scale(model.card.input, config.update_scale, UPDATE_SCALE)
         updater = load_segmenter(model, scale, device, runtime, "update network")

@@ -33,6 +33,13 @@ def street(count: int, size: tuple[int, int] = SIZE) -> list:
     return [made.render(10 * i) for i in range(count)]
 
 
+def spread(network: nn.Module) -> None:
+    """Give convolutions weights that keep the size of what they are given."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+
+
 def settle(network: nn.Module, pictures: torch.Tensor) -> None:
     """Give batch norm the statistics of pictures."""
     norms = [one for one in network.modules() if isinstance(one, nn.modules.batchnorm._BatchNorm)]
@@ -61,21 +68,31 @@ def fit(network: nn.Module, layer: nn.Conv2d, pictures: torch.Tensor, labels: li
     known = ids.flatten() < NUM_CLASSES
     y = nn.functional.one_hot(ids.flatten()[known], NUM_CLASSES).double()
     x = x[known]
-    ridge = 1e-6 * len(x) * torch.eye(x.shape[1], dtype=torch.double) * x.pow(2).mean()
+    ridge = 3e-2 * torch.diag(x.pow(2).sum(0))
     solved = torch.linalg.solve(x.T @ x + ridge, x.T @ y) * 10
     with torch.no_grad():
         layer.weight.copy_(solved[:-1].T[:, :, None, None])
         layer.bias.copy_(solved[-1])
 
 
-def part_queries(network: nn.Module) -> None:
+def part_queries(network: nn.Module, pictures: torch.Tensor) -> None:
     """Make queries of random weights differ in their classes and masks, as a trained network's do."""
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, module in network.named_modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                fan_in = module.weight[0].numel()
+                module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * (2 / fan_in) ** 0.5)
+            if isinstance(module, nn.Embedding):
+                module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * 2)
             if name.endswith("class_predictor"):
-                module.weight.mul_(40)
-            elif name.endswith(("queries_features", "queries_embedder", "query_embed")):
-                module.weight.mul_(20)
+                module.weight.mul_(3)
+        found = network(pictures)
+        spread = found.masks_queries_logits.std()
+        last = [one for name, one in network.named_modules() if "mask_embedder" in name and isinstance(one, nn.Linear)][
+            -1
+        ]
+        last.weight.mul_(5 / spread)
 
 
 def common() -> dict:
@@ -167,9 +184,11 @@ def save(name: str, path: Path):
     network, processor, last = HUGGING_FACE[name](transformers)
     frames = street(2)
     pictures = processor([frame.image for frame in frames], return_tensors="pt")["pixel_values"]
+    if name == "mobilenet":
+        spread(network)
     settle(network, pictures)
     if last is None:
-        part_queries(network)
+        part_queries(network, pictures)
     else:
         fit(network, last, pictures, [frame.labels for frame in frames])
     network.save_pretrained(path)
