@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help="the per-frame network looks at every Nth frame; one that shares no factor with --interval + 1 meets all "
-        "distances from the key frame (default: 7)",
+        "distances from the key frame (default: 11)",
     )
     about = "label recordings"
     label = actions.add_parser("label", help=about, description=about, epilog=EXAMPLES)

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from glob import glob, has_magic
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -138,12 +137,34 @@ def _find_remote(name: str) -> list[Place]:
     if one.is_file:
         places = [Place(one.path, one.size)]
     else:
-        places = group(files)
-    if pattern is not None:
-        places = [place for place in places if fnmatchcase(place.name, pattern)]
+        places = group(files) if pattern is None else matching(files, pattern)
     if not places:
         raise ConfigError(f"{name}: expected recordings, there are none")
     return [Place(f"{scheme}://{place.name}{options}", place.num_bytes) for place in places]
+
+
+def matching(files: dict[str, int], pattern: str) -> list[Place]:
+    """Find the recordings among files that a pattern stands for, by their own names or those of a folder above.
+
+    Args:
+        files: sizes by path.
+        pattern: as for `glob`, with `**` for any number of folders.
+    """
+    form = re.compile(_expression(pattern))
+    found = [Place(path, size) for path, size in files.items() if form.fullmatch(path) and is_storage_name(path)]
+    below = {path: size for path, size in files.items() if any(form.fullmatch(str(one)) for one in _above(path))}
+    return sorted({place.name: place for place in found + group(below)}.values(), key=lambda place: place.name)
+
+
+def _above(path: str) -> list[PurePosixPath]:
+    return list(PurePosixPath(path).parents)
+
+
+def _expression(pattern: str) -> str:
+    """A regular expression for a pattern of `glob`."""
+    parts = re.split(r"(\*\*/|\*|\?|\[[^\]]+\])", pattern)
+    words = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
+    return "".join(words.get(part) or (part if part.startswith("[") else re.escape(part)) for part in parts)
 
 
 def _opened(name: str) -> tuple[Any, str, str]:

@@ -24,7 +24,7 @@ from vidseg_core.errors import ConfigError
 
 SEGMENT_FRAMES = 900
 LEAD_KEY_FRAMES = 8
-LOOK_EVERY = 7
+LOOK_EVERY = 11
 KINDS = ("replay", "label")
 FORMAT = 1
 """Of stored results; older ones are computed anew."""

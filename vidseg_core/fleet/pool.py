@@ -126,6 +126,9 @@ class RayPool:
         gpus: of each worker; several share one if it is below 1.
         most: at most so many workers; None: as many as fit.
         on_change: is called with what has happened to workers.
+
+    Attributes:
+        about: see `Worker.about`, of the workers that are ready, by number.
     """
 
     def __init__(
@@ -153,6 +156,7 @@ class RayPool:
         self._task = ray.put(task)
         self._cpus, self._gpus, self._most = cpus, gpus, most
         self._actors: dict[int, Any] = {}
+        self.about: dict[int, dict] = {}
         self._idle: list[int] = []
         self._starting: dict[Any, int] = {}
         self._working: dict[Any, tuple[int, Job]] = {}
@@ -243,6 +247,7 @@ class RayPool:
             raise ConfigError(
                 f"{about['node']}: expected vidseg {__version__} on all machines, it has {about['version']}"
             )
+        self.about[number] = about
         self._idle.append(number)
 
     def _ended(self, reference: Any) -> Event:
@@ -263,6 +268,7 @@ class RayPool:
         return Event(job, number, result, error)
 
     def _dismiss(self, number: int) -> None:
+        self.about.pop(number, None)
         actor = self._actors.pop(number, None)
         if actor is not None:
             self._ray.kill(actor)
@@ -290,7 +296,9 @@ def connect(address: str | None, local_cpus: int | None = None) -> Any:
             ray.init(address=address, **quiet)
         else:
             cpus = local_cpus or available_threads()
-            ray.init(num_cpus=cpus, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+            # "local" begins one of its own, also where another one runs on this machine.
+            own = {"num_cpus": cpus, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+            ray.init(address="local", **own, **quiet)
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise ConfigError(f"ray: {address or 'local'}: cannot be reached: {_said(error)}") from error
     return ray

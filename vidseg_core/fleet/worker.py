@@ -5,6 +5,7 @@ An engine is built with the first segment and used for all others; the recording
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -79,8 +80,8 @@ class Worker:
             )
 
     def about(self) -> dict:
-        """Describe this worker: its machine and the version of vidseg."""
-        return {"node": socket.gethostname(), "version": __version__}
+        """Describe this worker: its machine, its process, and the version of vidseg."""
+        return {"node": socket.gethostname(), "pid": os.getpid(), "version": __version__}
 
     def inspect(self, place: str) -> list[Drive]:
         """Look which of a recording's topics are worked on, and how long they are.

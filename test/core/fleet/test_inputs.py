@@ -50,6 +50,22 @@ def test_files_of_an_object_store_are_grouped_as_those_of_a_disk():
     assert Place("s3://bucket/y.mcap", 7).is_remote and not Place("bucket/y.mcap", 7).is_remote
 
 
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("b/*.mcap", ["b/y.mcap"]),
+        ("b/*", ["b/x", "b/y.mcap", "b/z/w.bag"]),
+        ("b/**/*.bag", ["b/z/w.bag"]),
+        ("b/[xz]", ["b/x", "b/z/w.bag"]),
+        ("b/?", ["b/x", "b/z/w.bag"]),
+        ("**/x.mcap", ["b/x/x.mcap"]),
+    ],
+)
+def test_patterns_over_an_object_store_mean_what_they_mean_on_a_disk(pattern, expected):
+    files = dict.fromkeys(("b/x/metadata.yaml", "b/x/x.mcap", "b/y.mcap", "b/z/w.bag", "b/z/notes.md"), 1)
+    assert [place.name for place in inputs.matching(files, pattern)] == expected
+
+
 def test_a_recording_on_this_machine_is_not_fetched(drives):
     assert Fetcher().fetch(f"{drives}/a.mcap") == drives / "a.mcap"
 
