@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -293,6 +294,7 @@ def connect(address: str | None, local_cpus: int | None = None) -> Any:
     quiet = {"logging_level": "error", "log_to_driver": False}
     try:
         if address is not None:
+            _knock(address)
             ray.init(address=address, **quiet)
         else:
             cpus = local_cpus or available_threads()
@@ -302,6 +304,17 @@ def connect(address: str | None, local_cpus: int | None = None) -> Any:
     except (ConnectionError, ValueError, RuntimeError, OSError) as error:
         raise ConfigError(f"ray: {address or 'local'}: cannot be reached: {_said(error)}") from error
     return ray
+
+
+def _knock(address: str) -> None:
+    """See if anybody listens at HOST:PORT, where Ray would ask again and again for minutes.
+
+    Raises:
+        OSError: nobody does.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=LOOK_S).close()
 
 
 def _said(error: BaseException) -> str:
