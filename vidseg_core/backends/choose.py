@@ -33,6 +33,8 @@ CLEARLY = 1.1  # a measured advantage below this is no reason for rounding other
 TRIED_PIXELS, TRIED_MULTIPLE, PART_ROUNDS = 50_000, 32, 3
 DOUBT = (0.5, 2.0)
 MOST_SHAPES = 8
+# The one that takes the other's place where activation ranges are known.
+INTEGERS, FLOATING = "openvino_int8", "openvino"
 
 
 def load_backend(name: str) -> Backend:
@@ -89,7 +91,7 @@ class Runtime:
         """
         backends = tuple(one for one in self._backends if one.executes(network))
         if self._is_auto and isinstance(network, Foreign):
-            backends = self._foreign_backends(network, name)
+            backends = self._foreign_backends(network, name, ranges)
         elif not backends:
             wanted = self._backends[0].name
             raise ConfigError(f"runtime: {wanted} cannot execute the {name}, which is in {_form_of(network)}")
@@ -100,12 +102,15 @@ class Runtime:
             backends = (backends[0], *challengers[:1])
         return Executor(network, name, backends, self._num_threads, ranges)
 
-    def _foreign_backends(self, network: Foreign, name: str) -> tuple[Backend, ...]:
+    def _foreign_backends(self, network: Foreign, name: str, ranges: Ranges | None) -> tuple[Backend, ...]:
         problems = dict(network.problems)
         for each in network.executors:
             if each not in problems and (problem := load_backend(each).available(self._device)):
                 problems[each] = problem
         found = tuple(load_backend(each) for each in network.executors if each not in problems)
+        integers = load_backend(INTEGERS)
+        if ranges is not None and integers.executes(network) and integers.is_worth_trying():
+            found = tuple(integers if one.name == FLOATING else one for one in found)
         if not found:
             raise ConfigError(f"runtime: nothing executes the {name}, {network.form}: {'; '.join(problems.values())}")
         if problems:

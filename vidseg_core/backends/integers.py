@@ -54,33 +54,66 @@ def measured(network: nn.Module) -> Iterator[Ranges]:
             hook.remove()
 
 
-def quantize(model: openvino.Model, ranges: Ranges) -> None:
+def convolutions_of(model: openvino.Model, from_file: bool = False) -> list[tuple[str, openvino.Node]]:
+    """List the convolutions with constant weights, by their names.
+
+    Args:
+        from_file: names are those of the tensors that they give, as the file calls them; else those of modules.
+    """
+    found = []
+    for layer in model.get_ordered_ops():
+        if layer.get_type_name() not in ("Convolution", "GroupConvolution"):
+            continue
+        if not from_file:
+            found.append((layer.get_friendly_name().removeprefix(PREFIX).partition(SUFFIX)[0], layer))
+        elif (name := _name_in_file(layer)) and _is_constant(layer.input_value(1)):
+            found.append((name, layer))
+    return found
+
+
+def _name_in_file(layer: openvino.Node) -> str | None:
+    """The name of what a convolution gives; one with a bias is two operations, of which the second has the name."""
+    users = layer.output(0).get_target_inputs()
+    outputs = [layer.output(0), *(one.get_node().output(0) for one in users if len(users) == 1)]
+    return next((min(output.get_names()) for output in outputs if output.get_names()), None)
+
+
+def _is_constant(output: openvino.Output) -> bool:
+    node = output.get_node()
+    if node.get_type_name() in ("Reshape", "Convert"):
+        return _is_constant(node.input_value(0))
+    return node.get_type_name() == "Constant"
+
+
+def meets(layer: openvino.Node) -> tuple[openvino.Input, openvino.Output]:
+    """Find where a convolution's values come from, zeros around them left out: then both are one operation."""
+    target, source = layer.input(0), layer.input_value(0)
+    if source.get_node().get_type_name() == "Pad":
+        target, source = source.get_node().input(0), source.get_node().input_value(0)
+    return target, source
+
+
+def quantize(model: openvino.Model, ranges: Ranges, from_file: bool = False) -> None:
     """Mark the convolutions in `ranges` as ones that may be computed in integers; the others stay as they are.
 
     Args:
-        model: as converted from PyTorch, changed in place.
+        model: as converted from PyTorch, or read from a file; changed in place.
+        from_file: see `convolutions_of`.
 
     Raises:
         ValueError: `ranges` are those of another network.
     """
-    convolutions = {
-        layer.get_friendly_name().removeprefix(PREFIX).partition(SUFFIX)[0]: layer
-        for layer in model.get_ordered_ops()
-        if layer.get_type_name() in ("Convolution", "GroupConvolution")
-    }
-    if strangers := sorted(set(ranges) - set(convolutions)):
+    convolutions = convolutions_of(model, from_file)
+    if strangers := sorted(set(ranges) - {name for name, _ in convolutions}):
         raise ValueError(f"activation ranges of another network: it has no convolution {strangers[0]!r}")
     rounded: dict[tuple[str, int], openvino.Output] = {}  # several convolutions of one tensor round it once
-    for name, limits in ranges.items():
-        layer = convolutions[name]
-        target, source = layer.input(0), layer.input_value(0)
-        if (
-            source.get_node().get_type_name() == "Pad"
-        ):  # rounded before it: then zeros and convolution are one operation
-            target, source = source.get_node().input(0), source.get_node().input_value(0)
+    for name, layer in convolutions:
+        if name not in ranges:
+            continue
+        target, source = meets(layer)
         key = source.get_node().get_friendly_name(), source.get_index()
         if key not in rounded:
-            rounded[key] = _rounded(source, *_activation_limits(*limits), LEVELS)
+            rounded[key] = _rounded(source, *_activation_limits(*ranges[name]), LEVELS)
         target.replace_source_output(rounded[key])
         weights = layer.input_value(1)
         # O x I x h x w, or one such block for each group: every output channel has a step of its own.
@@ -94,7 +127,9 @@ def quantize(model: openvino.Model, ranges: Ranges) -> None:
 def _constant(output: openvino.Output) -> np.ndarray:
     """The values of a constant, in the shape in which it is stored; those of grouped convolutions get another one."""
     node = output.get_node()
-    return _constant(node.input_value(0)) if node.get_type_name() == "Reshape" else node.get_data()
+    if node.get_type_name() in ("Reshape", "Convert"):
+        return _constant(node.input_value(0))
+    return node.get_data().astype(np.float32)
 
 
 def _activation_limits(low: float, high: float) -> tuple[np.ndarray, np.ndarray]:

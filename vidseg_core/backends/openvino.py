@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from vidseg_core.backends.backend import Outputs, Ranges
 from vidseg_core.backends.blob_cache import cache_directory, find_blob, key_of, store_blob
 from vidseg_core.backends.cpu_features import integer_instructions
-from vidseg_core.backends.integers import quantize
+from vidseg_core.backends.integers import convolutions_of, meets, quantize
 from vidseg_core.networks.graph import Foreign, Graph
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ class OpenVINOIntegers(OpenVINO):
     needs_ranges = True
 
     def executes(self, network: nn.Module) -> bool:
-        """Return whether the network is PyTorch's own: those of others have no convolutions with known names."""
-        return not isinstance(network, Foreign)
+        """Return whether its convolutions have names that stay: those of others in modules have none."""
+        return isinstance(network, Graph) or not isinstance(network, Foreign)
 
     def is_worth_trying(self) -> bool:
         """Return whether the processor has instructions for 8 bit integers."""
@@ -153,7 +153,7 @@ def load(
             return model
     model = _read(core, network, inputs) if isinstance(network, Graph) else _convert(network, inputs)
     if ranges is not None:
-        quantize(model, ranges)
+        quantize(model, ranges, from_file=isinstance(network, Graph))
     model = core.compile_model(model, "CPU", options)
     blob = io.BytesIO()
     model.export_model(blob)
@@ -205,6 +205,53 @@ def _read(core: openvino.Core, graph: Graph, inputs: tuple[Tensor, ...]) -> open
         result.model().set_layout(openvino.Layout(graph.output_layout.upper()))
         result.tensor().set_layout(openvino.Layout("NHWC"))
     return prepared.build()
+
+
+class Measuring:
+    """A graph in float32 that tells which values its convolutions meet, whenever it is called.
+
+    Args:
+        graph: from an ONNX file.
+        num_threads: of the CPU, 1 or more.
+
+    Attributes:
+        ranges: of its convolutions, by the names of the tensors that they give.
+    """
+
+    def __init__(self, graph: Graph, num_threads: int):
+        self._graph, self._num_threads = graph, num_threads
+        self.ranges: Ranges = {}
+        self._compiled: dict[tuple[int, ...], tuple[openvino.CompiledModel, list[str]]] = {}
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Execute the graph; see `Compiled`."""
+        shape = tuple(image.shape)
+        if shape not in self._compiled:
+            self._compiled[shape] = self._compile(image)
+        model, names = self._compiled[shape]
+        results = model(image.permute(0, 2, 3, 1).contiguous().numpy())
+        limits = [float(results[place]) for place in range(1, len(model.outputs))]
+        for name, low, high in zip(names, limits[::2], limits[1::2], strict=True):
+            before = self.ranges.get(name, (low, high))
+            self.ranges[name] = min(low, before[0]), max(high, before[1])
+        found = np.array(results[0])
+        return torch.from_numpy(found if found.ndim == 4 else found[..., None]).permute(0, 3, 1, 2)
+
+    def _compile(self, image: Tensor) -> tuple[openvino.CompiledModel, list[str]]:
+        import openvino
+        from openvino import opset13
+
+        core = _core()
+        model = _read(core, self._graph, (image,))
+        outputs, names = [model.output(0).get_node().input_value(0)], []
+        for name, layer in convolutions_of(model, from_file=True):
+            _, source = meets(layer)
+            axes = opset13.constant(np.arange(4))
+            outputs += [opset13.reduce_min(source, axes).output(0), opset13.reduce_max(source, axes).output(0)]
+            names.append(name)
+        told = openvino.Model(outputs, model.get_parameters(), "measuring")
+        options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": self._num_threads}
+        return core.compile_model(told, "CPU", options), names
 
 
 def _rounded(node: openvino.Output) -> openvino.Output:

@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vidseg_core.cli.former import add_former
 from vidseg_core.errors import CheckpointError
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from vidseg_core.frame import Frame
 
 EXPORT_PICTURES = 3
+# Pictures on which rounded networks are compared with float32.
+COMPARED = 8
 HELP = "list, verify, fetch, convert, calibrate, export and inspect weight files"
 EXAMPLES = """\
 examples:
@@ -27,6 +29,8 @@ examples:
   vidseg weights convert public.pth.tar our.safetensors --classes cityscapes
   vidseg weights calibrate best.safetensors fast.safetensors --data camvid:CamVid street:seed=3,frames=100
                                                  what 8 bit integers need to know: twice as fast where the CPU has them
+  vidseg weights calibrate mine.onnx mine.ranges.json --data drive.mp4
+                                                 the same for an ONNX file; it stays beside it
   vidseg weights export camvid-swiftnet-r18 street.onnx --size 480x640
                                                  for other runtimes; --nav2 for Nav2's segmentation node
 
@@ -74,7 +78,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "so they can be computed in 8 bit integers (runtime auto or openvino_int8)",
     )
     calibrate.add_argument("source", metavar="SRC", help="a file, or a registered name")
-    calibrate.add_argument("target", metavar="DST", type=Path, help="a file name that ends in .safetensors")
+    calibrate.add_argument(
+        "target",
+        metavar="DST",
+        type=Path,
+        help="a file name that ends in .safetensors; for NAME.onnx, NAME.ranges.json",
+    )
     calibrate.add_argument(
         "--data", nargs="+", required=True, metavar="SOURCE", help="data sets (camvid:DIR[:SPLIT], ...; SPLIT is "
         "train unless said), folders of images, videos, recordings, street:...; what the network will see, the more "
@@ -213,36 +222,97 @@ def convert_weights(args, records) -> int:
 
 def calibrate_weights(args, records) -> int:
     import torch
-    from tqdm import tqdm
 
     from vidseg_core.backends.integers import measured
     from vidseg_core.engine.segmenter import NetworkSegmenter, input_scale, ready
     from vidseg_core.models.architectures import SEGMENTER
     from vidseg_core.models.open import open_model
+    from vidseg_core.networks.graph import Graph
 
-    check_target(args.target)
     model, device = open_model(args.source, SEGMENTER, records), torch.device("cpu")
-    network = ready(model.torch_network(SEGMENTER), device)
     scale = input_scale(model.card.input, args.input_scale)
+    graph = model.networks[SEGMENTER]
+    if isinstance(graph, Graph):
+        return calibrate_graph(args, model, scale)
+    check_target(args.target)
+    network = ready(model.torch_network(SEGMENTER), device)
     segment = NetworkSegmenter(network, scale, device, input=model.card.input)
-    chosen = [(frames, evenly(count, args.count)) for count, frames in map(open_pictures, args.data)]
-
-    def pictures():
-        with tqdm(total=sum(len(wanted) for _, wanted in chosen), unit="picture", leave=False) as bar:
-            for frames, wanted in chosen:
-                for index, frame in enumerate(frames):
-                    if index in wanted:
-                        yield frame
-                        bar.update()
-
     with torch.inference_mode(), measured(network) as ranges:
-        for picture in pictures():
+        count = 0
+        for picture in chosen_pictures(args):
             segment(picture)
-    count = sum(len(wanted) for _, wanted in chosen)
+            count += 1
     calibration = {"pictures": count, "input_scale": scale}
     known = {"activation_ranges": ranges, "calibration": calibration}
     print(f"{len(ranges)} convolutions have seen {count} pictures")
     return write_weights(args, records, model.path, known)
+
+
+def chosen_pictures(args) -> Iterable[Frame]:
+    """Yield `--count` frames of each of `--data`, with a progress bar."""
+    from tqdm import tqdm
+
+    chosen = [(frames, evenly(count, args.count)) for count, frames in map(open_pictures, args.data)]
+    with tqdm(total=sum(len(wanted) for _, wanted in chosen), unit="picture", leave=False) as bar:
+        for frames, wanted in chosen:
+            for index, frame in enumerate(frames):
+                if index in wanted:
+                    yield frame
+                    bar.update()
+
+
+def calibrate_graph(args, model, scale) -> int:
+    """Measure an ONNX file's convolutions; write what they meet beside it, and say what rounding costs."""
+    import numpy as np
+    import torch
+
+    from vidseg_core.backends.choose import load_backend
+    from vidseg_core.backends.openvino import Measuring
+    from vidseg_core.engine.segmenter import NetworkSegmenter
+    from vidseg_core.errors import ConfigError
+    from vidseg_core.kernels.decode import decode
+    from vidseg_core.models.architectures import SEGMENTER
+    from vidseg_core.models.ranges_file import ranges_path, write_ranges
+    from vidseg_core.threads import available_threads
+
+    if args.target != ranges_path(model.path):
+        raise ConfigError(f"{args.target}: expected {ranges_path(model.path)}, beside the network that it is for")
+    graph, device, threads = model.networks[SEGMENTER], torch.device("cpu"), available_threads()
+
+    def segmenter(execute):
+        return NetworkSegmenter(graph, scale, device, execute, model.card.input, model.card.output)
+
+    measuring = Measuring(graph, threads)
+    segment, kept, count = segmenter(measuring), [], 0
+    for frame in chosen_pictures(args):
+        scores = segment(frame)
+        if len(kept) < COMPARED:
+            kept.append((frame, decode(scores, frame.size, segment.half_pixel)))
+        count += 1
+    if not measuring.ranges:
+        raise ConfigError(f"{model.path}: expected convolutions, it has none")
+    agreement = {}
+    for name in ("openvino", "openvino_int8"):
+        compiled: dict[tuple, Any] = {}
+
+        def execute(image, name=name, compiled=compiled):
+            if tuple(image.shape) not in compiled:
+                backend = load_backend(name)
+                ranges = measuring.ranges if backend.needs_ranges else None
+                compiled[tuple(image.shape)] = backend.compile(graph, (image,), ranges, threads)
+            return compiled[tuple(image.shape)](image)
+
+        other = segmenter(execute)
+        shares = [np.mean(decode(other(frame), frame.size, other.half_pixel) == labels) for frame, labels in kept]
+        agreement[next(iter(compiled.values())).runtime] = float(np.mean(shares))
+    write_ranges(
+        args.target, model.card.checksum, measuring.ranges,
+        {"calibration": {"pictures": count, "input_scale": scale}, "agreement_with_float32": agreement},
+    )  # fmt: skip
+    print(f"{args.target}: {len(measuring.ranges)} convolutions have seen {count} pictures")
+    for name, share in agreement.items():
+        print(f"  {name}: labels agree with float32's on {100 * share:.2f} % of pixels of {len(kept)} pictures")
+    return 0
 
 
 def export_weights(args, records) -> int:

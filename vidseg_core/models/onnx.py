@@ -10,6 +10,7 @@ from vidseg_core.classes import ClassTable
 from vidseg_core.errors import CheckpointError
 from vidseg_core.models.card_file import CardFile, read_card_file
 from vidseg_core.models.onnx_graph import Cut, OnnxGraph, Port, exported, read_graph
+from vidseg_core.models.ranges_file import read_ranges
 from vidseg_core.models.study import ASSUMED_MULTIPLE, CLASSES_LINE, IDS, STATISTICS_LINE, Study
 from vidseg_core.networks.graph import Graph
 
@@ -47,7 +48,10 @@ def study(path: Path) -> Study:
         network.output_layout = layout = "nhwc"
         trial = replace(trial, shape=(trial.shape[0], trial.shape[3], *trial.shape[1:3]))
     found.facts["output.layout"] = layout, "card" if "layout" in card.output else "by its dimensions"
-    return found.finish(ARCHITECTURE, network, trial, size, taken, names or None, "its metadata")
+    found.finish(ARCHITECTURE, network, trial, size, taken, names or None, "its metadata")
+    if found.card is not None and (ranges := read_ranges(path, graph.checksum)) is not None:
+        found.card = replace(found.card, activation_ranges=ranges)
+    return found
 
 
 def _with_own(card: CardFile, graph: OnnxGraph) -> CardFile:
