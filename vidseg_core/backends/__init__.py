@@ -9,11 +9,13 @@ BACKENDS = {
     "openvino": ("openvino", "OpenVINO"),
     "openvino_int8": ("openvino", "OpenVINOIntegers"),
     "onnxruntime": ("onnx_runtime", "OnnxRuntime"),
+    "onnxruntime_cuda": ("onnx_cuda", "OnnxRuntimeCuda"),
+    "onnxruntime_tensorrt": ("onnx_cuda", "OnnxRuntimeTensorRT"),
     "eager bf16": ("torch_eager", "EagerBFloat16"),
     "cuda_half": ("cuda", "CudaHalf"),
     "cuda_half_graph": ("cuda", "CudaHalfGraph"),
 }
 # Backends that are no choice of a user's: `auto` alone takes them.
-AUTO_ONLY = ("eager bf16",)
+AUTO_ONLY = ("eager bf16", "onnxruntime_cuda", "onnxruntime_tensorrt")
 # The values of `EngineConfig.runtime`.
 RUNTIMES = ("auto", *(name for name in BACKENDS if name not in AUTO_ONLY))

@@ -104,10 +104,12 @@ class Runtime:
 
     def _foreign_backends(self, network: Foreign, name: str, ranges: Ranges | None) -> tuple[Backend, ...]:
         problems = dict(network.problems)
-        for each in network.executors:
+        on_cuda = self._device.type == "cuda" and network.executors_on_cuda
+        executors = network.executors_on_cuda if on_cuda else network.executors
+        for each in executors:
             if each not in problems and (problem := load_backend(each).available(self._device)):
                 problems[each] = problem
-        found = tuple(load_backend(each) for each in network.executors if each not in problems)
+        found = tuple(load_backend(each) for each in executors if each not in problems)
         integers = load_backend(INTEGERS)
         if ranges is not None and integers.executes(network) and integers.is_worth_trying():
             found = tuple(integers if one.name == FLOATING else one for one in found)

@@ -60,12 +60,7 @@ class Call:
         options.log_severity_level = 3
         # Threads that spin while they wait take the processor from the frames in between.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        source: str | bytes = str(graph.path)
-        if graph.cut:
-            source = with_output(graph.path, graph.output)
-            options.add_session_config_entry(
-                "session.model_external_initializers_file_folder_path", str(graph.path.absolute().parent)
-            )
+        source = source_of(graph, options)
         self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         self._graph = graph
         kinds = {one.name: one.type for one in self._session.get_inputs()}
@@ -80,14 +75,27 @@ class Call:
         values = np.ascontiguousarray(values, dtype=self._type)
         names = [name for name in (graph.output, graph.class_queries) if name]
         results = self._session.run(names, {graph.input: values})
-        found, *classes = (torch.from_numpy(np.ascontiguousarray(one, dtype=np.float32)) for one in results)
-        if classes:
-            return found, classes[0][..., None]
-        if graph.output_layout == "nhw":
-            found = found[:, None]
-        elif graph.output_layout == "nhwc":
-            found = found.permute(0, 3, 1, 2)
-        return found
+        return arranged(graph, [torch.from_numpy(np.ascontiguousarray(one, dtype=np.float32)) for one in results])
+
+
+def source_of(graph: Graph, options: Any) -> str | bytes:
+    """Return what a session of `options` loads: the file, or its content where it ends earlier."""
+    if not graph.cut:
+        return str(graph.path)
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(graph.path.absolute().parent)
+    )
+    return with_output(graph.path, graph.output)
+
+
+def arranged(graph: Graph, results: list[Tensor]) -> Outputs:
+    """Return a graph's outputs as its executors give them, see `Graph`."""
+    found, *classes = results
+    if classes:
+        return found, classes[0][..., None]
+    if graph.output_layout == "nhw":
+        return found[:, None]
+    return found.permute(0, 3, 1, 2) if graph.output_layout == "nhwc" else found
 
 
 def with_output(path: Path, tensor: str) -> bytes:

@@ -20,12 +20,14 @@ class Foreign(nn.Module):
 
     Attributes:
         executors: names of the backends that may be able to run it, the baseline first.
+        executors_on_cuda: the same for CUDA devices, where they are others.
         form: what it is in, for messages.
         backends: names of those that have run it; empty while none was tried.
         problems: what others said, by their names.
     """
 
     executors: tuple[str, ...] = ()
+    executors_on_cuda: tuple[str, ...] = ()
     form = ""
 
     def __init__(self, path: Path, checksum: str, num_classes: int = 0):
@@ -72,6 +74,7 @@ class Graph(Foreign):
     """
 
     executors = ("onnxruntime", "openvino")
+    executors_on_cuda = ("onnxruntime_cuda", "onnxruntime_tensorrt")
     form = "an ONNX file"
 
     def __init__(
