@@ -26,6 +26,7 @@ from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.geometry import grid_size
 from vidseg_core.engine.protocol import capabilities
 from vidseg_core.engine.segmenter import Segmenter
+from vidseg_core.engine.segmenter import input_scale as usual_scale
 from vidseg_core.errors import CheckpointError, DatasetError
 from vidseg_core.frame import Frame
 from vidseg_core.kernels.decode import decode
@@ -44,12 +45,12 @@ class Teacher:
     Args:
         weights: a name in the registry of weights, or a file, of others too.
         classes: class table, where the file does not tell: a name or a path.
-        input_scale: size of its input in units of the picture's; None for the one it was trained for, or 1.
+        input_scale: size of its input in units of the picture's; None for what suits it.
         runtime, device: see `EngineConfig`.
 
     Attributes:
         classes: of its labels.
-        record: what it is, JSON-safe: file, sha256, licence, input_scale.
+        record: what it is, JSON-safe: file, sha256, licence, input_scale (None where it depends on the picture).
 
     Raises:
         CheckpointError, ClassTableError: as `open_model`; or its classes are not known, or others than those given.
@@ -67,7 +68,7 @@ class Teacher:
         self.classes: ClassTable = table
         self.record: dict[str, Any] = {
             "file": model.path.name, "sha256": model.card.checksum, "licence": model.card.licence,
-            "input_scale": input_scale or model.card.input.scale or 1.0,
+            "input_scale": usual_scale(model.card.input, input_scale),
         }  # fmt: skip
         self._config = EngineConfig(
             weights=str(weights), classes=classes, input_scale=self.record["input_scale"], interval=0, fusion=False,
