@@ -96,7 +96,7 @@ def load(path: str | Path, outputs: Sequence[str], input_layout: str = "nchw") -
                 one.use_pretrained_backbone = False
         network, told = kind.from_pretrained(
             path, config=made, local_files_only=True, use_safetensors=True, output_loading_info=True,
-            dtype=torch.float32, attn_implementation=_attention(kind),
+            dtype=torch.float32, attn_implementation=_attention(kind), ignore_mismatched_sizes=True,
         )  # fmt: skip
     except Exception as error:  # whatever the library raises about what is in the directory
         raise CheckpointError(f"{path}: cannot be loaded: {' '.join(str(error).split())[:600]}") from error
@@ -104,6 +104,11 @@ def load(path: str | Path, outputs: Sequence[str], input_layout: str = "nchw") -
         quiet.set_verbosity(verbosity)
         if bars:
             quiet.enable_progress_bar()
+    for key, stored, expected in told["mismatched_keys"]:  # as its classes are not as many as its configuration has
+        raise CheckpointError(
+            f"{path}: {key}: expected {list(expected)}, as config.json says ({made.num_labels} classes), found "
+            f"{list(stored)} in its file"
+        )
     if missing := sorted(told["missing_keys"]):
         raise CheckpointError(
             f"{path}: expected all weights of {name}, its file has none for {', '.join(missing[:3])} "

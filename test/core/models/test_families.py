@@ -79,20 +79,28 @@ def part_queries(network: nn.Module, pictures: torch.Tensor) -> None:
     """Make queries of random weights differ in their classes and masks, as a trained network's do."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for name, module in network.named_modules():
+        for module in network.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
                 fan_in = module.weight[0].numel()
                 module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * (2 / fan_in) ** 0.5)
             if isinstance(module, nn.Embedding):
                 module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * 2)
-            if name.endswith("class_predictor"):
-                module.weight.mul_(3)
+        modules = dict(network.named_modules())
+        [predictor] = [one for name, one in modules.items() if name.endswith("class_predictor")]
+        last = [one for name, one in modules.items() if "mask_embedder" in name and isinstance(one, nn.Linear)][-1]
         found = network(pictures)
-        spread = found.masks_queries_logits.std()
-        last = [one for name, one in network.named_modules() if "mask_embedder" in name and isinstance(one, nn.Linear)][
-            -1
-        ]
-        last.weight.mul_(5 / spread)
+        classes, masks = found.class_queries_logits, found.masks_queries_logits
+        middle, spread = classes.mean((0, 1)), classes.std((0, 1)).mean()
+        predictor.weight.mul_(3 / spread)
+        predictor.bias.copy_((predictor.bias - middle) * 3 / spread)
+        last.weight.mul_(5 / masks.std((2, 3)).mean())
+        last.bias.zero_()
+
+
+def centre(layer: nn.Conv2d, network: nn.Module, pictures: torch.Tensor) -> None:
+    """Give all classes the same mean score on pictures that were not fitted to, so that several of them are seen."""
+    with torch.no_grad():
+        layer.bias.sub_(network(pictures).logits.mean((0, 2, 3)))
 
 
 def common() -> dict:
@@ -191,6 +199,9 @@ def save(name: str, path: Path):
         part_queries(network, pictures)
     else:
         fit(network, last, pictures, [frame.labels for frame in frames])
+        if name == "mobilenet":  # whose features are too many for two small pictures
+            other = processor(street(3, LARGE)[2].image, return_tensors="pt")["pixel_values"]
+            centre(last, network, other)
     network.save_pretrained(path)
     processor.save_pretrained(path)
     return network, processor
