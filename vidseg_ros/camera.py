@@ -428,7 +428,7 @@ class Camera:
 
     def _publish_status(self, view: HeaderLike, segmentation: Segmentation, too_old: bool) -> None:
         if self._status.get_subscription_count() > 0:
-            step = str(self._engine.step) if self._is_governed else None
+            step = str(self._engine.step) if self._is_governed and self._engine.step is not None else None
             status = frame_status(f"{self._node.get_name()}: {self.topic}", segmentation, too_old, step)
             self._status.publish(DiagnosticArray(header=header_of(view), status=[status]))
 

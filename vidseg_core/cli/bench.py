@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from vidseg_core.cli.former import add_former, notice
@@ -26,6 +27,9 @@ examples:
       a network of others: video with 9 propagated frames against the same network on every frame in the same runtime
   vidseg bench video --weights NAME --size 640x480
       the same for any network and size
+  vidseg bench camera --size 1280x720 --seconds 20
+      a camera in real time: the governor against the best fixed configuration, alone and with a processor taken away;
+      without --size four sizes, half an hour
   vidseg bench schedules --data camvid:CamVid --out schedules.png
       mIoU against the share of key frames, for fixed intervals and for key frames when the picture has changed
 
@@ -38,7 +42,7 @@ ratio.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "what", nargs="?", choices=("engine", "propagated", "video", "schedules"), default="engine",
+        "what", nargs="?", choices=("engine", "propagated", "video", "schedules", "camera"), default="engine",
         help="what to measure (default: engine; video for networks that are not vidseg's own)",
     )  # fmt: skip
     parser.add_argument("--json", metavar="FILE", help="write the figures here, too")
@@ -50,8 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rounds", type=int, default=5, metavar="N", help="measured loops per case, or streets (default: 5)"
     )
     parser.add_argument(
-        "--size", type=size_of_frames, metavar="WxH", help="video: size of the frames (default: 1024x512)"
+        "--size", type=size_of_frames, metavar="WxH", help="video, camera: size of the frames (default: 1024x512; four)"
     )
+    parser.add_argument("--seconds", type=float, metavar="S", default=30.0, help="camera: of each run (default: 30)")
     parser.add_argument("--case", action="append", metavar="TEXT", help="only cases whose name has TEXT (repeatable)")
     parser.add_argument(
         "--data", metavar="KIND:WHERE", help="schedules: a labelled video, for instance camvid:DIR (default: without)"
@@ -74,6 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> int:
     if args.what == "schedules":
         return schedules(args)
+    if args.what == "camera":
+        return camera(args)
     from tqdm import tqdm
 
     from vidseg_core.data.writers import write_json
@@ -192,6 +199,37 @@ def video(args: argparse.Namespace) -> int:
     print(asynchronous.describe(report, size))
     if args.json:
         write_json(Path(args.json), report)
+    return 0
+
+
+def camera(args: argparse.Namespace) -> int:
+    """`vidseg bench camera`."""
+    from vidseg_core.data.writers import write_json
+    from vidseg_core.engine.config import DEFAULT_WEIGHTS, EngineConfig
+    from vidseg_core.errors import ConfigError
+    from vidseg_core.evaluation.bench.camera import CAMERAS, bench_camera, table
+
+    if not args.seconds >= 3:
+        raise ConfigError(f"--seconds: expected 3 or more, got {args.seconds:g}")
+    config = EngineConfig(
+        weights=args.weights or DEFAULT_WEIGHTS,
+        classes=args.classes,
+        runtime=args.runtime,
+        num_threads=args.num_threads,
+    )
+    # Of another size, as many frames per second as most cameras give.
+    known = {(width, height): rate_hz for width, height, rate_hz in CAMERAS}
+    sizes = list(known) if args.size is None else [(args.size[1], args.size[0])]
+    reports = []
+    for size in sizes:
+
+        def tell(line: str) -> None:
+            print(line, file=sys.stderr, flush=True)
+
+        reports.append(bench_camera(config, size, known.get(size, CAMERAS[0][2]), args.seconds, STREET_SEEDS[0], tell))
+        print(table(reports[-1:]), flush=True)
+    if args.json:
+        write_json(Path(args.json), {"cameras": reports})
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 HELP = "score labels against ground truth, by the number of frames since the key frame"
@@ -23,6 +24,8 @@ examples:
       ground truth on key frames: what is lost is lost by propagation alone
   vidseg evaluate --data camvid:CamVid --key-delay 4
       what asynchronous key frames cost whose labels come 4 frames later
+  vidseg evaluate --data street:seed=7,size=1280x720,frames=240 --ladder
+      what the node's governor has to know of the weights: mIoU by the size of the network's input, by the age of labels
   torchrun --nproc-per-node 4 -m vidseg_core.cli evaluate ...
       four processes, each with its share of the frames
 
@@ -45,6 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--key-delay", type=int, metavar="N",
         help="have labels of key frames come N frames later, as with asynchronous key frames; 0 scores the same frames "
         "without (default: at once)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ladder", action="store_true",
+        help="measure, on consecutive labelled frames, what the node's governor has to know, and print it as it stands "
+        "in a record of weights/registry.yaml",
     )  # fmt: skip
     parser.add_argument("--no-fps", action="store_true", help="do not measure frame rates")
     add_result_arguments(parser)
@@ -75,6 +83,20 @@ def main(args: argparse.Namespace) -> int:
         return _evaluate(args)
 
 
+def _ladder(args: argparse.Namespace) -> int:
+    from vidseg_core.cli.data_options import data_name
+    from vidseg_core.cli.engine_options import method_choices
+    from vidseg_core.cli.ladder import as_yaml, read_drive
+    from vidseg_core.engine.build import build_engine
+    from vidseg_core.evaluation.ladder import measure
+
+    base, choices = method_choices(args)
+    frames, rate_hz = read_drive(str(data_name(args)), needs_labels=True)
+    engine = build_engine(replace(base, input_scale=choices.scales[0], flow=choices.flows[0]))
+    print(as_yaml(measure(engine, frames, rate_hz, progress("ladder"))), end="")
+    return 0
+
+
 def _evaluate(args: argparse.Namespace) -> int:
     from vidseg_core import distributed
     from vidseg_core.classes import load_classes
@@ -98,6 +120,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     from vidseg_core.evaluation.distance.methods import build_methods
     from vidseg_core.evaluation.metrics import consistency
 
+    if args.ladder:
+        return _ladder(args)
     truth = args.key_frames == "truth"
     if truth:  # what is lost shall be lost by propagation, unless something else is asked for
         args.refine, args.fusion = args.refine or ["off"], args.fusion or ["off"]

@@ -21,6 +21,7 @@ def open_source(
     skip_bad: bool = False,
     labels: str | Path | None = None,
     classes: ClassTable | None = None,
+    packed: bool = False,
 ) -> Source:
     """Open a source of frames and read its first frame.
 
@@ -35,6 +36,7 @@ def open_source(
             (`X_gtFine_labelIds` for `X_leftImg8bit`); for a recording, a topic of it, or a folder (see
             `vidseg_core.data.bag.bag_labels`). Not every image needs one.
         classes: the class table of those labels, and of those that a `folder:` has; without it these are not read.
+        packed: of the synthetic street, see `StreetSource`.
 
     Raises:
         SourceError: there is nothing there, nothing in it can be read, or an option does not fit this kind of source.
@@ -43,7 +45,7 @@ def open_source(
     spec = str(spec)
     if spec.startswith("street:"):
         _refuse(spec, "the synthetic street", rate_hz=rate_hz, topic=topic, labels=labels)
-        return StreetSource(spec)
+        return StreetSource(spec, packed)
     if DataName.is_one(spec):
         _refuse(spec, "a data set", topic=topic, labels=labels)
         name = DataName.parse(spec)

@@ -55,7 +55,7 @@ class GovernedEngine:
 
     @property
     def step(self) -> Step | None:
-        """The step in use; None before the first frame."""
+        """The step in use; None before the first frame, and where nothing is left to the governor."""
         return None if self._governor is None else self._governor.step
 
     @property
@@ -106,6 +106,8 @@ class GovernedEngine:
         Returns:
             The move that was made, which has been logged; None for none.
         """
+        if not self.free:
+            return None
         now_s = time.monotonic()
         height, width = segmentation.labels.shape
         if self._governor is None:

@@ -19,7 +19,7 @@ from vidseg_core.models.accuracy import Accuracy
 
 AGES = (0, 1, 2, 4, 8, 15, 30)
 """Frames since the key frame, of those that there are."""
-RUNS = 4
+RUNS = 8
 KEY_FRAMES = 16
 STRIDE_AGE = 4
 

@@ -6,9 +6,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import signal
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 from vidseg_core.classes import load_classes
 from vidseg_core.cli.main import EXIT_ERROR, EXIT_INTERRUPTED, one_line
@@ -26,8 +29,8 @@ EXIT_FAILED = 1
 STREET_RATE_HZ = 30
 LONGEST_STREET_S = 40.0
 """A longer demo sees the street again: rendering it takes longer than playing it."""
-NODE_PARAMETERS = {"input_scale": "0.75"}
-"""So that two processor cores keep up with 640 x 360 pixels at 30 Hz as well as they can."""
+MEMORY_SHARE = 0.33
+"""Of the free memory, for the frames that the camera shows: read while it plays, they would cost processor time."""
 
 DESCRIPTION = f"""\
 Play a source of frames as a camera into the node, through real DDS, and write what came out:
@@ -83,7 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         type=parameter,
         metavar="NAME:=VALUE",
-        help="any parameter of the node (default: " + ", ".join(map(":=".join, NODE_PARAMETERS.items())) + ")",
+        help="any parameter of the node (default: none, it finds out by itself what this computer keeps up with)",
     )
     return parser
 
@@ -117,14 +120,35 @@ def default_source(duration_s: float) -> str:
     return str(StreetConfig(rate_hz=STREET_RATE_HZ, num_frames=max(1, frames)))
 
 
+def fitting(source: str, duration_s: float, memory_bytes: float) -> str:
+    """Shorten a synthetic street to that time, and to what the memory holds; what is longer is repeated."""
+    if not source.startswith("street:"):
+        return source
+    street = StreetConfig.parse(source)
+    held = int(memory_bytes / (4 * street.width * street.height))  # an image and its labels
+    wanted = max(1, math.ceil(duration_s * street.rate_hz))
+    return str(replace(street, num_frames=max(1, min(street.num_frames, wanted, held))))
+
+
+def free_memory_bytes() -> int:
+    """Return the memory that processes may still take, in bytes."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return 4 << 30
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the demo. Returns the exit status: see the help text."""
     options = build_parser().parse_args(argv)
-    options.source = options.source or default_source(options.duration)
-    options.parameters = {"weights": options.weights, **NODE_PARAMETERS, **dict(options.param)}
+    options.memory_mb = MEMORY_SHARE * free_memory_bytes() / 1e6
+    options.parameters = {"weights": options.weights, **dict(options.param)}
     for one in (signal.SIGINT, signal.SIGTERM):
         signal.signal(one, signal.default_int_handler)
     try:
+        source = options.source or default_source(options.duration)
+        options.source = fitting(source, options.duration, 1e6 * options.memory_mb)
         return run_demo(options)
     except (VidsegError, OSError) as error:
         print(f"{NAME}: error: {one_line(error)}", file=sys.stderr)

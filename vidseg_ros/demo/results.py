@@ -93,6 +93,7 @@ def figures(run: Run, truth_classes: ClassTable) -> dict:
         "pictures_not_kept": run.recording.spool.num_refused,
         "device": run.device,
         "cpus": len(os.sched_getaffinity(0)),
+        "governor": {name: text for name, text in run.diagnostics.items() if name.startswith("Governor ")},
         "node_counts": {name: run.diagnostics.get(name) for name in COUNTS},
         "interrupted": run.interrupted,
         "problems": run.problems(),
@@ -122,6 +123,8 @@ def describe(figures: Mapping[str, Any]) -> str:
         parts.append(f"{100 * figures['key_ratio']:.0f} % key frames")
     if figures["miou"] is not None:
         parts.append(f"mIoU {figures['miou']:.1f} %")
+    if step := figures.get("governor", {}).get("Governor step"):
+        parts.append(f"governor: {step}")
     if figures["pictures_not_kept"]:
         parts.append("video and mIoU of the beginning only, the disk has no room for more")
     return "; ".join([*parts, str(figures["device"])])

@@ -29,6 +29,8 @@ QUIET_S = 2.0
 REPORT_S = 10.0
 SETTLE_S = 0.5
 TURN_S = 0.1
+GOVERNOR = "governor: "
+"""Begins what the node logs of its governor."""
 
 
 def ros_environment(chosen_domain: int | None, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
@@ -157,6 +159,7 @@ class Session:
     def _camera(self) -> Child:
         options = self._options
         arguments = [options.source, "--loop", "--duration", str(options.duration), "--classes", options.classes]
+        arguments += ["--memory", f"{options.memory_mb:.0f}"]
         for name in ("rate", "topic", "labels"):
             value = getattr(options, name)
             arguments += [] if value is None else [f"--{name}", str(value)]
@@ -220,3 +223,5 @@ class Session:
             for line in child.output().splitlines():
                 if any(level in line for level in ("[WARN]", "[ERROR]", "[FATAL]")):
                     self._display.print(line)
+                elif GOVERNOR in line:
+                    self._display.print(line[line.index(GOVERNOR) :])

@@ -308,7 +308,12 @@ def run(options: argparse.Namespace) -> int:
     """Read the source and play it. Returns the exit status."""
     classes = None if options.labels is None else load_classes(options.classes)
     source = open_source(
-        options.source, topic=options.topic, skip_bad=options.skip_bad, labels=options.labels, classes=classes
+        options.source,
+        topic=options.topic,
+        skip_bad=options.skip_bad,
+        labels=options.labels,
+        classes=classes,
+        packed=True,
     )
     has_truth = source.classes is not None
     if TRUTH in options.wait_for and not has_truth:

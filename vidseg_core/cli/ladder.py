@@ -1,0 +1,48 @@
+"""What commands that measure a governor's ladder share: the drive that they read, and how the result is written."""
+
+from __future__ import annotations
+
+import sys
+
+from tqdm import tqdm
+
+from vidseg_core.data.open import open_source
+from vidseg_core.errors import ConfigError
+from vidseg_core.frame import Frame
+from vidseg_core.models.accuracy import Accuracy
+
+MOST_FRAMES = 300
+
+
+def read_drive(spec: str, needs_labels: bool) -> tuple[list[Frame], float]:
+    """Read the first consecutive frames of a source, at most `MOST_FRAMES`, and their rate in Hz.
+
+    Raises:
+        ConfigError: labels are needed, and fewer than two consecutive frames have some.
+        VidsegError: the source cannot be read.
+    """
+    source = open_source(spec, packed=True)
+    frames: list[Frame] = []
+    total = min(MOST_FRAMES, source.num_frames or MOST_FRAMES)
+    for frame in tqdm(source, desc="reading", total=total, unit="frame", leave=False, disable=not sys.stderr.isatty()):
+        if needs_labels and frame.labels is None:
+            if len(frames) > 1:
+                break
+            frames.clear()
+            continue
+        frames.append(frame)
+        if len(frames) == MOST_FRAMES:
+            break
+    if len(frames) < 2:
+        raise ConfigError(
+            f"{spec}: expected consecutive frames{' with labels' if needs_labels else ''}, got {len(frames)}"
+        )
+    return frames, source.rate_hz
+
+
+def as_yaml(accuracy: Accuracy) -> str:
+    """Write expected accuracies as they stand in a record of the registry."""
+    lines = ["    accuracy:"]
+    for name, points in accuracy.to_dict().items():
+        lines.append(f"      {name}: {{{', '.join(f'{place:g}: {value:g}' for place, value in points.items())}}}")
+    return "\n".join(lines) + "\n"
