@@ -16,7 +16,7 @@ from vidseg_core.data.encodings import UnsupportedEncoding, to_rgb
 from vidseg_core.data.wire import HeaderLike, ImageWriter, MessageView, WireError, parse_header
 from vidseg_core.errors import VidsegError
 from vidseg_core.frame import Frame, Segmentation
-from vidseg_ros import outputs, rcl, transport
+from vidseg_ros import outputs, rcl, sizes, transport
 from vidseg_ros.calibration import Calibration
 from vidseg_ros.diagnostics import SILENCE_S, Report, Statistics, Tick, frame_status
 from vidseg_ros.heartbeat import Heartbeat
@@ -36,6 +36,24 @@ if TYPE_CHECKING:  # it loads PyAV, which video alone needs
 QUIET_S = 10.0
 INFOS = ("labels", "probabilities")
 """Outputs that come with a camera_info of their own, since they may have another size than the image."""
+
+
+def images_of(node: Node, settings: CameraSettings) -> str:
+    """Name the topic of a camera's images: as image_transport does, by what image_raw was remapped to."""
+    prefix = f"{settings.name}/" if settings.name else ""
+    images, behind = f"{prefix}image_raw", KINDS[settings.image_transport].transport
+    return images if behind == "raw" else f"{node.resolve_topic_name(images)}/{behind}"
+
+
+def expected_size(node: Node, settings: CameraSettings) -> tuple[int, int] | None:
+    """Return the size, (H, W), of a camera's pictures: of one that comes at once, else the last known; None if none."""
+    topic, kind = node.resolve_topic_name(images_of(node, settings)), KINDS[settings.image_transport]
+    return sizes.look(node, topic, kind) or sizes.remembered(topic)
+
+
+def is_governed(engine: object) -> bool:
+    """Return whether an engine wants to know what its frames have cost; see `GovernedEngine.note`."""
+    return hasattr(engine, "note")
 
 
 class Camera:
@@ -74,14 +92,14 @@ class Camera:
         self._kind = KINDS[settings.image_transport]
         self._message_type = self._kind.message_type()
         self._decoder = self._kind.decoder()
-        # As image_transport has it: the name that image_raw was remapped to, and the transport behind it.
-        images, behind = f"{self._prefix}image_raw", self._kind.transport
-        self._subscribed = images if behind == "raw" else f"{node.resolve_topic_name(images)}/{behind}"
+        images = f"{self._prefix}image_raw"
+        self._subscribed = images_of(node, settings)
         self.topic = node.resolve_topic_name(self._subscribed)  # that name may be remapped itself
+        self._size: tuple[int, int] | None = None
         self._engine = engine
         self._classes = engine.classes
         self._stream = engine.stream(settings.ego_mask, phase=phase)
-        self._is_governed = hasattr(engine, "note")
+        self._is_governed = is_governed(engine)
         self._mailbox = mailbox
         self._synchronizer: Synchronizer | None = None
         self._writer = ImageWriter()
@@ -195,6 +213,9 @@ class Camera:
         self._publish_status(view, segmentation, too_old)
         self.faults_in_a_row = 0
         self.statistics.processed(self._tick(segmentation, letter))
+        if self._is_governed and frame.size != self._size:
+            self._size = frame.size
+            sizes.remember(self.topic, frame.size)
         if self._is_governed:
             busy_s, counts = time.monotonic() - begun_s, self.statistics.counts
             self._engine.note(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from vidseg_core.classes import ClassTable
 from vidseg_core.engine.protocol import EngineProtocol
 from vidseg_core.frame import Frame
 from vidseg_core.kernels.points import Labelled, cloud_points, depth_points
@@ -17,6 +18,24 @@ from vidseg_ros import parameters
 from vidseg_ros.pass_through import PassThrough
 
 HEIGHT, WIDTH = 120, 160
+# A key frame and a propagated one.
+FRAMES, PERIOD_NS = 2, 33_000_000
+
+
+def prepare(arguments: Sequence[str]) -> None:
+    """Load what an engine needs, and split off the process in which it may segment: to be called before ROS is up.
+
+    Args:
+        arguments: of the command line; those that ask for no engine save the time.
+
+    Raises:
+        ImportError: a library that computes is not installed.
+    """
+    if not any(one.endswith("engine:=pass_through") for one in arguments):
+        import vidseg_core.engine.governed  # noqa: F401
+        from vidseg_core.engine.key_frames import spare
+
+        spare.prepare()
 
 
 def build_engine(values: Mapping[str, Any]) -> EngineProtocol:
@@ -31,27 +50,38 @@ def build_engine(values: Mapping[str, Any]) -> EngineProtocol:
     from vidseg_core.devices import open_device
     from vidseg_core.engine.build import build_engine as build
     from vidseg_core.engine.governed import GovernedEngine
+    from vidseg_core.engine.key_frames import spare
 
     config, free = parameters.engine_config(values), parameters.governed(values)
     if "key_frames" in free and open_device(config.device).type == "cpu":
         config = replace(config, key_frames="async")  # the engine that can do both
     else:
         free -= {"key_frames"}
-    return GovernedEngine(build(config), free, values["max_age_s"])
+    engine = build(config)
+    spare.discard()  # one that segments in this process
+    return GovernedEngine(engine, free, values["max_age_s"])
 
 
-def warm_up(engine: EngineProtocol) -> None:
-    """Have everything compiled and allocated that the first frames need, so that no camera waits for it.
+def warm_up(engine: EngineProtocol, size: tuple[int, int]) -> None:
+    """Have everything compiled and allocated that the first labels of pictures of `size`, (H, W), need."""
+    height, width = size
+    stream = engine.stream()
+    image = np.frombuffer(bytes(height * width * 3), dtype=np.uint8).reshape(height, width, 3)  # read-only, as messages
+    for number in range(FRAMES):
+        stream.step(Frame(image, stamp_ns=number * PERIOD_NS))
+
+
+def warm_up_outputs(classes: ClassTable) -> None:
+    """Compile what other layouts of images and other outputs need, so that whoever subscribes later does not wait.
 
     Compiled code depends on how an image lies in memory: packed or with padded rows, and read-only in a message.
     """
     packed = np.frombuffer(bytes(HEIGHT * WIDTH * 3), dtype=np.uint8).reshape(HEIGHT, WIDTH, 3)
     padded = np.frombuffer(bytes(HEIGHT * (WIDTH + 1) * 3), dtype=np.uint8).reshape(HEIGHT, WIDTH + 1, 3)[:, :WIDTH]
-    stream = engine.stream()
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
     for image in (packed, padded, packed.copy()):
-        labels = stream.step(Frame(image, stamp_ns=0)).labels
-        overlay(image, labels, engine.classes.lut)
-    colorize(labels, engine.classes.lut)
+        overlay(image, labels, classes.lut)
+    colorize(labels, classes.lut)
     picture = Labelled(packed, vote(labels, (HEIGHT // 2, WIDTH // 2)), None)
     for depth in (np.ones((HEIGHT, WIDTH), np.uint16), np.ones((HEIGHT, WIDTH), np.float32)):
         depth_points(picture, depth, np.eye(3, 4))

@@ -13,7 +13,9 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from threading import Thread
 from typing import Any
 
 import rclpy
@@ -28,11 +30,12 @@ from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool, Trigger
 
+from vidseg_core.allocator import give_back_free_memory
 from vidseg_core.errors import VidsegError
 from vidseg_ros import parameters, transport
-from vidseg_ros.camera import Camera
+from vidseg_ros.camera import Camera, expected_size, is_governed
 from vidseg_ros.diagnostics import device_name
-from vidseg_ros.engine import build_engine, warm_up
+from vidseg_ros.engine import build_engine, prepare, warm_up, warm_up_outputs
 from vidseg_ros.heartbeat import BEAT_S, Heartbeat
 from vidseg_ros.mailbox import Mailbox
 from vidseg_ros.memory import keep_freed_memory, leave_out_what_lives
@@ -42,6 +45,8 @@ from vidseg_ros.worker import Watchdog, Worker
 REPORT_S = 1.0
 SWITCH_S = 1e-4
 """How long the worker waits at most for the interpreter, while rclpy prepares its next wait: 5 ms by default."""
+# Of compiling what nobody waits for, and how often it is looked whether it is time.
+NICENESS, LOOK_S = 5, 0.1
 EXPECTED = (VidsegError, OSError, ImportError, RuntimeError, NameValidationException, ParameterException)
 
 
@@ -162,11 +167,15 @@ class VidsegNode(LifecycleNode):
         values = self._values()
         parameters.check(values, values, configured=False)
         engine = made.engine = self._build(values)
-        warm_up(engine)
-        made.hardware_id = device_name(engine.describe()["device"])
         names = parameters.camera_names(values)
-        for i, name in enumerate(names):
-            settings = parameters.camera_settings(values, name)
+        every = [parameters.camera_settings(values, name) for name in names]
+        if is_governed(engine):
+            # Of a camera whose pictures are not known yet the first one decides.
+            for size in {expected_size(self, settings) for settings in every} - {None}:
+                warm_up(engine, size)
+        give_back_free_memory()  # of what building has taken
+        made.hardware_id = device_name(engine.describe()["device"])
+        for i, settings in enumerate(every):
             camera = Camera(
                 self,
                 settings,
@@ -204,6 +213,19 @@ class VidsegNode(LifecycleNode):
             leave_out_what_lives()
         for camera in made.cameras:
             camera.listen("activated")
+        # A daemon: a compiler that hangs must not keep the process from ending.
+        Thread(target=self._warm_up_outputs, args=(self._worker,), name="vidseg-outputs", daemon=True).start()
+
+    def _warm_up_outputs(self, worker: Worker) -> None:
+        """Wait for the first label, then compile what it did not need. On a thread of its own."""
+        while worker is self._worker:
+            if any(camera.statistics.counts.processed for camera in self.cameras):
+                os.nice(NICENESS)  # on Linux, of this thread alone
+                begin_s = time.monotonic()
+                warm_up_outputs(self._configured.engine.classes)
+                self.get_logger().debug(f"outputs ready after another {time.monotonic() - begin_s:.1f} s")
+                return
+            time.sleep(LOOK_S)
 
     def _deactivate(self) -> None:
         if self._worker is None:
@@ -321,6 +343,9 @@ def main(args: list[str] | None = None, build: Callable[[Mapping[str, Any]], Any
         signal.signal(one, signal.default_int_handler)
     exit_code = 0
     try:
+        if build is build_engine:
+            with suppress(ImportError):  # configure says what is missing
+                prepare(sys.argv if args is None else args)
         # rclpy's own handlers take the middleware away while the worker still publishes.
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         exit_code = _run(build)

@@ -24,7 +24,7 @@ LEVELS = (
     {"networks", "data", "overlay"},
     {"street"},
     {"frame", "classes", "errors", "options", "resources", "threads", "devices", "distributed", "kernel_cache"}
-    | {"tether", "__init__"},
+    | {"allocator", "tether", "__init__"},
 )
 ROS_LEVELS = (
     {"node", "demo", "player", "benchmarks", "launching"},
@@ -42,6 +42,7 @@ ROS_LEVELS = (
         "pass_through",
         "processes",
         "rcl",
+        "sizes",
         "stamps",
     }
     | {"subscription", "transport", "__init__"},

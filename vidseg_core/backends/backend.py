@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -10,6 +11,20 @@ from torch import Tensor, nn
 Outputs = Tensor | tuple[Tensor, ...]
 Ranges = dict[str, tuple[float, float]]
 """The smallest and the largest value that a convolution, by its name in the network, has been given."""
+
+
+class Reloadable(nn.Module):
+    """A network that is not in memory: enough of it to find its compiled form, and to load it where there is none.
+
+    Args:
+        identity: see `blob_cache.identity_of`.
+        load: makes the network.
+    """
+
+    def __init__(self, identity: str, load: Callable[[], nn.Module]):
+        super().__init__()
+        self.identity = identity
+        self.load = load
 
 
 class Compiled(Protocol):

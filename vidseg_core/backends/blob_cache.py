@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
 import os
 import sys
 import tempfile
@@ -16,13 +18,14 @@ import torch
 from torch import Tensor, nn
 
 from vidseg_core import networks
-from vidseg_core.backends.backend import Ranges
+from vidseg_core.backends.backend import Ranges, Reloadable
 from vidseg_core.networks.graph import Foreign
 
 if TYPE_CHECKING:
     import openvino
 
 MOST_CACHED = 24
+log = logging.getLogger(__name__)
 # Their code changes with their version, which is in the key.
 WITH_VERSION = ("torch", "builtins", "typing")
 
@@ -49,6 +52,28 @@ def find_blob(name: str) -> Path:
     return installed if installed.is_file() and not own.is_file() else own
 
 
+def read_trial(blob: Path) -> list[float] | None:
+    """Read what a trial of a compiled network has shown: seconds that PyTorch and it took; None where none is kept.
+
+    Args:
+        blob: where the compiled network is or would be, see `find_blob`.
+    """
+    try:
+        kept = json.loads(find_blob(f"{blob.stem}.json").read_text(encoding="utf-8"))
+        return [float(kept["baseline_s"]), float(kept["compiled_s"])]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def store_trial(blob: Path, baseline_s: float, compiled_s: float) -> None:
+    """Keep the result of a trial for the next process; without a place for it, that one tries again."""
+    content = json.dumps({"baseline_s": baseline_s, "compiled_s": compiled_s})
+    try:
+        store_blob(cache_directory() / f"{blob.stem}.json", content.encode())
+    except OSError as error:
+        log.info("%s: the result of a trial is not kept: %s", cache_directory(), error.strerror)
+
+
 def cache_directory() -> Path:
     """Return where compiled networks are kept: `$XDG_CACHE_HOME/vidseg/openvino`, by default below `~/.cache`."""
     if _kept_in is not None:
@@ -72,16 +97,25 @@ def key_of(
         sorted(options.items()),
         ranges,
         [tuple(x.shape) for x in inputs],
-        type(network).__qualname__,
-        _source_digest(frozenset(type(module) for module in network.modules())),
+        identity_of(network),
     ):
         key.update(repr(value).encode())
+    return key.hexdigest()[:40]
+
+
+def identity_of(network: nn.Module) -> str:
+    """Digest all that decides what a network computes: its weights and its code."""
+    if isinstance(network, Reloadable):
+        return network.identity
+    key = hashlib.sha256()
+    kinds = frozenset(type(module) for module in network.modules())
+    key.update(repr((type(network).__qualname__, _source_digest(kinds))).encode())
     if isinstance(network, Foreign):  # whose weights, or what its tensors mean, are in the file
         key.update(repr(network.identity()).encode())
     for name, value in sorted(network.state_dict().items()):
         key.update(name.encode())
         key.update(value.contiguous().numpy().tobytes())
-    return key.hexdigest()[:40]
+    return key.hexdigest()
 
 
 @cache
@@ -113,3 +147,4 @@ def store_blob(path: Path, blob: bytes | memoryview) -> None:
     by_use = sorted(path.parent.glob("*.blob"), key=lambda file: file.stat().st_mtime)
     for old in by_use[:-MOST_CACHED]:
         old.unlink(missing_ok=True)
+        old.with_suffix(".json").unlink(missing_ok=True)

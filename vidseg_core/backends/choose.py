@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from vidseg_core.backends import AUTO_ONLY, BACKENDS
-from vidseg_core.backends.backend import Backend, Compiled, Outputs, Ranges
+from vidseg_core.backends.backend import Backend, Compiled, Outputs, Ranges, Reloadable
+from vidseg_core.backends.blob_cache import identity_of, read_trial, store_trial
 from vidseg_core.errors import ConfigError
 from vidseg_core.networks.graph import Foreign
 
@@ -78,13 +79,20 @@ class Runtime:
                 raise ConfigError(f"runtime: expected {' or '.join(['auto', *usable])}, got {choice!r}: {reason}")
         self.needs_ranges = not self._is_auto and self._backends[0].needs_ranges
 
-    def executor(self, network: nn.Module, name: str, ranges: Ranges | None = None) -> Executor:
+    def executor(
+        self,
+        network: nn.Module,
+        name: str,
+        ranges: Ranges | None = None,
+        reload: Callable[[], nn.Module] | None = None,
+    ) -> Executor:
         """Make what calls `network`.
 
         Args:
             network: in evaluation mode, float32; takes and gives tensors of four dimensions, one or a tuple of them.
             name: what to call it in messages.
             ranges: the values that its convolutions meet; None where that is not known.
+            reload: see `Executor`.
 
         Raises:
             ConfigError: the backend that was asked for, or everything that is here, cannot execute such a network.
@@ -100,7 +108,7 @@ class Runtime:
         elif self._is_auto:
             challengers = [one for one in backends[1:] if ranges is not None or not one.needs_ranges]
             backends = (backends[0], *challengers[:1])
-        return Executor(network, name, backends, self._num_threads, ranges)
+        return Executor(network, name, backends, self._num_threads, ranges, reload)
 
     def _foreign_backends(self, network: Foreign, name: str, ranges: Ranges | None) -> tuple[Backend, ...]:
         problems = dict(network.problems)
@@ -143,9 +151,9 @@ class Executor:
         backends: one; or the baseline and one that has to be clearly faster to be taken.
         num_threads: of the CPU, 1 or more.
         ranges: activation ranges; used by backends that need them.
+        reload: makes the network anew. Where it is given, a network whose compiled form is used is not kept beside it.
 
     Attributes:
-        network: the module itself.
         runtime: what executes it, as its backend calls it ("eager", "openvino bf16", ...); None while nothing is
             chosen yet.
     """
@@ -157,8 +165,10 @@ class Executor:
         backends: tuple[Backend, ...],
         num_threads: int,
         ranges: Ranges | None = None,
+        reload: Callable[[], nn.Module] | None = None,
     ):
-        self.network = network
+        self._network = network
+        self._reload = reload
         self.runtime: str | None = None
         self._name = name
         self._backends = backends
@@ -170,6 +180,11 @@ class Executor:
         if len(backends) == 1 and not backends[0].fixed_shapes:
             self._chosen = backends[0]
             self.runtime = self._compiled_by(self._chosen, ()).runtime
+
+    @property
+    def network(self) -> nn.Module:
+        """The module itself."""
+        return self._network.load() if isinstance(self._network, Reloadable) else self._network
 
     def __call__(self, *inputs: Tensor) -> Outputs:
         """`network(*inputs)`, each B x C x h x w, float32."""
@@ -198,10 +213,11 @@ class Executor:
             chosen = self._backends[candidates.index(best)]
             self._compiled = {key: one for key, one in self._compiled.items() if key[0] == chosen.name}
             self._chosen = chosen
+            self._let_go()
             return chosen
 
     def _tried_in_part(self, candidates: list[Compiled], inputs: tuple[Tensor, ...]) -> list[float] | None:
-        """Time eager on a part of large inputs; None where that does not tell who is faster."""
+        """Time eager on a part of large inputs, once on this computer; None where that does not tell who is faster."""
         eager, other = self._backends
         sizes = {tuple(x.shape[2:]) for x in inputs}
         is_known = eager.name == BASELINE and other.fixed_shapes
@@ -214,11 +230,18 @@ class Executor:
         h, w = (max(1, round(side * share / TRIED_MULTIPLE)) * TRIED_MULTIPLE for side in (height, width))
         if h > height or w > width:
             return None
+        blob = getattr(candidates[1], "blob", None)
+        if blob is not None and (kept := read_trial(blob)) is not None:
+            return kept
         part = tuple(x[..., :h, :w].contiguous(memory_format=torch.channels_last) for x in inputs)
         [small_s] = _trial(lambda: candidates[0](*part), most_rounds=PART_ROUNDS)
         [other_s] = _trial(lambda: candidates[1](*inputs), most_rounds=PART_ROUNDS)
         whole_s = small_s * height * width / (h * w)
-        return None if DOUBT[0] < other_s / whole_s < DOUBT[1] else [whole_s, other_s]
+        if DOUBT[0] < other_s / whole_s < DOUBT[1]:
+            return None
+        if blob is not None:
+            store_trial(blob, whole_s, other_s)
+        return [whole_s, other_s]
 
     def _compiled_by(self, backend: Backend, inputs: tuple[Tensor, ...]) -> Compiled:
         """The network as `backend` executes it for `inputs`, compiled when they are the first of their shapes."""
@@ -228,11 +251,17 @@ class Executor:
             with self._lock:
                 compiled = self._compiled.get(key)
                 if compiled is None:
-                    compiled = backend.compile(self.network, inputs, self._ranges, self._num_threads)
+                    compiled = backend.compile(self._network, inputs, self._ranges, self._num_threads)
                     if len(self._compiled) >= MOST_SHAPES:
                         self._compiled.pop(next(iter(self._compiled)))
                     self._compiled[key] = compiled
+                    self._let_go()
         return compiled
+
+    def _let_go(self) -> None:
+        fixed = self._chosen is not None and self._chosen.fixed_shapes
+        if self._reload is not None and fixed and not isinstance(self._network, Reloadable):
+            self._network = Reloadable(identity_of(self._network), self._reload)
 
 
 def _finished(outputs: Outputs) -> None:

@@ -12,13 +12,14 @@ import logging
 import os
 import warnings
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidseg_core.backends.backend import Outputs, Ranges
+from vidseg_core.backends.backend import Outputs, Ranges, Reloadable
 from vidseg_core.backends.blob_cache import cache_directory, find_blob, key_of, store_blob
 from vidseg_core.backends.cpu_features import integer_instructions
 from vidseg_core.backends.integers import convolutions_of, meets, quantize
@@ -85,6 +86,9 @@ class Compiled:
     """A network, compiled by OpenVINO for the shapes of `inputs`.
 
     Its inputs and outputs lie channels last in memory, as the engine's other parts have and want them.
+
+    Attributes:
+        blob: the file that it is kept in.
     """
 
     def __init__(self, network: nn.Module, inputs: tuple[Tensor, ...], num_threads: int, ranges: Ranges | None = None):
@@ -98,7 +102,8 @@ class Compiled:
             "ENABLE_CPU_PINNING": False,
         }
         self.runtime = f"openvino {precision}" if ranges is None else f"openvino int8 {precision}"
-        self._model = load(core, network, inputs, options, ranges)
+        self.blob = find_blob(f"{key_of(core, network, inputs, options, ranges)}.blob")
+        self._model = load(core, network, inputs, options, ranges, self.blob)
         self._shapes = [tuple(output.shape) for output in self._model.outputs]
         self._idle: list[openvino.InferRequest] = []
 
@@ -138,10 +143,14 @@ class _ChannelsLast(nn.Module):
 
 
 def load(
-    core: openvino.Core, network: nn.Module, inputs: tuple[Tensor, ...], options: dict, ranges: Ranges | None
+    core: openvino.Core,
+    network: nn.Module,
+    inputs: tuple[Tensor, ...],
+    options: dict,
+    ranges: Ranges | None,
+    path: Path,
 ) -> openvino.CompiledModel:
-    """Load a compiled network from the cache, or else compile it and put it there."""
-    path = find_blob(f"{key_of(core, network, inputs, options, ranges)}.blob")
+    """Load a compiled network from `path`, or else compile it and put it into the user's cache."""
     if path.is_file():
         try:
             model = core.import_model(path.read_bytes(), "CPU", options)
@@ -151,6 +160,8 @@ def load(
             log.warning("%s: cannot be used, compiled anew: %s", path, " ".join(str(error).split()))
         else:
             return model
+    if isinstance(network, Reloadable):
+        network = network.load()
     model = _read(core, network, inputs) if isinstance(network, Graph) else _convert(network, inputs)
     if ranges is not None:
         quantize(model, ranges, from_file=isinstance(network, Graph))

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 
+from vidseg_core.allocator import give_back_free_memory
 from vidseg_core.backends.choose import Runtime
 from vidseg_core.classes import ClassTable, load_classes
 from vidseg_core.devices import open_device
@@ -100,7 +101,11 @@ def build_engine(
     process: SegmenterProcess | None = None
     if beside and loaded is not None:  # late, as it has to be ended where anything fails
         task = Task(models.by_role["segmenter"].path.absolute(), loaded.input_scale, config.runtime, num_threads)
-        segmenter = process = SegmenterProcess(task, loaded.num_classes, loaded.half_pixel, loaded.input_rows)
+        facts = loaded.num_classes, loaded.half_pixel, loaded.input_rows
+        del model, loaded, segmenter  # the network is loaded there again, not twice at the same time
+        models.forget()
+        give_back_free_memory()
+        segmenter = process = SegmenterProcess(task, *facts)
     networks = Networks(segmenter, flow, refine, device, feedback, updater)
     try:
         return Engine(config, classes, networks, models.by_role, runtime, num_threads)
@@ -120,6 +125,10 @@ class _Models:
     def __init__(self):
         self.by_role: dict[str, Model] = {}
         self._opened: dict[Path, Model] = {}
+
+    def forget(self) -> None:
+        """Keep no networks; what is opened again is read again."""
+        self._opened = {}
 
     def open(self, name_or_path: str | Path, kind: str, role: str | None = None) -> Model:
         """Open a model that brings a network of `kind`, for `role`, by default that of the same name.

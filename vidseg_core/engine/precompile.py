@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
+import torch
 
 from vidseg_core.backends.blob_cache import stored_in_the_installation
 from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import EngineConfig
+from vidseg_core.engine.governed import SHARES
+from vidseg_core.engine.segmenter import NetworkSegmenter
 from vidseg_core.frame import Frame
+from vidseg_core.kernels.points import Labelled, cloud_points, depth_points
+from vidseg_core.kernels.vote import vote
 from vidseg_core.overlay import colorize, overlay
 
 PERIOD_NS = 33_000_000
@@ -43,6 +49,10 @@ def compile_kernels(config: EngineConfig, update_weights: str, refine_weights: s
                 labels = stream.step(frame).labels
                 overlay(frame.image, labels, engine.classes.lut)
                 colorize(labels, engine.classes.lut)
+    picture, identity = Labelled(frame.image, vote(labels, (SMALL[0] // 2, SMALL[1] // 2)), None), np.eye(3, 4)
+    for depth in (np.ones(SMALL, np.uint16), np.ones(SMALL, np.float32)):
+        depth_points(picture, depth, identity)
+    cloud_points(Labelled(frame.image, labels, None), np.ones((1, 1, 3), np.float32), identity)
 
 
 def compile_networks(config: EngineConfig, size: tuple[int, int]) -> str | None:
@@ -56,10 +66,13 @@ def compile_networks(config: EngineConfig, size: tuple[int, int]) -> str | None:
         OSError: the installation cannot be written.
     """
     with stored_in_the_installation(), build_engine(replace(config, key_frames="sync")) as engine:
-        stream = engine.stream()
-        for frame in _frames(size, 2):
-            stream.step(frame)
-        return engine.runtimes()["segmenter"]
+        for frame in _frames(size, 1):
+            engine.stream().step(frame)
+        segmenter = cast(NetworkSegmenter, engine.networks.segmenter)
+        with torch.inference_mode():
+            for share in SHARES:  # a governor may choose these
+                segmenter.execute(torch.zeros(1, 3, *segmenter.input_size(size, share)))
+        return segmenter.runtime
 
 
 def _frames(size: tuple[int, int], count: int) -> Iterator[Frame]:

@@ -25,7 +25,8 @@ from vidseg_core.kernels.fuse import LEAST_PROBABILITY
 from vidseg_core.kernels.queries import scores_of_queries
 from vidseg_core.models.architectures import SEGMENTER
 from vidseg_core.models.card import SWIFTNET_INPUT, InputCard, OutputCard
-from vidseg_core.models.open import Model
+from vidseg_core.models.open import Model, open_model
+from vidseg_core.networks.graph import Graph
 
 log = logging.getLogger(__name__)
 TRUTH_LOGIT = 10.0
@@ -45,7 +46,13 @@ class Segmenter(Protocol):
 
 
 def load_segmenter(
-    model: Model, input_scale: float | None, device: torch.device, runtime: Runtime, name: str = "segmenter"
+    model: Model,
+    input_scale: float | None,
+    device: torch.device,
+    runtime: Runtime,
+    name: str = "segmenter",
+    *,
+    lean: bool = False,
 ) -> NetworkSegmenter:
     """Have a model's per-frame network executed by `runtime`.
 
@@ -53,6 +60,7 @@ def load_segmenter(
         model: brings a segmenter; its network is moved to `device`.
         input_scale: see `NetworkSegmenter`.
         name: what to call it in messages.
+        lean: keep the network's compiled form alone; to compile another one its file is read again.
 
     Raises:
         CheckpointError: its input or output is of a kind that the engine does not take.
@@ -68,7 +76,14 @@ def load_segmenter(
         )
     network = ready(model.networks[SEGMENTER], device)
     ranges = None if card.activation_ranges is None else dict(card.activation_ranges)
-    execute = runtime.executor(network, name, ranges)
+    again: Callable[[], nn.Module] | None = None
+    if lean and not isinstance(network, Graph):  # a graph's weights are in its file
+        path = model.path  # the function must not keep the model
+
+        def again() -> nn.Module:
+            return ready(open_model(path, SEGMENTER).networks[SEGMENTER], device)
+
+    execute = runtime.executor(network, name, ranges, again)
     return NetworkSegmenter(network, input_scale, device, execute, card.input, card.output)
 
 
@@ -167,8 +182,8 @@ class NetworkSegmenter:
         input: InputCard = SWIFTNET_INPUT,
         output: OutputCard = SWIFTNET_OUTPUT,
     ):
-        self.network = network
         self.execute = execute or network
+        self._network = None if isinstance(execute, Executor) else network
         self.num_classes = cast(int, network.num_classes)
         self.input_scale = input_scale
         self.input = input
@@ -181,6 +196,11 @@ class NetworkSegmenter:
         self._shares: dict[tuple[int, int], float] = {}  # in use, by the size of the picture
         self._preparing: threading.Thread | None = None
         self._refused: set[tuple[int, int]] = set()
+
+    @property
+    def network(self) -> nn.Module:
+        """The per-frame network."""
+        return self._network if self._network is not None else cast(Executor, self.execute).network
 
     @property
     def runtime(self) -> str | None:

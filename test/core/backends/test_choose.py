@@ -12,6 +12,7 @@ from torch import nn
 
 from vidseg_core import backends
 from vidseg_core.backends import blob_cache, openvino, torch_eager
+from vidseg_core.backends.backend import Reloadable
 from vidseg_core.backends.blob_cache import cache_directory
 from vidseg_core.backends.choose import Runtime, _challengers
 from vidseg_core.errors import ConfigError
@@ -168,17 +169,42 @@ class Wide(nn.Module):
 
 
 @torch.inference_mode()
-def test_a_large_picture_is_given_to_eager_in_part_only(caplog):
+def test_a_large_picture_is_given_to_eager_in_part_only(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     caplog.set_level(logging.INFO)
     network = Wide()
     net = executor("auto", network)
     assert net(torch.zeros(1, 1, 640, 960)).shape == (1, 1, 640, 960)
     assert set(network.seen) == {(192, 288)} and net.runtime.startswith("openvino")
     assert "eager takes about " in caplog.text and "(1 x 1 x 640 x 960)" in caplog.text
+    again = Wide()
+    executor("auto", again)(torch.zeros(1, 1, 640, 960))
+    assert again.seen == []  # the next process knows
 
 
 @torch.inference_mode()
-def test_where_that_leaves_a_doubt_all_of_it_is_given(monkeypatch):
+def test_a_network_that_can_be_read_again_is_not_kept_beside_its_compiled_form(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    read = []
+
+    def again():
+        read.append(1)
+        return Pair().eval().requires_grad_(False)
+
+    net = Runtime("openvino", CPU, 2).executor(again(), "net", None, again)
+    first = net(*tensors())[0]
+    assert isinstance(net._network, Reloadable) and len(read) == 1
+    assert torch.equal(net(*tensors())[0], first)
+    net(*tensors(40, 64))
+    assert len(read) == 2 and isinstance(net.network, Pair)
+    executor("openvino")(*tensors(48, 64))
+    net(*tensors(48, 64))  # found compiled: it need not be read
+    assert len(read) == 3
+
+
+@torch.inference_mode()
+def test_where_that_leaves_a_doubt_all_of_it_is_given(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     network, compiled = Wide(), openvino.Compiled.__call__
     monkeypatch.setattr(openvino.Compiled, "__call__", lambda *args: time.sleep(0.5) or compiled(*args))
     net = executor("auto", network)

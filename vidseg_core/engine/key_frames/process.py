@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidseg_core.engine.key_frames import worker
+from vidseg_core.engine.key_frames import spare, worker
 from vidseg_core.engine.key_frames.shared_memory import Shared
 from vidseg_core.engine.key_frames.turns import Turns
 from vidseg_core.engine.key_frames.worker import Answer, Request, Task, arrays_of
@@ -94,6 +94,7 @@ class SegmenterProcess:
         # Another one, later, shall find what this one finds, wherever this process is then.
         self._path = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]
         self.turns = Turns(partial(self._signal, signal.SIGSTOP), partial(self._signal, signal.SIGCONT))
+        self._process: subprocess.Popen | spare.SplitOff
         self._start()
 
     @property
@@ -191,18 +192,21 @@ class SegmenterProcess:
         ours, theirs = socket.socketpair()
         self._given, self._scores = (Shared(os.memfd_create(f"vidseg-{name}")) for name in ("given", "scores"))
         files = theirs.fileno(), self._given.file, self._scores.file
-        started: Future[subprocess.Popen] = Future()
-        command = tether(signal.SIGKILL) + START.format(path=self._path, name=worker.__name__, files=files)
         with theirs:
-            # The process ends with the thread that has started it: one that is there for that alone.
-            threading.Thread(target=_keep, args=(command, files, started), name="vidseg-keeper", daemon=True).start()
-            self._process = started.result()
+            self._process = spare.take(files) or self._start_afresh(files)
         self._connection = Connection(ours.detach())
         self._connection.send(self._task)
         weakref.finalize(self, self._process.kill)
         if self._closed:  # meanwhile
             self._process.kill()
             raise RuntimeError("the segmenter's process is closed")
+
+    def _start_afresh(self, files: tuple[int, ...]) -> subprocess.Popen:
+        started: Future[subprocess.Popen] = Future()
+        command = tether(signal.SIGKILL) + START.format(path=self._path, name=worker.__name__, files=files)
+        # The process ends with the thread that has started it: one that is there for that alone.
+        threading.Thread(target=_keep, args=(command, files, started), name="vidseg-keeper", daemon=True).start()
+        return started.result()
 
 
 def _keep(command: str, files: tuple[int, ...], started: Future) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vidseg_core.allocator import give_back_at_once, give_back_free_memory
 from vidseg_core.backends.choose import Runtime
 from vidseg_core.engine.key_frames.shared_memory import Shared
 from vidseg_core.engine.segmenter import NetworkSegmenter, load_segmenter
@@ -95,6 +96,7 @@ def serve(connection: int, given: int, scores: int) -> None:
         given: file descriptor of the memory where requests have their arrays.
         scores: file descriptor of the memory where scores are put, float32.
     """
+    give_back_at_once()
     told = _Told()
     channel, asked, wanted = Connection(connection), Shared(given), Shared(scores)
     try:
@@ -129,6 +131,8 @@ def _answer(segmenter: NetworkSegmenter, given: list[np.ndarray], wanted: Shared
     except Exception:  # the owner raises it
         return Answer(error=traceback.format_exc(), messages=told.take())
     costs = [segmenter.costs.popleft() for _ in range(len(segmenter.costs))]
+    if not costs:  # something was compiled meanwhile
+        give_back_free_memory()
     return Answer(values.shape, segmenter.runtime, None, told.take(), costs[-1][1] if costs else None)
 
 
@@ -136,7 +140,7 @@ def _segmenter(task: Task) -> NetworkSegmenter:
     device = torch.device("cpu")
     set_num_threads(task.num_threads)
     runtime = Runtime(task.runtime, device, task.num_threads)
-    return load_segmenter(open_model(task.path, SEGMENTER), task.input_scale, device, runtime)
+    return load_segmenter(open_model(task.path, SEGMENTER), task.input_scale, device, runtime, lean=True)
 
 
 def _let_others_go_first(is_idle: bool) -> None:

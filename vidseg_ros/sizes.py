@@ -1,0 +1,71 @@
+"""The size of each camera's pictures, kept for the next start: so that the engine is ready for it when they come."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from rclpy.logging import get_logger
+from rclpy.node import Node
+from rclpy.qos import qos_profile_sensor_data
+from rclpy.wait_for_message import wait_for_message
+
+from vidseg_core.data.encodings import to_rgb
+from vidseg_ros.messages.kinds import Kind
+
+MOST_CAMERAS = 64
+WAIT_S = 0.5
+
+
+def sizes_file() -> Path:
+    """Return where sizes are kept: `$XDG_CACHE_HOME/vidseg/cameras.json`, by default below `~/.cache`."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "vidseg" / "cameras.json"
+
+
+def remember(topic: str, size: tuple[int, int]) -> None:
+    """Keep the size, (H, W), of the pictures of a topic; where that is not possible, the next start does without."""
+    path = sizes_file()
+    kept = _kept()
+    if kept.pop(topic, None) == size:
+        return
+    last = dict(list(kept.items())[1 - MOST_CAMERAS :]) | {topic: size}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(last, file)
+        os.replace(temporary, path)
+    except OSError as error:
+        get_logger("vidseg_ros").info(f"{path}: the size of {topic} is not kept: {error.strerror}")
+
+
+def remembered(topic: str) -> tuple[int, int] | None:
+    """Return the size, (H, W), that the pictures of a topic had last; None if that is not known."""
+    return _kept().get(topic)
+
+
+def look(node: Node, topic: str, kind: Kind) -> tuple[int, int] | None:
+    """Look at the first message of a camera that is on; None where none comes at once, or it cannot be read alone."""
+    if kind.is_video or not node.count_publishers(topic):
+        return None
+    came, message = wait_for_message(
+        kind.message_type(), node, topic, qos_profile=qos_profile_sensor_data, time_to_wait=WAIT_S
+    )
+    if not came:
+        return None
+    try:
+        height, width = to_rgb(kind.view(message)).shape[:2]
+    except ValueError:  # the camera reports what is wrong when the node is active
+        return None
+    return height, width
+
+
+def _kept() -> dict[str, tuple[int, int]]:
+    try:
+        kept = json.loads(sizes_file().read_text(encoding="utf-8"))
+        return {str(topic): (int(height), int(width)) for topic, (height, width) in kept.items() if height and width}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
