@@ -6,16 +6,15 @@ the node's, which may be simulated, stand still or jump. Keys are named as in di
 
 from __future__ import annotations
 
-import platform
 import threading
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
+from vidseg_core.backends.cpu_features import processor_name
 from vidseg_core.classes import VOID
 from vidseg_core.evaluation.metrics.distribution import distribution
 from vidseg_core.frame import Segmentation
@@ -364,10 +363,7 @@ def device_name(device: str) -> str:
         import torch
 
         return torch.cuda.get_device_name(device)
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text(encoding="utf-8", errors="replace").splitlines() if information.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    return processor_name()
 
 
 def _percentile_keys(what: str) -> tuple[str, str, str]:

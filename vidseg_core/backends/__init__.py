@@ -3,6 +3,11 @@
 To add one: write a class that fulfils `Backend` and name it in `BACKENDS`. Importing this package needs no PyTorch.
 """
 
+import sys
+
+# `import openvino` would start a process that reports its use over the network. It does without where this is missing.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
 # Name of a backend -> module in this package and class. Loaded when somebody chooses it.
 BACKENDS = {
     "eager": ("torch_eager", "Eager"),

@@ -71,6 +71,9 @@ class Runtime:
         self._is_auto = choice == "auto"
         if self._is_auto:
             self._backends = (load_backend(BASELINE), *_challengers(device))
+            if len(self._backends) > 1 and not self._backends[0].is_worth_trying():
+                log.info("runtime: %s would end the process on this processor, and is not tried", BASELINE)
+                self._backends = self._backends[1:]
         else:
             self._backends = (load_backend(choice),)
             if reason := self._backends[0].available(device):
@@ -106,8 +109,9 @@ class Runtime:
         elif isinstance(network, Foreign) and backends[0].name in network.problems:
             raise ConfigError(f"runtime: the {name} cannot be executed by {network.problems[backends[0].name]}")
         elif self._is_auto:
-            challengers = [one for one in backends[1:] if ranges is not None or not one.needs_ranges]
-            backends = (backends[0], *challengers[:1])
+            usable = [one for one in backends if ranges is not None or not one.needs_ranges]
+            baseline = [one for one in usable if one.name == BASELINE]
+            backends = (*baseline, *[one for one in usable if one.name != BASELINE][:1])
         return Executor(network, name, backends, self._num_threads, ranges, reload)
 
     def _foreign_backends(self, network: Foreign, name: str, ranges: Ranges | None) -> tuple[Backend, ...]:

@@ -1,8 +1,8 @@
 """Networks compiled by OpenVINO for this processor and for fixed shapes.
 
-It computes in bfloat16 where the processor does, else in float32. Convolutions are computed in 8 bit integers where
-that is asked for and their activation ranges are known, see `integers.py`. Compiled networks are kept for the next
-process, see `blob_cache.py`.
+It computes in bfloat16 where the processor does, in float16 where ARM's does, else in float32. Convolutions are
+computed in 8 bit integers where that is asked for and their activation ranges are known, see `integers.py`. Compiled
+networks are kept for the next process, see `blob_cache.py`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,7 +94,7 @@ class Compiled:
 
     def __init__(self, network: nn.Module, inputs: tuple[Tensor, ...], num_threads: int, ranges: Ranges | None = None):
         core = _core()
-        precision = "bf16" if "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") else "f32"
+        precision = floating_point(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
         options = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": precision,
@@ -101,9 +102,13 @@ class Compiled:
             # A thread that is tied to a processor cannot give way to a camera's frame that is worked on there.
             "ENABLE_CPU_PINNING": False,
         }
-        self.runtime = f"openvino {precision}" if ranges is None else f"openvino int8 {precision}"
         self.blob = find_blob(f"{key_of(core, network, inputs, options, ranges)}.blob")
         self._model = load(core, network, inputs, options, ranges, self.blob)
+        self.runtime = f"openvino {precision}"
+        if ranges is not None and executes_integers(self._model):
+            self.runtime = f"openvino int8 {precision}"
+        elif ranges is not None:
+            log.warning("OpenVINO computes no convolution in integers on this processor, all of them in %s", precision)
         self._shapes = [tuple(output.shape) for output in self._model.outputs]
         self._idle: list[openvino.InferRequest] = []
 
@@ -128,6 +133,28 @@ class Compiled:
         for y in outputs[1:]:  # three dimensions: classes of queries
             results.append(torch.from_numpy(y).permute(0, 3, 1, 2) if y.ndim == 4 else torch.from_numpy(y)[..., None])
         return results[0] if len(results) == 1 else tuple(results)
+
+
+def floating_point(capabilities: Sequence[str]) -> str:
+    """Return the precision for a processor with these capabilities: the one that OpenVINO itself takes for it.
+
+    Args:
+        capabilities: the property OPTIMIZATION_CAPABILITIES.
+    """
+    if "BF16" in capabilities:
+        return "bf16"
+    return "f16" if "FP16" in capabilities else "f32"
+
+
+def executes_integers(model: openvino.CompiledModel) -> bool:
+    """Return whether a convolution of a compiled network is computed in 8 bit integers, by its execution graph."""
+    informations = (layer.get_rt_info() for layer in model.get_runtime_model().get_ops())
+    return any(
+        str(information["layerType"].astype(str)).startswith("Convolution")
+        and information["runtimePrecision"].astype(str).lower() in ("i8", "u8")
+        for information in informations
+        if "layerType" in information and "runtimePrecision" in information
+    )
 
 
 class _ChannelsLast(nn.Module):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from vidseg_core.backends.backend import Outputs, Ranges
-from vidseg_core.backends.cpu_features import cpu_bf16
+from vidseg_core.backends.cpu_features import cpu_bf16, eager_runs
 from vidseg_core.networks.graph import Graph
 
 
@@ -28,8 +28,8 @@ class Eager:
         return not isinstance(network, Graph)
 
     def is_worth_trying(self) -> bool:
-        """Return True."""
-        return True
+        """Return whether it can be tried without ending the process."""
+        return eager_runs()
 
     def compile(
         self, network: nn.Module, inputs: tuple[Tensor, ...], ranges: Ranges | None, num_threads: int

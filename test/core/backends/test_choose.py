@@ -323,3 +323,13 @@ def test_code_outside_networks_is_part_of_the_key(tmp_path, monkeypatch):
         digests.append(blob_cache._source_digest(kinds))
     assert digests[0] != digests[1]
     assert blob_cache._source_digest(kinds) == digests[1]
+
+
+def test_eager_is_not_tried_where_it_would_end_the_process(monkeypatch):
+    monkeypatch.setattr(torch_eager, "eager_runs", lambda: False)
+    network = torch.nn.Conv2d(3, 4, 1).eval()
+    ours = Runtime("auto", torch.device("cpu"), 1).executor(network, "network")
+    x = torch.rand(1, 3, 8, 8)
+    with torch.inference_mode():
+        assert torch.allclose(ours(x), network(x), atol=0.05)
+    assert ours.runtime.startswith("openvino ")

@@ -234,3 +234,22 @@ def test_integers_need_weights_that_tell_their_ranges(tmp_path, monkeypatch):
         image = np.zeros((64, 96, 3), dtype=np.uint8)
         engine.stream().step(Frame(image, 0))
         assert "int8" not in engine.runtimes()["segmenter"]
+
+
+def test_integers_are_named_by_what_the_execution_graph_runs(network, pictures, monkeypatch, caplog):
+    ranges = measure(network, pictures)
+    ours = executor(network, ranges)
+    ours(pictures[0])
+    runs = {"avx512_vnni", "avx_vnni", "amx_int8"} & set(open("/proc/cpuinfo").read().split())
+    assert ours.runtime.startswith("openvino int8 ") or not runs
+    monkeypatch.setattr(openvino, "executes_integers", lambda model: False)  # as on ARM
+    other = executor(network, ranges)
+    other(pictures[0])
+    assert other.runtime in ("openvino bf16", "openvino f16", "openvino f32")
+    assert "computes no convolution in integers" in caplog.text
+
+
+def test_the_precision_is_openvino_s_own():
+    assert openvino.floating_point(["BF16", "FP32", "FP16"]) == "bf16"
+    assert openvino.floating_point(["FP32", "FP16", "INT8"]) == "f16"  # ARM from v8.2 on
+    assert openvino.floating_point(["FP32", "INT8"]) == "f32"

@@ -8,7 +8,6 @@ drift; the ratio of two neighbouring measurements does not, so the median of pai
 
 from __future__ import annotations
 
-import platform
 import statistics
 import time
 from collections import defaultdict
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidseg_core import __version__
-from vidseg_core.backends.cpu_features import cpu_bf16, cpuinfo
+from vidseg_core.backends.cpu_features import cpu_bf16, processor_name
 from vidseg_core.classes import ClassTable
 from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import EngineConfig
@@ -325,7 +324,7 @@ def headline(rows: Iterable[dict]) -> dict:
 
 def processor() -> str:
     """Name the processor."""
-    return cpuinfo("model name") or platform.processor()
+    return processor_name()
 
 
 def table(report: dict) -> str:
