@@ -11,17 +11,20 @@ SUPPORTED := 3.10 3.11 3.12 3.13
 PYTHON ?= $(firstword $(foreach name,python3 $(addprefix python,3.12 3.11 3.13 3.10),\
 	$(if $(filter $(SUPPORTED),$(shell $(name) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)),$(name))))
 
+# ROS is on PyPI for x86-64 only; elsewhere it comes from a distribution that has been sourced.
+EXTRAS := $(if $(filter x86_64,$(shell uname -m)),ros$(shell echo ,))label,evaluate,onnx,train,dev
 # Of Triton's versions, the oldest and the newest that the kernels for GPUs are for.
 TRITONS := 3.6.0 3.9.0
 
 .DEFAULT_GOAL := help
 .PHONY: help .venv .venv-ros .venv-jazzy .venv-fleet demo test test-long test-all test-gpu gpu test-ros-constraints test-jazzy \
-	test-fleet test-triton soak lint clean
+	test-fleet test-triton test-resolve soak lint clean
 
 help:
 	@echo 'make .venv   install everything into .venv (2 GB, about 7 with PyTorch for CUDA; Python $(firstword $(SUPPORTED)) to $(lastword $(SUPPORTED)))'
 	@echo '               PYTHON=/path/to/python3   use this interpreter'
-	@echo '               TORCH_INDEX_URL=URL       take PyTorch from this index: a build for the CPU, or another CUDA'
+	@echo '               TORCH_INDEX_URL=URL       take PyTorch from this index: a build for the CPU, or another CUDA;'
+	@echo '                                         on ARM without a GPU https://download.pytorch.org/whl/cpu'
 	@echo 'make demo    play $(DURATION) s of video through ROS into the node, write what comes out to $(OUT)/'
 	@echo '               SOURCE=...                a folder of images, a video, a bag (default: the synthetic street)'
 	@echo '               DURATION=20               seconds; what is shorter is repeated'
@@ -35,6 +38,7 @@ help:
 	@echo 'make test-jazzy   run the tests of the ROS side with ROS 2 Jazzy from PyPI, in .venv-jazzy'
 	@echo 'make test-triton   compile the kernels for GPUs and run them in an interpreter, without a card: Triton $(TRITONS)'
 	@echo 'make test-fleet   run the tests of fleets with Ray and a local S3 server from PyPI, in .venv-fleet'
+	@echo 'make test-resolve   ask PyPI whether it has wheels for ARM (aarch64) and for Python 3.14'
 	@echo 'make soak    10,000 frames through the engine, 10 minutes of overload for the node: bounded latency, flat memory'
 	@echo 'make lint    check style, formatting and types'
 	@echo 'make clean   remove what builds and runs have written; the environments stay'
@@ -45,7 +49,6 @@ help:
 .venv-jazzy: .venv-jazzy/installed
 .venv-fleet: .venv-fleet/installed
 
-EXTRAS := ros,label,evaluate,onnx,train,dev
 .venv-fleet/installed: EXTRAS = evaluate,fleet,dev
 # A local S3 server and its client.
 .venv-fleet/installed: MORE = 'moto[server]' boto3
@@ -79,16 +82,19 @@ endif
 	@touch $@
 
 demo: .venv
+	@.venv/bin/python -c 'import rclpy' 2>/dev/null || { echo 'No ROS: on x86-64 PyPI has it; elsewhere source a' \
+	  'distribution whose Python is that of .venv (source /opt/ros/.../setup.bash) and try again.' >&2; exit 1; }
 	.venv/bin/python -m vidseg_ros.demo $(if $(SOURCE),'$(SOURCE)') $(if $(WEIGHTS),--weights '$(WEIGHTS)') \
 	  --duration $(DURATION) --out '$(OUT)'
 
 test: .venv
+	@.venv/bin/python -c 'import rclpy' 2>/dev/null || echo 'No ROS here: the tests of the ROS side are skipped.'
 	.venv/bin/python -m pytest
 
 test-long: .venv
 	.venv/bin/python -m pytest -m long
 
-test-all: test test-long test-ros-constraints test-jazzy test-triton test-fleet soak
+test-all: test test-long test-ros-constraints test-jazzy test-triton test-fleet test-resolve soak
 
 test-gpu: .venv
 	.venv/bin/python -m pytest -m gpu
@@ -103,6 +109,7 @@ test-ros-constraints: .venv-ros
 
 test-jazzy: .venv-jazzy
 	.venv-jazzy/bin/python -m pytest test/ros test/interface
+	.venv-jazzy/bin/python -m pytest test/ros/demo -m long
 
 test-triton: $(TRITONS:%=test-triton-%)
 
@@ -117,6 +124,10 @@ test-triton-%: .venv .venv-triton-%/installed
 
 test-fleet: .venv-fleet
 	.venv-fleet/bin/python -m pytest -m 'not gpu' test/core/fleet test/core/cli/test_fleet.py
+
+# Whether every wheel that is needed can be had for ARM and for Python 3.14; nothing is installed.
+test-resolve: .venv
+	.venv/bin/python -m pytest test/packaging/test_resolve.py -m long
 
 soak: .venv
 	VIDSEG_SOAK_FRAMES=10000 .venv/bin/python -m pytest test/core/engine/test_memory.py

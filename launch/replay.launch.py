@@ -19,7 +19,10 @@ from vidseg_ros import launching
 PLAYER_ARGUMENTS = {
     "source": (None, "recording, folder of images, video file, or street:key=value,..."),
     "topic": ("", "of a recording with several image topics"),
-    "labels": ("", "ground truth of a folder: PNG files of the same names"),
+    "labels": (
+        "",
+        "ground truth: PNG files of a folder's names, a recording's topic (left out: its labels_truth, if any)",
+    ),
     "classes": ("camvid", "class table of the ground truth"),
     "rate": ("", "frames per second; the source's own where left out"),
     "duration": ("", "seconds, again from the beginning where the source ends before; once through where left out"),

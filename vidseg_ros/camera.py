@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message
+from rclpy.utilities import get_rmw_implementation_identifier
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header, String
 
@@ -355,12 +356,23 @@ class Camera:
         self._warn_once(transport.MESSAGE_LOST, count=count)
 
     def _on_incompatible(self, policy: str) -> None:
-        self._warn_once(transport.INCOMPATIBLE_QOS, policy=policy)
+        if policy == "invalid":  # as the middleware's own policies are called
+            self._warn_once(transport.OTHER_REPRESENTATION)
+        else:
+            self._warn_once(transport.INCOMPATIBLE_QOS, policy=policy)
 
     def _warn_once(self, text: str, **values) -> None:
         if text not in self._warned:
             self._warned.add(text)
-            self._log.warning(transport.warning(text, topic=self.topic, **values))
+            self._log.warning(transport.warning(text, self._remedy(), topic=self.topic, **values))
+
+    def _remedy(self) -> str:
+        """Return what helps images on their way, by who publishes them and where."""
+        seen = self._node.get_publishers_info_by_topic
+        outputs = seen(self._publishers["labels"].topic_name) if self._publishers else []
+        own = [one.endpoint_gid for one in outputs if one.node_name == self._node.get_name()]
+        others = [one.endpoint_gid for one in seen(self.topic)]
+        return transport.remedy(own[0] if own else (), others, get_rmw_implementation_identifier())
 
     def _read(self, letter: Letter) -> tuple[HeaderLike, Frame]:
         message = letter.message

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,41 @@ _TOO_SMALL = (
     "{missing:.0f} MiB more (64 MiB for each process that sends images). Enlarge it: `docker run --shm-size=256m`, or "
     "`--ipc=host`."
 )
-NO_FRAMES = "{topic}: a publisher is there, but no frame has come for {seconds:g} s. " + _SHARED_MEMORY
-LOW_RATE = "{topic}: {actual:.1f} Hz come in, {wanted:.1f} Hz are wanted. If the camera sends more: " + _SHARED_MEMORY
-MESSAGE_LOST = "{topic}: {count} messages were lost on the way. " + _SHARED_MEMORY
+_BUFFERS = (
+    "Best effort loses an image with any of its packets that finds the socket's buffer full: have this node take "
+    "larger ones, `sudo sysctl -w net.core.rmem_max=8388608` (keep it in /etc/sysctl.d), and start it again"
+)
+_RELIABLE = (
+    ", and if the publisher is reliable set the parameter qos_overrides.{topic}.subscription.reliability to reliable: "
+    "what is lost is then sent again."
+)
+_OTHER_HOST = "The publisher is on another computer, and images come in UDP packets. " + _BUFFERS + _RELIABLE
+_OTHER_VENDOR = (
+    "The publisher is {vendor}, which shares no memory with this middleware, so that images come in UDP packets. "
+    + _BUFFERS
+    + _RELIABLE
+)
+_NO_FAST_DDS = (
+    "This node runs with {rmw}: see its documentation for large messages (docs/vehicle.md has the pages); with Fast "
+    "DDS the package's profile makes room for images."
+)
+VENDORS = {(1, 1): "RTI Connext", (1, 3): "OpenSplice", (1, 15): "Fast DDS", (1, 16): "Cyclone DDS"}
+"""First two bytes of an endpoint's identifier: who made the middleware (OMG DDSI-RTPS 2.5, 9.4.5.3.2)."""
+_FAST_DDS = (1, 15)
+NO_FRAMES = "{topic}: a publisher is there, but no frame has come for {seconds:g} s. {remedy}"
+LOW_RATE = "{topic}: {actual:.1f} Hz come in, {wanted:.1f} Hz are wanted. If the camera sends more: {remedy}"
+MESSAGE_LOST = "{topic}: {count} messages were lost on the way. {remedy}"
 INCOMPATIBLE_QOS = (
     "{topic}: a publisher offers a QoS that this subscription cannot take ({policy}), and nothing comes from it. Set "
     "the parameters qos_overrides.{topic}.subscription.reliability to best_effort and .durability to volatile, which "
     "every publisher can serve."
+)
+
+OTHER_REPRESENTATION = (
+    "{topic}: a publisher offers what this subscription cannot take, by a policy that ROS has no name for: most likely "
+    "it writes XCDR2 (DataRepresentation), and ROS reads XCDR1. Have it write XCDR1: in Cyclone DDS's Python "
+    "`Policy.DataRepresentation(use_cdrv0_representation=True)`, in Fast DDS and RTI Connext "
+    "`XCDR_DATA_REPRESENTATION` in the writer's `representation`."
 )
 
 
@@ -83,13 +111,34 @@ def takes_old_name(environ: Mapping[str, str] = os.environ, prefix: str = sys.pr
     return environ.get("ROS_DISTRO") in _DISTRIBUTIONS_WITH_OLD_NAME
 
 
-def warning(text: str, **values: Any) -> str:
+def remedy(own: Sequence[int], others: Iterable[Sequence[int]], rmw: str) -> str:
+    """Return what helps large images on their way from a camera, as far as this node can tell.
+
+    Args:
+        own: identifier of an endpoint of this node, as `TopicEndpointInfo.endpoint_gid` has it.
+        others: those of the camera's publishers.
+        rmw: name of the middleware, for instance `rmw_fastrtps_cpp`.
+    """
+    if "fastrtps" not in rmw:
+        return _NO_FAST_DDS.replace("{rmw}", rmw)
+    makers = [(other[0], other[1]) for other in others]
+    strangers = [maker for maker in makers if maker != _FAST_DDS]
+    if strangers:
+        return _OTHER_VENDOR.replace("{vendor}", VENDORS.get(strangers[0], "of another vendor"))
+    # Fast DDS puts a number of the computer behind its own.
+    if own and any(list(other[2:4]) != list(own[2:4]) for other in others):
+        return _OTHER_HOST
+    return _SHARED_MEMORY
+
+
+def warning(text: str, advice: str = _SHARED_MEMORY, **values: Any) -> str:
     """Fill one of the texts above, for instance `warning(NO_FRAMES, topic="/image_raw", seconds=2)`.
 
-    Advice to use the profile is followed by what keeps it from working, where that is so.
+    Args:
+        advice: see `remedy`. That to use the profile is followed by what keeps it from working, where that is so.
     """
-    filled = text.format(profile=profile_path(), **values)
-    shortage = shared_memory_shortage() if _SHARED_MEMORY in text else None
+    filled = text.replace("{remedy}", advice).format(profile=profile_path(), **values)
+    shortage = shared_memory_shortage() if "{remedy}" in text and advice == _SHARED_MEMORY else None
     return filled if shortage is None else f"{shortage} {filled}"
 
 

@@ -488,11 +488,14 @@ def test_losses_and_strange_qos_are_told_once_with_the_remedy(rig, ros):
         for count in (3, 4):
             camera._on_lost(count)
             camera._on_incompatible("reliability")
+            camera._on_incompatible("invalid")
         assert camera.statistics.counts.lost == 7
         one.spin_until(lambda: one.logged("reliability"))
         topic = f"{one.namespace}/image_raw"
         assert one.logged("were lost") == [transport.warning(transport.MESSAGE_LOST, topic=topic, count=3)]
         assert len(one.logged("offers a QoS")) == 1
+        one.spin_until(lambda: one.logged("XCDR2"))
+        assert len(one.logged("XCDR2")) == 1
 
 
 def test_a_slow_camera_is_told_once_with_the_remedy(rig, ros):

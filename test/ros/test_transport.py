@@ -206,3 +206,36 @@ def test_whether_the_profile_is_in_use():
     path = str(transport.profile_path())
     assert all(transport.uses_profile({name: path}) for name in transport.PROFILE_VARIABLES)
     assert not transport.uses_profile({}) and not transport.uses_profile({"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"})
+
+
+HERE, ELSEWHERE = (1, 15, 120, 253, 1), (1, 15, 7, 7, 1)
+
+
+@pytest.mark.parametrize(
+    "publisher, rmw, expected",
+    [
+        (HERE, "rmw_fastrtps_cpp", "FASTDDS_DEFAULT_PROFILES_FILE"),
+        (ELSEWHERE, "rmw_fastrtps_cpp", "on another computer.*net.core.rmem_max=.*/image_raw.subscription.reliability"),
+        ((1, 16, 9, 9), "rmw_fastrtps_cpp", "Cyclone DDS, which shares no memory.*net.core.rmem_max="),
+        ((1, 99, 9, 9), "rmw_fastrtps_cpp", "of another vendor"),
+        (HERE, "rmw_zenoh_cpp", "runs with rmw_zenoh_cpp"),
+    ],
+)
+def test_the_remedy_is_that_for_where_the_publisher_is(publisher, rmw, expected):
+    advice = transport.remedy((1, 15, 120, 253, 9), [publisher], rmw)
+    message = transport.warning(transport.NO_FRAMES, advice, topic="/image_raw", seconds=2)
+    assert re.search(expected, message) and "{" not in message
+
+
+def test_endpoints_of_this_computer_and_middleware_tell_so(ros):
+    from rclpy.utilities import get_rmw_implementation_identifier
+    from sensor_msgs.msg import Image
+
+    node = ros.create_node("told")
+    publishers = [node.create_publisher(Image, topic, 1) for topic in ("told_here", "told_there")]
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline and not all(node.count_publishers(one.topic_name) for one in publishers):
+        time.sleep(0.05)
+    own, other = (node.get_publishers_info_by_topic(one.topic_name)[0].endpoint_gid for one in publishers)
+    node.destroy_node()
+    assert "shared memory belongs to the sender" in transport.remedy(own, [other], get_rmw_implementation_identifier())

@@ -56,6 +56,12 @@ BYTES_PER_PIXEL = {
 _FLOATS = re.compile(r"32FC([1-9]\d{0,2})")
 
 _BYTE_ORDER = {b"\x00\x00": ">", b"\x00\x01": "<"}
+# DDS-XTypes 1.3, 7.6.3.1.2, and the names that vendors use.
+_OTHER_REPRESENTATIONS = {
+    0x0002: "parameter lists of XCDR1",
+    0x0003: "parameter lists of XCDR1",
+    **dict.fromkeys(range(0x0006, 0x000C), "XCDR2"),
+}
 _LITTLE_ENDIAN = b"\x00\x01\x00\x00"
 _ENCAPSULATION_BYTES = 4
 _MOST_TRAILING_BYTES = 3
@@ -390,8 +396,11 @@ class _CdrReader:
             raise WireError(f"expected at least {_ENCAPSULATION_BYTES} bytes, got {len(buffer)}")
         order = _BYTE_ORDER.get(bytes(buffer[:2]))
         if order is None:
+            name = _OTHER_REPRESENTATIONS.get(int.from_bytes(buffer[:2], "big"))
+            remedy = f", which is {name}: have its publisher write XCDR1" if name else ""
             raise WireError(
-                f"expected plain CDR (representation 0x0000 or 0x0001), got 0x{buffer[:2].hex()}", unsupported=True
+                f"expected plain CDR (representation 0x0000 or 0x0001), got 0x{buffer[:2].hex()}{remedy}",
+                unsupported=True,
             )
         self._buffer = buffer
         self._offset = _ENCAPSULATION_BYTES

@@ -14,6 +14,7 @@ from array import array
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from itertools import takewhile
+from pathlib import Path
 
 import rclpy
 from rclpy.duration import Duration
@@ -29,7 +30,8 @@ from tqdm import tqdm
 
 from vidseg_core.classes import load_classes
 from vidseg_core.cli.main import EXIT_ERROR, one_line
-from vidseg_core.data.open import open_source
+from vidseg_core.data.bag import BagSource, truth_topic
+from vidseg_core.data.open import find_bag, open_source
 from vidseg_core.data.wire import ImageWriter
 from vidseg_core.errors import VidsegError
 from vidseg_ros import rcl
@@ -218,7 +220,12 @@ def build_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("source")
     group.add_argument("--topic", metavar="T", help="of a recording with several image topics")
     group.add_argument("--skip-bad", action="store_true", help="leave out frames that cannot be read")
-    group.add_argument("--labels", metavar="DIR", help="ground truth of a folder, PNG files of the same names")
+    group.add_argument(
+        "--labels",
+        metavar="DIR|TOPIC",
+        help="ground truth: of a folder, PNG files of the same names; of a recording, a topic of it "
+        "(default: labels_truth beside the images, where there is one)",
+    )
     group.add_argument("--classes", metavar="NAME|PATH", default="camvid", help="of those labels (default: camvid)")
     group.add_argument(
         "--memory", type=positive, metavar="MB", default=2000.0, help="for frames read beforehand (default: 2000)"
@@ -304,16 +311,19 @@ def main(argv: list[str] | None = None) -> int:
         rclpy.try_shutdown()
 
 
+def labels_of_recording(source: str, topic: str | None) -> str | None:
+    """Find the topic of a recording's own ground truth, as `vidseg replay` does; None for none and other sources."""
+    path = Path(source)
+    bag = find_bag(path) if path.exists() else None
+    return None if bag is None else truth_topic(bag, topic or BagSource(bag).topic)
+
+
 def run(options: argparse.Namespace) -> int:
     """Read the source and play it. Returns the exit status."""
-    classes = None if options.labels is None else load_classes(options.classes)
+    labels = options.labels or labels_of_recording(options.source, options.topic)
+    classes = None if labels is None else load_classes(options.classes)
     source = open_source(
-        options.source,
-        topic=options.topic,
-        skip_bad=options.skip_bad,
-        labels=options.labels,
-        classes=classes,
-        packed=True,
+        options.source, topic=options.topic, skip_bad=options.skip_bad, labels=labels, classes=classes, packed=True
     )
     has_truth = source.classes is not None
     if TRUTH in options.wait_for and not has_truth:

@@ -660,3 +660,12 @@ def test_memory_is_written_again_and_again_and_stamped_afterwards(form):
         assert bytes(memory) == writer.serialise(header, "rgb8", pixels)
     with pytest.raises(ValueError, match="stamp of 32 bits"):
         writer.set_stamp(memory, SimpleNamespace(sec=2**33, nanosec=0))
+
+
+@pytest.mark.parametrize("representation", ["0006", "0007", "0009"])
+def test_xcdr2_is_named_with_the_remedy(representation):
+    with pytest.raises(
+        WireError, match=f"got 0x{representation}, which is XCDR2: have its publisher write XCDR1"
+    ) as caught:
+        parse_image(bytes.fromhex(representation) + bytes(30))
+    assert caught.value.unsupported

@@ -415,3 +415,16 @@ def test_labels_of_other_stamps_are_a_problem(tmp_path):
     recording.labels.add(3, 4)
     run = Run(recording, {}, None, "rmw", CLASSES, interrupted=False, failure="node ended\nlast words")
     assert run.problems()[0] == "node ended" and "1 of 1 messages on labels" in run.problems()[1]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("distribution", [None, "jazzy", "kilted"])
+def test_six_hundred_frames_get_their_labels(distribution, tmp_path, checkout):
+    """Without the transport's profile one frame in ten comes through; ten frames would not show it."""
+    environment = {name: value for name, value in os.environ.items() if "PROFILES_FILE" not in name}
+    environment.pop("ROS_DISTRO", None)
+    environment |= {} if distribution is None else {"ROS_DISTRO": distribution}
+    arguments = [sys.executable, "-m", "vidseg_ros.demo", "--duration", "20", "--out", str(tmp_path)]
+    done = subprocess.run(arguments, cwd=checkout, env=environment, capture_output=True, text=True, timeout=DEADLINE_S)
+    labelled, sent = map(int, re.search(r"(\d+) of (\d+) frames labelled", done.stdout + done.stderr).groups())
+    assert sent == 600 and labelled >= 590, done.stdout + done.stderr
