@@ -43,7 +43,7 @@ class StandIn:
     Attributes:
         before: called with each frame of a camera; what it raises, the engine raises.
         steps: the frames of cameras, in the order of processing.
-        streams: one per camera and one that was warmed up.
+        streams: one per camera.
     """
 
     def __init__(self):

@@ -194,7 +194,7 @@ def test_a_camera_that_comes_late_is_not_taken_for_one_that_does_not_get_through
 
 
 def test_an_engine_fault_is_logged_once_and_the_stream_starts_afresh(bench, rig):
-    stream, faults = bench.engine.streams[1], counts(bench).faults
+    stream, faults = bench.engine.streams[0], counts(bench).faults
 
     def fail(frame):
         raise RuntimeError("out of sorts")
