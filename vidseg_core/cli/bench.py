@@ -148,7 +148,7 @@ class Given(argparse.Action):
     """Store a value, and in `given` that there was one: one command's default is not another's."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        setattr(namespace, self.dest, values)
+        vars(namespace)[self.dest] = values
         namespace.given = (*namespace.given, self.dest)
 
 

@@ -81,6 +81,8 @@ class Capabilities:
             may be assigned to at any time. Until the network is ready for another share, it goes on with the last one.
         costs: what segmentations took with all processors, the latest last: seconds, and the share of the size at
             which it was. Whoever reads it removes what was read. None where that is not told.
+        at_share: (share) -> the same network with an input of that share of its size, from the first frame on; None
+            where that cannot be had.
     """
 
     fused: Callable[[Frame, Tensor, Tensor], Tensor] | None = None
@@ -90,6 +92,7 @@ class Capabilities:
     half_pixel: bool = False
     input_rows: Callable[[tuple[int, int]], int] | None = None
     costs: deque[tuple[float, float]] | None = None
+    at_share: Callable[[float], Callable[[Frame], Tensor]] | None = None
 
     def picture_of(self, frame: Frame) -> tuple[int, int] | None:
         """Return the size of the picture where the scores' pixels cover equal parts of it, else None."""
@@ -106,4 +109,5 @@ def capabilities(segmenter: object) -> Capabilities:
         half_pixel=getattr(segmenter, "half_pixel", False),
         input_rows=getattr(segmenter, "input_rows", None),
         costs=getattr(segmenter, "costs", None),
+        at_share=getattr(segmenter, "at_share", None),
     )

@@ -212,6 +212,12 @@ class NetworkSegmenter:
         """See `Capabilities`."""
         return rows_of(self.input, self.input_scale)
 
+    def at_share(self, share: float) -> NetworkSegmenter:
+        """Return the same network with an input of that share of its size, from the first frame on."""
+        other = NetworkSegmenter(self.network, self.input_scale, self.device, self.execute, self.input, self.output)
+        other.share = share
+        return other
+
     def input_size(self, size: tuple[int, int], share: float = 1.0) -> tuple[int, int]:
         """Return (h, w) of the network's input for a picture of `size`, (H, W)."""
         return place(size, self.input, self.input_scale, share).size

@@ -11,7 +11,6 @@ from vidseg_core.engine.config import GRID_STRIDES
 from vidseg_core.engine.engine import Engine
 from vidseg_core.engine.governed import SHARES
 from vidseg_core.engine.protocol import capabilities
-from vidseg_core.engine.segmenter import NetworkSegmenter
 from vidseg_core.errors import ConfigError
 from vidseg_core.evaluation.metrics.confusion import ConfusionMatrix
 from vidseg_core.frame import Frame
@@ -41,7 +40,8 @@ def measure(
     if len(frames) < 2 or any(frame.labels is None for frame in frames):
         raise ConfigError(f"ladder: expected two frames or more, all with labels, got {len(frames)}")
     segmenter = engine.networks.segmenter
-    if not isinstance(segmenter, NetworkSegmenter):
+    at_share = capabilities(segmenter).at_share
+    if at_share is None:
         raise ConfigError("ladder: expected synchronous key frames")
     size = frames[0].size
     rows_of = capabilities(segmenter).input_rows
@@ -55,7 +55,7 @@ def measure(
     by_stride: dict[float, float] = {}
 
     def of_share(share: float) -> None:
-        other = engine.variant(segmenter=_at(segmenter, share, size))
+        other = engine.variant(segmenter=at_share(share))
         rows[0 if rows_of is None else round(share * rows_of(size))] = _score(other, [[frame] for frame in spread])[0]
 
     def of_ages() -> None:
@@ -89,15 +89,6 @@ def with_own_labels(engine: Engine, frames: Sequence[Frame]) -> list[Frame]:
         stream.reset()
         labelled.append(replace(frame, labels=stream.step(frame).labels))
     return labelled
-
-
-def _at(segmenter: NetworkSegmenter, share: float, size: tuple[int, int]) -> NetworkSegmenter:
-    """The same network with an input of that share of its size, from the first frame on."""
-    other = NetworkSegmenter(
-        segmenter.network, segmenter.input_scale, segmenter.device, segmenter.execute, segmenter.input, segmenter.output
-    )
-    other.share = share
-    return other
 
 
 def _score(engine: Engine, runs: Iterable[Sequence[Frame]]) -> list[float]:

@@ -44,7 +44,7 @@ class ConfusionMatrix:
         if counts.ndim != 2 or counts.shape[1] != counts.shape[0] + 1:
             raise ValueError(f"expected counts of n x (n + 1), got {counts.shape}")
         matrix = cls(len(counts))
-        matrix._counts += counts
+        np.add(matrix._counts, counts, out=matrix._counts)
         return matrix
 
     def update(self, predicted: np.ndarray, truth: np.ndarray) -> None:
