@@ -1,4 +1,4 @@
-"""What commands that measure a governor's ladder share: the drive that they read, and how the result is written."""
+"""Read the drive that a governor's ladder is measured on, and write the result; two commands do."""
 
 from __future__ import annotations
 

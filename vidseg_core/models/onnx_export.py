@@ -43,7 +43,7 @@ LEAST_AGREEMENT = 0.999
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """Hold what was written.
 
     Attributes:
         path: the ONNX file.
