@@ -137,6 +137,7 @@ def test_the_loss_is_least_where_the_student_says_the_same():
     torch.testing.assert_close(padded, same)
 
 
+@pytest.mark.long
 def test_a_student_agrees_more_and_more(taught, tmp_path):
     teacher, kept, _ = taught
     lines = []

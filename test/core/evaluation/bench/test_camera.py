@@ -8,6 +8,7 @@ from vidseg_core.engine.config import EngineConfig
 from vidseg_core.evaluation.bench import camera
 
 
+@pytest.mark.long
 def test_governor_and_fixed_configurations_are_played_in_turn(monkeypatch, tmp_path):
     from vidseg_core.classes import load_classes
     from vidseg_core.models.files import save_weights
