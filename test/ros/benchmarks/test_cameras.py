@@ -10,6 +10,7 @@ pytest.importorskip("rclpy", reason="needs ROS (extra `ros`)")
 from vidseg_ros.benchmarks import cameras as bench_cameras
 
 
+@pytest.mark.long
 def test_two_cameras_on_one_node_are_measured(ros_environment, tmp_path, capfd):
     path = tmp_path / "cameras.json"
     arguments = ["--cameras", "2", "--size", "128x96", "--rate", "20", "--seconds", "1", "--json", str(path)]

@@ -9,6 +9,7 @@ from vidseg_ros.benchmarks import transport as bench_transport
 from vidseg_ros.transport import profile_path
 
 
+@pytest.mark.long
 def test_a_naive_node_and_ours_are_measured(ros_environment, tmp_path, monkeypatch, capfd):
     pytest.importorskip("rclpy", reason="needs ROS (extra `ros`)")
     monkeypatch.setattr(bench_transport, "VARIANTS", bench_transport.VARIANTS[1:3])

@@ -172,6 +172,7 @@ def test_labels_are_compared_with_the_truth_of_the_same_stamp(start, drive, weig
     assert process.summary()["key_ratio"] == 1
 
 
+@pytest.mark.long
 def test_no_labels(start, drive, weights):
     options = ("--rate", 10, "--duration", 1, "--weights", weights, "-p", "publish_labels:=false")
     process = start(drive[0], *options, *PASS_THROUGH)
@@ -183,6 +184,7 @@ def test_no_labels(start, drive, weights):
     assert summary["frames"] == {"sent": 10, "labelled": 0, "overlays": summary["frames"]["overlays"]}
 
 
+@pytest.mark.long
 def test_labels_whose_stamps_no_frame_had(start, drive, weights, ros):
     """Somebody else publishes them beside the node."""
     from sensor_msgs.msg import Image
