@@ -103,8 +103,8 @@ def test_without_a_clock_it_says_so(rig, ros):
 
 def test_age_and_processing_latency_are_separate(simulation):
     values = simulation.bench.values(simulation.report(age_ns=4 * SECOND))
-    # The clock is set before a frame is sent, and stands still until its labels are here; the node notes their age after
-    # it has sent them, and the next frame's time may have come by then.
+    # The clock is set before a frame is sent, and stands still until its labels are here; the node notes their age
+    # after it has sent them, and the next frame's time may have come by then.
     assert values["Age p50 (ms)"] == "4000.00" and values["Age max (ms)"] in ("4000.00", "4033.33")
     assert 0 < float(values["Processing latency p50 (ms)"]) < 4000
     assert "Clocks" not in values
