@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from vidseg_core.cli.former import add_former, notice
-from vidseg_core.engine.config import RUNTIMES
+from vidseg_core.engine.config import DEFAULT_WEIGHTS, RUNTIMES, EngineConfig
+from vidseg_core.errors import ConfigError
 
 # Streets that no network has been trained on.
 STREET_SEEDS = range(4)
@@ -84,8 +87,6 @@ def main(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from vidseg_core.data.writers import write_json
-    from vidseg_core.engine.config import DEFAULT_WEIGHTS, EngineConfig
-    from vidseg_core.errors import ConfigError
     from vidseg_core.evaluation.bench.against_plain import CASES, bench, table
     from vidseg_core.evaluation.bench.asynchronous import bench_async, describe
 
@@ -98,13 +99,8 @@ def main(args: argparse.Namespace) -> int:
         return propagated(args)
     if args.size:
         raise ConfigError("--size: it belongs to bench video; bench engine has --case")
-    cases = [case for case in CASES if not args.case or any(text in case.name for text in args.case)]
-    if not cases:
-        raise ConfigError(f"--case {args.case}: expected part of one of: {'; '.join(case.name for case in CASES)}")
-    config = EngineConfig(
-        weights=args.weights or DEFAULT_WEIGHTS, classes=args.classes, device="cpu", runtime=args.runtime,
-        num_threads=args.num_threads,
-    )  # fmt: skip
+    cases = chosen(CASES, args.case)
+    config = config_of(args, device="cpu")
 
     def progress(items, name):
         return tqdm(items, desc=name, unit="loop", leave=False)
@@ -126,17 +122,10 @@ def propagated(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from vidseg_core.data.writers import write_json
-    from vidseg_core.engine.config import DEFAULT_WEIGHTS, EngineConfig
-    from vidseg_core.errors import ConfigError
     from vidseg_core.evaluation.bench.propagated import CASES, bench_propagated, table
 
-    cases = [case for case in CASES if not args.case or any(text in case.name for text in args.case)]
-    if not cases:
-        raise ConfigError(f"--case {args.case}: expected part of one of: {'; '.join(case.name for case in CASES)}")
-    config = EngineConfig(
-        weights=args.weights or DEFAULT_WEIGHTS, classes=args.classes, device="cpu", runtime=args.runtime,
-        num_threads=args.num_threads,
-    )  # fmt: skip
+    cases = chosen(CASES, args.case)
+    config = config_of(args, device="cpu")
     report = bench_propagated(config, cases, args.rounds, lambda jobs: tqdm(jobs, unit="case", leave=False))
     print(table(report))
     if args.json:
@@ -160,6 +149,26 @@ def size_of_frames(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def config_of(args: argparse.Namespace, **more: Any) -> EngineConfig:
+    """Return what the engine is to be built of, as the flags that all benchmarks share say."""
+    return EngineConfig(
+        weights=args.weights or DEFAULT_WEIGHTS, classes=args.classes, runtime=args.runtime,
+        num_threads=args.num_threads, **more,
+    )  # fmt: skip
+
+
+def chosen(cases: Sequence[Any], texts: list[str] | None) -> list[Any]:
+    """Return the cases whose `name` has one of the texts; all of them without texts.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = [case for case in cases if not texts or any(text in case.name for text in texts)]
+    if not found:
+        raise ConfigError(f"--case {texts}: expected part of one of: {'; '.join(case.name for case in cases)}")
+    return found
+
+
 def is_of_others(weights: str | None) -> bool:
     """Return whether the network is none of vidseg's own architectures."""
     from vidseg_core.models.architectures import SEGMENTER, names_with
@@ -173,17 +182,12 @@ def video(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from vidseg_core.data.writers import write_json
-    from vidseg_core.engine.config import DEFAULT_WEIGHTS, EngineConfig
-    from vidseg_core.errors import ConfigError
     from vidseg_core.evaluation.bench import asynchronous, every_frame
 
     for name in ("case", "plain_weights"):
         if getattr(args, name):
             raise ConfigError(f"--{name.replace('_', '-')}: it belongs to bench engine, not to bench video")
-    config = EngineConfig(
-        weights=args.weights or DEFAULT_WEIGHTS, classes=args.classes, runtime=args.runtime,
-        num_threads=args.num_threads,
-    )  # fmt: skip
+    config = config_of(args)
     size = args.size or every_frame.SIZE
     interval = args.interval if "interval" in args.given else every_frame.INTERVAL
 
@@ -205,18 +209,11 @@ def video(args: argparse.Namespace) -> int:
 def camera(args: argparse.Namespace) -> int:
     """`vidseg bench camera`."""
     from vidseg_core.data.writers import write_json
-    from vidseg_core.engine.config import DEFAULT_WEIGHTS, EngineConfig
-    from vidseg_core.errors import ConfigError
     from vidseg_core.evaluation.bench.camera import CAMERAS, bench_camera, table
 
     if not args.seconds >= 3:
         raise ConfigError(f"--seconds: expected 3 or more, got {args.seconds:g}")
-    config = EngineConfig(
-        weights=args.weights or DEFAULT_WEIGHTS,
-        classes=args.classes,
-        runtime=args.runtime,
-        num_threads=args.num_threads,
-    )
+    config = config_of(args)
     # Of another size, as many frames per second as most cameras give.
     known = {(width, height): rate_hz for width, height, rate_hz in CAMERAS}
     sizes = list(known) if args.size is None else [(args.size[1], args.size[0])]
@@ -241,16 +238,9 @@ def schedules(args: argparse.Namespace) -> int:
     from vidseg_core.data.datasets import DataName, open_labelled
     from vidseg_core.data.writers import write_json
     from vidseg_core.engine.build import build_engine
-    from vidseg_core.engine.config import DEFAULT_WEIGHTS, EngineConfig
-    from vidseg_core.errors import ConfigError
     from vidseg_core.evaluation.distance.schedules import compare, draw, gains, labelled_clip, street_clips, table
 
-    config = EngineConfig(
-        weights=args.weights or DEFAULT_WEIGHTS,
-        classes=args.classes,
-        runtime=args.runtime,
-        num_threads=args.num_threads,
-    )
+    config = config_of(args)
     engine = build_engine(config)
     if engine.classes.names != load_classes("camvid").names:
         raise ConfigError(f"bench schedules: expected a network with CamVid's classes, got {engine.classes.name!r}'s")

@@ -34,7 +34,8 @@ class EngineConfig:
 
     weights: str = option(
         DEFAULT_WEIGHTS,
-        "Segmentation network: a name in `weights/registry.yaml`, or the path of a file, an .onnx file's included.",
+        "Segmentation network: a name in `weights/registry.yaml`, or the path of a file (.safetensors, "
+        ".onnx, .pt2, public checkpoints) or of a Hugging Face directory.",
         metavar="NAME|PATH",
     )
     refine_weights: str | None = option(
@@ -130,7 +131,7 @@ class EngineConfig:
     dis_preset: str = option(
         "fine",
         "For `flow` dis: fine is about as fast as ultrafast and more accurate than it, fast and medium, which are "
-        "OpenCV's; rounds is more accurate still on streets, and takes two to three times as long.",
+        "OpenCV's; rounds is what a GPU can compute: about as accurate as fine, at two to three times its time.",
         choices=DIS_PRESETS,
     )
     update_weights: str | None = option(

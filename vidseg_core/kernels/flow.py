@@ -20,8 +20,7 @@ Orders:
   so that threads change no result.
 - "rounds": all patches descend from the coarser level's flow at once. Then, in rounds, each looks at the four that are
   a given distance away, descends from the best of what those had found before the round, and keeps the result if it is
-  better. More accurate on streets, two to three times the time on a CPU, and what a GPU can do: the definition for its
-  kernels.
+  better. About as accurate, two to three times the time on a CPU, and what a GPU can do: its kernels' definition.
 
 In both a patch that fits to `CONVERGED` does not look.
 

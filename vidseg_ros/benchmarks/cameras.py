@@ -18,10 +18,7 @@ from pathlib import Path
 from vidseg_core.data.writers import write_json
 from vidseg_ros.benchmarks.transport import (
     NAMESPACE,
-    OVERTIME_S,
     PROCESSES,
-    START_S,
-    WARM_UP_S,
     BenchError,
     Load,
     Trial,
@@ -68,16 +65,8 @@ def measure(num_cameras: int, load: Load, parameters: Sequence[str]) -> Result:
         trial.start("node", ("vidseg_ros.node", "--ros-args", "-r", f"__ns:={NAMESPACE}", *given))
         camera = (PROCESSES, "camera", "--reliability", "best_effort", *camera_arguments(load), "--cameras", *names)
         trial.start("camera", camera)
-        trial.expect("camera", "matched", START_S)
-        trial.expect("listener", "matched", START_S)
-        trial.wait_for("listener", "warm", WARM_UP_S)
-
-        before_s = trial.cpu_s("node")
-        trial.next_phase("camera")
-        sent = trial.expect("camera", "sent", load.num_frames / load.rate_hz + OVERTIME_S)["stamps"]
-        trial.next_phase("listener")
-        arrivals = trial.expect("listener", "heard", OVERTIME_S)["arrivals"]
-        return result_of(num_cameras, sent, arrivals, trial.cpu_s("node") - before_s, trial.memory_mb("node"))
+        sent, arrivals, cpu_s = trial.play(load)
+        return result_of(num_cameras, sent, arrivals, cpu_s, trial.memory_mb("node"))
 
 
 def result_of(

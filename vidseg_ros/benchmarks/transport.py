@@ -168,6 +168,26 @@ class Trial:
             raise BenchError(f"expected '{event}' from the {name} within {timeout_s:g} s, got nothing")
         return told
 
+    def play(self, load: Load) -> tuple[list[int], list[tuple[int, int]], float]:
+        """Have "camera" send and "listener" hear, once they and "node" have found each other.
+
+        Returns:
+            As `summarise` takes it: stamps that were sent; stamp and time of arrival of labels; the CPU seconds
+            that the node used meanwhile.
+
+        Raises:
+            BenchError: one of the processes has ended, or did not answer.
+        """
+        self.expect("camera", "matched", START_S)
+        self.expect("listener", "matched", START_S)
+        self.wait_for("listener", "warm", WARM_UP_S)  # where no labels come there is nothing to warm up
+        before_s = self.cpu_s("node")
+        self.next_phase("camera")
+        sent = self.expect("camera", "sent", load.num_frames / load.rate_hz + OVERTIME_S)["stamps"]
+        self.next_phase("listener")
+        arrivals = self.expect("listener", "heard", OVERTIME_S)["arrivals"]
+        return sent, arrivals, self.cpu_s("node") - before_s
+
     def pid(self, name: str) -> int:
         """Return the number of the process."""
         return self._children[name].pid
@@ -199,16 +219,7 @@ def measure(variant: Variant, load: Load) -> Result:
         trial.start("listener", (PROCESSES, "listener", "--reliability", variant.labels, *variant.listener_options))
         trial.start("node", variant.node)
         trial.start("camera", (PROCESSES, "camera", "--reliability", variant.camera, *camera_arguments(load)))
-        trial.expect("camera", "matched", START_S)
-        trial.expect("listener", "matched", START_S)
-        trial.wait_for("listener", "warm", WARM_UP_S)  # where no labels come there is nothing to warm up
-
-        cpu_before_s = trial.cpu_s("node")
-        trial.next_phase("camera")
-        sent = trial.expect("camera", "sent", load.num_frames / load.rate_hz + OVERTIME_S)["stamps"]
-        trial.next_phase("listener")
-        arrivals = trial.expect("listener", "heard", OVERTIME_S)["arrivals"]
-        return summarise(sent, arrivals, trial.cpu_s("node") - cpu_before_s)
+        return summarise(*trial.play(load))
 
 
 def camera_arguments(load: Load) -> tuple[str, ...]:

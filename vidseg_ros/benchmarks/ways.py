@@ -18,10 +18,7 @@ from pathlib import Path
 from vidseg_ros.benchmarks.transport import (
     NAMESPACE,
     NODE,
-    OVERTIME_S,
     PROCESSES,
-    START_S,
-    WARM_UP_S,
     BenchError,
     Load,
     Result,
@@ -63,15 +60,7 @@ def measure(way: str, load: Load, folder: Path) -> Result:
         trial.start("listener", (PROCESSES, "listener", "--reliability", "reliable"))
         trial.start("node", (*NODE, *parameters))
         trial.start("camera", (PROCESSES, "camera", "--reliability", reliability, *camera_arguments(load)))
-        trial.expect("camera", "matched", START_S)
-        trial.expect("listener", "matched", START_S)
-        trial.wait_for("listener", "warm", WARM_UP_S)
-        before_s = trial.cpu_s("node")
-        trial.next_phase("camera")
-        sent = trial.expect("camera", "sent", load.num_frames / load.rate_hz + OVERTIME_S)["stamps"]
-        trial.next_phase("listener")
-        arrivals = trial.expect("listener", "heard", OVERTIME_S)["arrivals"]
-        return summarise(sent, arrivals, trial.cpu_s("node") - before_s)
+        return summarise(*trial.play(load))
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -22,18 +22,12 @@ from vidseg_core.training.distillation import SoftLoss, cut_soft, train_student
 from vidseg_core.training.pseudo_labels import Teacher, label_footage
 from vidseg_core.training.segmenter import SegmenterTraining
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 QUICK = SegmenterTraining(
     width=12, epochs=2, batch=4, warmup=0.5, rate=3e-3, hold_back=0.25, lovasz=0.5,
     augmentation=Augmentation(crop=(64, 64), scale=(0.8, 1.3), blur=0.0, color=0.2),
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

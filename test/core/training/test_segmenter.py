@@ -26,18 +26,12 @@ from vidseg_core.training.mix import make_mix
 from vidseg_core.training.run import STATE_FILE, TrainingError
 from vidseg_core.training.segmenter import SegmenterTraining, train_segmenter
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 QUICK = SegmenterTraining(
     epochs=3, batch=4, warmup=0.5, rate=3e-3, hold_back=0.2, lovasz=0.5,
     augmentation=Augmentation(crop=(64, 64), scale=(1.0, 1.3), blur=0.0, color=0.2),
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
