@@ -91,7 +91,7 @@ def _ladder(args: argparse.Namespace) -> int:
     from vidseg_core.evaluation.ladder import measure
 
     base, choices = method_choices(args)
-    frames, rate_hz = read_drive(str(data_name(args)), needs_labels=True)
+    frames, rate_hz = read_drive(str(data_name(args)))
     engine = build_engine(replace(base, input_scale=choices.scales[0], flow=choices.flows[0]))
     print(as_yaml(measure(engine, frames, rate_hz, progress("ladder"))), end="")
     return 0

@@ -1,4 +1,4 @@
-"""Read the drive that a governor's ladder is measured on, and write the result; two commands do."""
+"""Read the drive that a governor's ladder is measured on, and write the result."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from vidseg_core.models.accuracy import Accuracy
 MOST_FRAMES = 300
 
 
-def read_drive(spec: str, needs_labels: bool) -> tuple[list[Frame], float]:
-    """Read the first consecutive frames of a source, at most `MOST_FRAMES`, and their rate in Hz.
+def read_drive(spec: str) -> tuple[list[Frame], float]:
+    """Read the first consecutive frames of a source that have labels, at most `MOST_FRAMES`, and their rate in Hz.
 
     Raises:
-        ConfigError: labels are needed, and fewer than two consecutive frames have some.
+        ConfigError: fewer than two consecutive frames have labels.
         VidsegError: the source cannot be read.
     """
     source = open_source(spec, packed=True)
     frames: list[Frame] = []
     total = min(MOST_FRAMES, source.num_frames or MOST_FRAMES)
     for frame in tqdm(source, desc="reading", total=total, unit="frame", leave=False, disable=not sys.stderr.isatty()):
-        if needs_labels and frame.labels is None:
+        if frame.labels is None:
             if len(frames) > 1:
                 break
             frames.clear()
@@ -34,9 +34,7 @@ def read_drive(spec: str, needs_labels: bool) -> tuple[list[Frame], float]:
         if len(frames) == MOST_FRAMES:
             break
     if len(frames) < 2:
-        raise ConfigError(
-            f"{spec}: expected consecutive frames{' with labels' if needs_labels else ''}, got {len(frames)}"
-        )
+        raise ConfigError(f"{spec}: expected consecutive frames with labels, got {len(frames)}")
     return frames, source.rate_hz
 
 

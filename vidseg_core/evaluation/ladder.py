@@ -82,15 +82,6 @@ def measure(
     )
 
 
-def with_own_labels(engine: Engine, frames: Sequence[Frame]) -> list[Frame]:
-    """Label frames by the network itself, each as a key frame at its full size, so that agreement can be measured."""
-    stream, labelled = engine.stream(), []
-    for frame in frames:
-        stream.reset()
-        labelled.append(replace(frame, labels=stream.step(frame).labels))
-    return labelled
-
-
 def _score(engine: Engine, runs: Iterable[Sequence[Frame]]) -> list[float]:
     """mIoU in percent by frames since the key frame, with which each run begins."""
     matrices: list[ConfusionMatrix] = []

@@ -1,7 +1,7 @@
 """The accuracy to expect of a segmentation network, by the size of its input and the age of its labels.
 
-It stands in the weights' record (`accuracy` in the registry or in the file), measured by `vidseg evaluate --ladder` or
-`vidseg weights calibrate --ladder`; `PRIOR` takes its place where it does not.
+It stands in the weights' record (`accuracy` in the registry or in the file), measured by `vidseg evaluate --ladder`;
+`PRIOR` takes its place where it does not.
 """
 
 from __future__ import annotations

@@ -99,6 +99,15 @@ class InputCard:
         _expect(self.rows is None or _counts((self.rows,), 1), "input_rows", "a whole number, 1 or more", self.rows)
         good = _numbers((self.enlarge,), 1) and self.enlarge >= 1
         _expect(good, "enlarge", "a number, 1 or more", self.enlarge)
+        _expect(self.fit in FITS, "fit", f"one of {', '.join(FITS)}", self.fit)
+        _expect(self.resize in RESIZES, "resize", f"one of {', '.join(RESIZES)}", self.resize)
+        for name in ("shortest_edge", "longest_edge"):
+            side = getattr(self, name)
+            needed = name == "shortest_edge" and self.size_rule == name
+            good = (side is None and not needed) or _counts((side,), 1)
+            _expect(good, name, "a whole number, 1 or more", side)
+        if self.size_rule == "square" and self.size is not None:
+            _expect(self.size[0] == self.size[1], "size", "two equal sides, as the rule is square", self.size)
 
     def scale_for(self, size: tuple[int, int], default: float = 1.0) -> float:
         """Return the size of the input for a picture, in units of the picture's: it is seen as in training.
@@ -110,15 +119,6 @@ class InputCard:
         if self.rows is None:
             return self.scale or default
         return min(self.rows / size[0], self.enlarge)
-        _expect(self.fit in FITS, "fit", f"one of {', '.join(FITS)}", self.fit)
-        _expect(self.resize in RESIZES, "resize", f"one of {', '.join(RESIZES)}", self.resize)
-        for name in ("shortest_edge", "longest_edge"):
-            side = getattr(self, name)
-            needed = name == "shortest_edge" and self.size_rule == name
-            good = (side is None and not needed) or _counts((side,), 1)
-            _expect(good, name, "a whole number, 1 or more", side)
-        if self.size_rule == "square" and self.size is not None:
-            _expect(self.size[0] == self.size[1], "size", "two equal sides, as the rule is square", self.size)
 
     def normalisation(self) -> dict[str, tuple[float, float, float]]:
         """Describe the statistics as a file's metadata does."""

@@ -1,0 +1,51 @@
+"""What a governor has to know of a network, measured on a drive."""
+
+from dataclasses import replace
+
+import pytest
+
+from vidseg_core.classes import load_classes
+from vidseg_core.engine.build import build_engine
+from vidseg_core.engine.config import EngineConfig
+from vidseg_core.engine.segmenter import TruthSegmenter
+from vidseg_core.errors import ConfigError
+from vidseg_core.evaluation import ladder
+from vidseg_core.evaluation.ladder import measure
+from vidseg_core.street import Street, StreetConfig
+
+CONFIG = EngineConfig(device="cpu", runtime="eager", num_threads=2)
+RATE_HZ = 10.0
+
+
+@pytest.fixture(scope="module")
+def frames():
+    street = Street(StreetConfig(seed=3, width=320, height=240, rate_hz=RATE_HZ, num_frames=4))
+    return [street.render(i) for i in range(4)]
+
+
+def test_accuracy_by_size_age_and_stride(frames, monkeypatch):
+    monkeypatch.setattr(ladder, "RUNS", 2)
+    engine = build_engine(CONFIG)
+    found = measure(engine, frames, RATE_HZ)
+    rows = dict(found.rows)
+    assert len(rows) == 4 and max(rows) == engine.networks.segmenter.input_rows(frames[0].size)
+    assert all(0 < miou <= 100 for miou in rows.values())
+    assert rows[max(rows)] > rows[min(rows)]  # at a third of the rows little is seen
+    assert [age for age, _ in found.lost_by_age_s] == [0, 0.1, 0.2] and found.lost_by_age_s[0][1] == 0
+    assert min(lost for _, lost in found.lost_by_stride) == 0
+    assert engine.networks.segmenter.share == 1.0  # the engine itself is as it was
+
+
+@pytest.mark.parametrize("some", [slice(0, 1), slice(0, 0)])
+def test_one_frame_is_no_drive(frames, some):
+    engine = build_engine(CONFIG, TruthSegmenter(11), load_classes("camvid"))
+    with pytest.raises(ConfigError, match=r"ladder: expected two frames or more, all with labels, got [01]"):
+        measure(engine, frames[some], RATE_HZ)
+
+
+def test_frames_without_labels_and_networks_that_cannot_be_asked(frames):
+    engine = build_engine(CONFIG, TruthSegmenter(11), load_classes("camvid"))
+    with pytest.raises(ConfigError, match="all with labels"):
+        measure(engine, [frames[0], replace(frames[1], labels=None)], RATE_HZ)
+    with pytest.raises(ConfigError, match="expected synchronous key frames"):
+        measure(engine, frames, RATE_HZ)
