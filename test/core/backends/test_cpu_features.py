@@ -61,17 +61,14 @@ sys.addaudithook(watch)
 """
 
 
-@pytest.mark.parametrize("first, expected", [("import vidseg_core.backends", []), ("", None)])
-def test_importing_openvino_starts_no_process_that_reports_it(first, expected, tmp_path):
+def test_importing_openvino_starts_no_process_that_reports_it(tmp_path):
+    # As the library comes, whether it forks one depends on the machine (it spares CI): its absence alone proves little.
     if not {"openvino", "openvino-telemetry"} <= {one.name for one in distributions()}:
         pytest.skip("needs OpenVINO and its telemetry")
-    code = f"{WATCHED}{first}\nimport openvino, time\ntime.sleep(0.5)\nprint(started)\n"
+    code = f"{WATCHED}import vidseg_core.backends, openvino, time\ntime.sleep(0.5)\nprint(started, sys.modules['openvino_telemetry'])\n"
     run = [sys.executable, "-c", code]
     done = subprocess.run(
         run, capture_output=True, text=True, check=True, env=os.environ | {"HOME": str(tmp_path)}, timeout=120
     )
-    if expected is not None:
-        assert done.stdout.strip() == str(expected), done.stderr
-        assert not list(tmp_path.iterdir())  # no identifier of this user either
-    else:  # what the other case proves could happen: the library as it comes
-        assert "os.fork" in done.stdout
+    assert done.stdout.strip() == "[] None", done.stderr
+    assert not list(tmp_path.iterdir())  # no identifier of this user either

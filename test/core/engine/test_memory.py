@@ -49,7 +49,6 @@ def test_memory_does_not_grow(tmp_path, runtime, key_frames, schedule):
         key_frames=key_frames, schedule=schedule, update_weights=tmp_path / "net.safetensors", update_scale=0.25,
     )  # fmt: skip
     images = np.random.default_rng(0).integers(0, 256, (7, *SIZE, 3), dtype=np.uint8)
-    # One frame's labels and overlay are 98 kB: where each were kept, 400 frames would be 39 MB.
     with build_engine(config) as engine:
         stream = engine.stream()
         for number in range(FRAMES):
@@ -57,4 +56,6 @@ def test_memory_does_not_grow(tmp_path, runtime, key_frames, schedule):
             overlay(image, stream.step(Frame(image, number * 33_333_333)).labels, classes.lut)
             if number == SETTLED:
                 settled = resident_bytes(engine)
-        assert resident_bytes(engine) - settled < 8_000_000
+        # One frame's labels and overlay are 98 kB: where each were kept, 400 frames would be 39 MB. What allocators
+        # and other processes' code pages add was seen to be up to 9 MB.
+        assert resident_bytes(engine) - settled < 20_000_000
