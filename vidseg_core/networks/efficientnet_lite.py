@@ -9,6 +9,8 @@ strided convolutions sample other pixels than with PyTorch's own padding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -38,9 +40,11 @@ class SameConv2d(nn.Conv2d):
 
     Attributes:
         keeps_precision: it is not to be computed in 8 bit integers.
+        trained_by: computes the convolution while training instead of PyTorch: of the padded input, weights, stride.
     """
 
     keeps_precision = False
+    trained_by: Callable[[Tensor, Tensor, int], Tensor] | None = None
 
     def __init__(self, channels_in: int, channels: int, kernel: int, stride: int = 1, groups: int = 1):
         super().__init__(channels_in, channels, kernel, stride, groups=groups, bias=False)
@@ -50,6 +54,8 @@ class SameConv2d(nn.Conv2d):
             same_padding(int(size), kernel, stride)
             for size, kernel, stride in zip(x.shape[2:], self.kernel_size, self.stride, strict=True)
         )
+        if self.training and self.trained_by is not None:
+            return self.trained_by(F.pad(x, (*horizontal, *vertical)), self.weight, self.stride[0])
         if vertical[0] == vertical[1] and horizontal[0] == horizontal[1]:
             padding = vertical[0], horizontal[0]
             return F.conv2d(x, self.weight, None, self.stride, padding, groups=self.groups)

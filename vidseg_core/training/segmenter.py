@@ -23,6 +23,7 @@ from vidseg_core.models.checkpoint import initialise
 from vidseg_core.networks.normalisation import normalise
 from vidseg_core.networks.swiftnet import DECODER_WIDTH, ENCODERS, SwiftNet
 from vidseg_core.training.augment import Augmentation
+from vidseg_core.training.depthwise import hasten_gradients
 from vidseg_core.training.loader import load_batches
 from vidseg_core.training.losses import CLASS_WEIGHTINGS, SegmentationLoss, class_weights
 from vidseg_core.training.mix import Mix, Part
@@ -179,6 +180,8 @@ class SegmenterRun(Run):
         net = net.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         optimizer = torch.optim.AdamW(_groups(net, config), lr=config.rate, fused=True)
         super().__init__(mix, config, output, device, net, optimizer)
+        if device.type == "cpu" and not compiled:
+            hasten_gradients(net)
         self.forward = torch.compile(net) if compiled else net
         self.evaluate_every = config.evaluate_every
         self.loss = SegmentationLoss(weights.to(device), config.loss_stride, config.lovasz, config.hard_pixels)

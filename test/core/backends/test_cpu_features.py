@@ -65,7 +65,8 @@ def test_importing_openvino_starts_no_process_that_reports_it(tmp_path):
     # As the library comes, whether it forks one depends on the machine (it spares CI): its absence alone proves little.
     if not {"openvino", "openvino-telemetry"} <= {one.name for one in distributions()}:
         pytest.skip("needs OpenVINO and its telemetry")
-    code = f"{WATCHED}import vidseg_core.backends, openvino, time\ntime.sleep(0.5)\nprint(started, sys.modules['openvino_telemetry'])\n"
+    shown = "started, sys.modules['openvino_telemetry']"
+    code = f"{WATCHED}import vidseg_core.backends, openvino, time\ntime.sleep(0.5)\nprint({shown})\n"
     run = [sys.executable, "-c", code]
     done = subprocess.run(
         run, capture_output=True, text=True, check=True, env=os.environ | {"HOME": str(tmp_path)}, timeout=120
