@@ -98,10 +98,10 @@ setup(
     entry_points={
         "console_scripts": [
             "vidseg = vidseg_core.cli.main:main",
-            "vidseg_node = vidseg_ros.node:program",
-            "camera_player = vidseg_ros.player.camera_player:main",
-            "demo = vidseg_ros.demo.main:main",
-            "score = vidseg_ros.demo.score:main",
+            "vidseg_node = vidseg_ros.programs:vidseg_node",
+            "camera_player = vidseg_ros.programs:camera_player",
+            "demo = vidseg_ros.programs:demo",
+            "score = vidseg_ros.programs:score",
         ]
     },
 )

@@ -5,6 +5,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # what follows takes seconds to load
+    from vidseg_ros.interruption import end_at_signal
+
+    end_at_signal("vidseg_node")
+
 import gc
 import logging
 import os
@@ -42,6 +47,7 @@ from vidseg_ros.memory import keep_freed_memory, leave_out_what_lives
 from vidseg_ros.synchronizer import Synchronizer
 from vidseg_ros.worker import Watchdog, Worker
 
+NAME = "vidseg_node"
 REPORT_S = 1.0
 SWITCH_S = 1e-4
 """How long the worker waits at most for the interpreter, while rclpy prepares its next wait: 5 ms by default."""
@@ -338,16 +344,20 @@ def main(args: list[str] | None = None, build: Callable[[Mapping[str, Any]], Any
     """
     keep_freed_memory()
     sys.setswitchinterval(SWITCH_S)
-    # Until the node spins, a signal interrupts whatever is going on: there is nothing to finish yet.
-    for one in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(one, signal.default_int_handler)
     exit_code = 0
     try:
+        # Until the node spins, a signal interrupts whatever is going on: there is nothing to finish yet.
+        for one in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(one, signal.default_int_handler)
         if build is build_engine:
             with suppress(ImportError):  # configure says what is missing
                 prepare(sys.argv if args is None else args)
         # rclpy's own handlers take the middleware away while the worker still publishes.
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        try:
+            rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        except RuntimeError as error:  # of ROS arguments that mean nothing; there is no log yet
+            print(f"{NAME}: error: {error}", file=sys.stderr)
+            return 1
         exit_code = _run(build)
     except KeyboardInterrupt:
         exit_code = 0
@@ -367,10 +377,14 @@ class RosLog(logging.Handler):
         self._logger = logger
 
     def emit(self, record: logging.LogRecord) -> None:
-        write = self._logger.error if record.levelno >= logging.ERROR else self._logger.warning
-        if record.levelno < logging.WARNING:
-            write = self._logger.info
-        write(record.getMessage())
+        message = record.getMessage()
+        # One line for each: rclpy raises where one line of code logs with two severities.
+        if record.levelno >= logging.ERROR:
+            self._logger.error(message)
+        elif record.levelno >= logging.WARNING:
+            self._logger.warning(message)
+        else:
+            self._logger.info(message)
 
 
 def _run(build: Callable[[Mapping[str, Any]], Any]) -> int:

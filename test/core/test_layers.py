@@ -27,6 +27,7 @@ LEVELS = (
     | {"allocator", "tether", "__init__"},
 )
 ROS_LEVELS = (
+    {"programs"},
     {"node", "demo", "player", "benchmarks", "launching"},
     {"camera"},
     {"points"},
@@ -35,6 +36,7 @@ ROS_LEVELS = (
         "calibration",
         "diagnostics",
         "heartbeat",
+        "interruption",
         "mailbox",
         "memory",
         "messages",

@@ -23,6 +23,7 @@ pytest.importorskip("launch_ros", reason="needs launch_ros, which comes with a R
 
 from sensor_msgs.msg import Image
 
+from vidseg_core.data.bag_writer import BagWriter
 from vidseg_ros import launching
 from vidseg_ros.transport import PROFILE_VARIABLES, profile_path
 
@@ -53,8 +54,11 @@ class Launch:
         return self._log.read_text()
 
     def members(self, word=""):
-        """Process numbers of its session whose command line has this word; what only waits to be reaped is gone."""
-        found = []
+        """Process numbers of its session whose command line has this word; what only waits to be reaped is gone.
+
+        Copies that a process has split off, with the same command line, are left out.
+        """
+        found = {}
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 fields = (folder / "stat").read_text().rpartition(")")[2].split()
@@ -62,8 +66,14 @@ class Launch:
             except OSError:
                 continue
             if int(fields[3]) == self.process.pid and fields[0] != "Z" and word in command:
-                found.append(int(folder.name))
-        return found
+                found[int(folder.name)] = int(fields[1])
+        return [one for one, parent in found.items() if not word or parent not in found]
+
+    def until(self, condition):
+        deadline = time.monotonic() + DEADLINE_S
+        while not condition():
+            assert time.monotonic() < deadline and self.process.poll() is None, self.printed
+            time.sleep(0.1)
 
     def environment_of(self, word):
         [pid] = self.members(word)
@@ -117,6 +127,20 @@ def drive(tmp_path):
         cv2.imwrite(str(images / f"{i}.png"), np.full((96, 128, 3), 20 * i, np.uint8))
         cv2.imwrite(str(labels / f"{i}.png"), ids)
     return f"source:={images}", f"labels:={labels}", "rate:=20"
+
+
+@pytest.fixture
+def recording(tmp_path):
+    """A recording with ground truth, whose lower half is class 3, and with annotations, all of class 0."""
+    truth = np.zeros((96, 128), np.uint8)
+    truth[48:] = 3
+    with BagWriter(tmp_path / "recording") as bag:
+        for i in range(10):
+            at_ns = 1_000_000_000 + i * 50_000_000
+            bag.write_image("/front/image_raw", "rgb8", np.full((96, 128, 3), 20 * i, np.uint8), at_ns)
+            bag.write_image("/front/labels_truth", "mono8", truth, at_ns)
+            bag.write_image("/front/annotations", "mono8", np.zeros_like(truth), at_ns)
+    return tmp_path / "recording"
 
 
 @pytest.fixture
@@ -232,10 +256,34 @@ def test_a_replay_is_scored_and_ends(launch, parameters, drive, tmp_path):
     assert re.search(rf"/camera: {score['frames']['labelled']} of 10 frames labelled; .*mIoU 25.0 %", started.printed)
 
 
-def test_a_source_that_cannot_be_read_ends_the_replay_with_an_error(launch, parameters):
-    started = launch("replay", "source:=/nowhere", parameters)
+def test_a_replay_takes_the_label_topic_of_a_recording(launch, parameters, recording, tmp_path):
+    """Its own `labels_truth` without being told to, and the topic that is named."""
+    for i, labels in enumerate([(), ("labels:=/front/annotations",)]):
+        file = tmp_path / f"score{i}.json"
+        started = launch("replay", f"source:={recording}", "topic:=/front/image_raw", *labels, parameters, f"json:={file}")
+        assert started.status() == 0, started.printed
+        assert json.loads(file.read_text())["miou"] == (25.0, 100.0)[i], started.printed
+
+
+def test_ctrl_c_ends_a_replay_cleanly(launch, parameters, drive):
+    started = launch("replay", *drive, "duration:=600", parameters)
+    started.until(lambda: re.search(r"latency +\d+ ms", started.printed))  # of labels
+    assert started.end() == 0
+    assert "[ERROR]" not in started.printed and "Traceback" not in started.printed
+    assert started.printed.count("process has finished cleanly") == 3
+
+
+@pytest.mark.parametrize(
+    "arguments, complaint",
+    [
+        (("replay", "source:=/nowhere"), "/nowhere: expected a folder of images, a video file or a recording"),
+        (("vidseg", "log_level:=loud", "respawn:=false"), "vidseg_node: error: .*Couldn't parse log level: .*loud"),
+    ],
+)
+def test_an_argument_that_cannot_be_used_ends_the_launch_with_an_error(arguments, complaint, launch, parameters):
+    started = launch(*arguments, parameters)
     assert started.status() == 1
-    assert "/nowhere: expected a folder of images, a video file or a recording" in started.printed
+    assert len(re.findall(complaint, started.printed)) == 1 and "Traceback" not in started.printed
 
 
 def test_the_demo_plays_for_its_time_and_ends(launch, parameters, drive):
@@ -244,6 +292,7 @@ def test_the_demo_plays_for_its_time_and_ends(launch, parameters, drive):
     assert re.search(r"/camera: \d+ of \d+ frames labelled; .* 100 % key frames;", started.printed)
 
 
+@pytest.mark.long  # the build compiles the kernels
 @pytest.mark.skipif(find_spec("colcon_core") is None, reason="needs colcon (extra `dev`)")
 def test_from_a_colcon_workspace(launch, parameters, exchange, checkout, tmp_path):
     tree = tmp_path / "src/vidseg"
@@ -267,8 +316,9 @@ def test_a_profile_of_the_users_own_stays(monkeypatch):
     monkeypatch.setenv(PROFILE_VARIABLES[0], "/somewhere/else.xml")
     assert launching.transport() == []
     monkeypatch.delenv(PROFILE_VARIABLES[0])
-    monkeypatch.setenv("ROS_DISTRO", "jazzy")
-    assert len(launching.transport()) == 2
+    for takes_old_name, number in ((True, 2), (False, 1)):
+        monkeypatch.setattr("vidseg_ros.transport.takes_old_name", lambda environ, old=takes_old_name: old)
+        assert len(launching.transport()) == number
 
 
 def test_cameras_of_a_list(checkout, tmp_path):

@@ -1,6 +1,7 @@
 """From camera topic to labels on real DDS: topics, headers, lifecycle, parameters, services."""
 
 import json
+import logging
 import re
 import signal
 from pathlib import Path
@@ -16,7 +17,7 @@ from std_srvs.srv import SetBool, Trigger  # noqa: E402
 
 from vidseg_core.classes import load_classes  # noqa: E402
 from vidseg_ros import outputs, parameters  # noqa: E402
-from vidseg_ros.node import VidsegNode  # noqa: E402
+from vidseg_ros.node import RosLog, VidsegNode  # noqa: E402
 
 ALL = ("labels", "overlay", "labels_color", "confidence")
 EXIT_S = 120
@@ -356,3 +357,13 @@ def test_a_wrong_parameter_ends_the_process_with_a_message(process):
     _, errors = one.communicate(timeout=EXIT_S)
     assert one.returncode == 1
     assert "interval" in errors and "Traceback" not in errors
+
+
+def test_what_the_core_logs_keeps_its_severity(rig, ros):
+    with rig.Rig(ros, rig.StandIn()) as bench:
+        handler = RosLog(bench.node.get_logger())
+        levels = (logging.INFO, logging.WARNING, logging.ERROR, logging.INFO)
+        for level in levels:
+            handler.emit(logging.LogRecord("core", level, __file__, 1, "of level %d", (level,), None))
+        bench.spin_until(lambda: len(bench.logged("of level")) == len(levels))
+        assert [log.level for log in bench.logs if "of level" in log.msg] == list(levels)  # ROS has the same numbers

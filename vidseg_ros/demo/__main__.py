@@ -2,7 +2,10 @@
 
 import sys
 
-from vidseg_ros.demo.main import main
+from vidseg_ros.interruption import end_at_signal
 
 if __name__ == "__main__":
+    end_at_signal("demo", exit_code=130)
+    from vidseg_ros.demo.main import main
+
     sys.exit(main())

@@ -127,7 +127,9 @@ def describe(figures: Mapping[str, Any]) -> str:
         parts.append(f"governor: {step}")
     if figures["pictures_not_kept"]:
         parts.append("video and mIoU of the beginning only, the disk has no room for more")
-    return "; ".join([*parts, str(figures["device"])])
+    if figures["device"] is not None:
+        parts.append(figures["device"])
+    return "; ".join(parts)
 
 
 def versions() -> dict[str, str | None]:

@@ -5,8 +5,14 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # what follows takes a second to load
+    from vidseg_ros.interruption import end_at_signal
+
+    end_at_signal("score")
+
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -15,7 +21,7 @@ from pathlib import Path
 from rclpy.utilities import remove_ros_args
 
 from vidseg_core.classes import load_classes
-from vidseg_core.cli.main import EXIT_ERROR, EXIT_INTERRUPTED, one_line
+from vidseg_core.cli.main import EXIT_ERROR, one_line
 from vidseg_core.data.writers import write_json
 from vidseg_core.errors import VidsegError
 from vidseg_ros.demo.listener import Listener
@@ -33,8 +39,8 @@ begin, follow both until it ends, and print how many frames got labels, how fast
 ground truth.
 """
 EPILOG = """\
-Exit status: 0 when all went well; 1 when no labels came or their stamps are not those of the frames; 2 when something
-given here cannot be used; 130 after Ctrl-C.
+Exit status: 0 when all went well, and after Ctrl-C; 1 when no labels came or their stamps are not those of the frames;
+2 when something given here cannot be used.
 """
 
 
@@ -94,6 +100,8 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv if argv is None else [NAME, *argv]
     options = build_parser().parse_args(remove_ros_args(argv)[1:])
     try:
+        for one in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(one, signal.default_int_handler)
         classes = load_classes(options.classes)
         run = listen(options.namespace, Path(tempfile.gettempdir()))
         result = figures(run, classes)
@@ -104,11 +112,11 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{NAME}: error: {one_line(error)}", file=sys.stderr)
         return EXIT_ERROR
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return 0
+    if run.interrupted:  # by the user, or by a launch that ends: what is missing then is no fault
+        return 0
     for problem in result["problems"]:
         print(f"{NAME}: {problem}", file=sys.stderr)
-    if run.interrupted:
-        return EXIT_INTERRUPTED
     return EXIT_FAILED if result["problems"] else 0
 
 

@@ -2,7 +2,10 @@
 
 import sys
 
-from vidseg_ros.player.camera_player import main
+from vidseg_ros.interruption import end_at_signal
 
 if __name__ == "__main__":
+    end_at_signal("camera_player")
+    from vidseg_ros.player.camera_player import main
+
     sys.exit(main())

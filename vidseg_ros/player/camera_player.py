@@ -5,6 +5,11 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # what follows takes a second to load
+    from vidseg_ros.interruption import end_at_signal
+
+    end_at_signal("camera_player")
+
 import argparse
 import math
 import signal

@@ -67,8 +67,8 @@ def test_an_interrupt_ends_it_with_what_has_come(start, tmp_path):
     assert "waiting for the camera" in score.stderr.readline()
     score.send_signal(signal.SIGINT)
     printed, complaints = score.communicate(timeout=DEADLINE_S)
-    assert score.returncode == 130, complaints
-    assert printed.startswith("/nobody: 0 of 0 frames labelled")
+    assert score.returncode == 0, complaints  # `launch` takes any other status for a failure
+    assert printed == "/nobody: 0 of 0 frames labelled\n"
     assert json.loads((tmp_path / "score.json").read_text())["interrupted"] is True
 
 
