@@ -260,7 +260,8 @@ def test_a_replay_takes_the_label_topic_of_a_recording(launch, parameters, recor
     """Its own `labels_truth` without being told to, and the topic that is named."""
     for i, labels in enumerate([(), ("labels:=/front/annotations",)]):
         file = tmp_path / f"score{i}.json"
-        started = launch("replay", f"source:={recording}", "topic:=/front/image_raw", *labels, parameters, f"json:={file}")
+        played = (f"source:={recording}", "topic:=/front/image_raw", *labels)
+        started = launch("replay", *played, parameters, f"json:={file}")
         assert started.status() == 0, started.printed
         assert json.loads(file.read_text())["miou"] == (25.0, 100.0)[i], started.printed
 
