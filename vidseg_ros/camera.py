@@ -372,7 +372,8 @@ class Camera:
         outputs = seen(self._publishers["labels"].topic_name) if self._publishers else []
         own = [one.endpoint_gid for one in outputs if one.node_name == self._node.get_name()]
         others = [one.endpoint_gid for one in seen(self.topic)]
-        return transport.remedy(own[0] if own else (), others, get_rmw_implementation_identifier())
+        segments = transport.mapped_segments()
+        return transport.remedy(own[0] if own else (), others, get_rmw_implementation_identifier(), segments)
 
     def _read(self, letter: Letter) -> tuple[HeaderLike, Frame]:
         message = letter.message

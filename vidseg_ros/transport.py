@@ -8,8 +8,11 @@ driver needs the profile as much as the node does.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,9 @@ LEAST_BYTES = 2 * SEGMENT_BYTES + (16 << 20)
 
 PROFILE_VARIABLES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 """Where Fast DDS looks for a profile: in ROS 2 Kilted and later, and before."""
+
+CHOOSING_VARIABLES = ("FASTDDS_BUILTIN_TRANSPORTS", *PROFILE_VARIABLES)
+"""What chooses transports of Fast DDS."""
 
 # Later ones take the old name with a warning in every process.
 _DISTRIBUTIONS_WITH_OLD_NAME = ("humble", "iron", "jazzy")
@@ -51,6 +57,17 @@ _OTHER_VENDOR = (
     "The publisher is {vendor}, which shares no memory with this middleware, so that images come in UDP packets. "
     + _BUFFERS
     + _RELIABLE
+)
+_OFF = (
+    "This node's Fast DDS shares no memory ({reason}), so that images come in UDP packets; with the package's profile "
+    "(FASTDDS_DEFAULT_PROFILES_FILE={profile}, before ROS 2 Kilted FASTRTPS_DEFAULT_PROFILES_FILE) it does. Without: "
+    + _BUFFERS
+    + _RELIABLE
+)
+_IN_USE = (
+    "Images come through shared memory that is large enough already, so look elsewhere: at what the camera sends "
+    "(`ros2 topic hz {topic}`) and at how busy this computer is. Images of more than 6 MB, of which it holds fewer "
+    "than ten, want a larger segment_size, in a copy of {profile} for the camera driver's process."
 )
 _NO_FAST_DDS = (
     "This node runs with {rmw}: see its documentation for large messages (docs/vehicle.md has the pages); with Fast "
@@ -111,13 +128,56 @@ def takes_old_name(environ: Mapping[str, str] = os.environ, prefix: str = sys.pr
     return environ.get("ROS_DISTRO") in _DISTRIBUTIONS_WITH_OLD_NAME
 
 
-def remedy(own: Sequence[int], others: Iterable[Sequence[int]], rmw: str) -> str:
+@dataclass(frozen=True)
+class Segments:
+    """Shared memory of Fast DDS that a process has mapped, in bytes.
+
+    Attributes:
+        own: what it sends through.
+        peers: what others have sent to it through.
+    """
+
+    own: tuple[int, ...]
+    peers: tuple[int, ...]
+
+
+_SEGMENT = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) .*/(fast(?:dds|rtps)_[0-9a-f]{16})$", re.MULTILINE)
+
+
+def mapped_segments(process: Path = Path("/proc/self")) -> Segments:
+    """Find the shared memory of Fast DDS that a process has mapped; none where that cannot be read.
+
+    Whoever made a segment keeps its lock open, a file with `_el` behind the segment's name.
+    """
+    sizes: dict[str, int] = {}
+    locked = set()
+    with suppress(OSError):
+        for begin, end, name in _SEGMENT.findall((process / "maps").read_text(encoding="utf-8")):
+            sizes[name] = sizes.get(name, 0) + int(end, 16) - int(begin, 16)
+        for file in (process / "fd").iterdir():
+            with suppress(OSError):  # it has just been closed
+                locked.add(os.path.basename(os.readlink(file)).removesuffix("_el"))
+    return Segments(
+        tuple(size for name, size in sizes.items() if name in locked),
+        tuple(size for name, size in sizes.items() if name not in locked),
+    )
+
+
+def remedy(
+    own: Sequence[int],
+    others: Iterable[Sequence[int]],
+    rmw: str,
+    segments: Segments,
+    environ: Mapping[str, str] = os.environ,
+) -> str:
     """Return what helps large images on their way from a camera, as far as this node can tell.
 
     Args:
         own: identifier of an endpoint of this node, as `TopicEndpointInfo.endpoint_gid` has it.
         others: those of the camera's publishers.
         rmw: name of the middleware, for instance `rmw_fastrtps_cpp`.
+        segments: of this process, see `mapped_segments`.
+        environ: of this process.
     """
     if "fastrtps" not in rmw:
         return _NO_FAST_DDS.replace("{rmw}", rmw)
@@ -128,6 +188,11 @@ def remedy(own: Sequence[int], others: Iterable[Sequence[int]], rmw: str) -> str
     # Fast DDS puts a number of the computer behind its own.
     if own and any(list(other[2:4]) != list(own[2:4]) for other in others):
         return _OTHER_HOST
+    if not segments.own and shared_memory_shortage() is None:
+        chosen = [f"{name}={environ[name]}" for name in CHOOSING_VARIABLES if environ.get(name)]
+        return _OFF.replace("{reason}", ", ".join(chosen) or "as its configuration wants it")
+    if segments.peers and min(segments.peers) >= SEGMENT_BYTES:
+        return _IN_USE
     return _SHARED_MEMORY
 
 

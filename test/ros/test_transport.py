@@ -70,6 +70,7 @@ def test_large_images_arrive(reliability, ros, checkout):
         while len(received) < 10 and time.monotonic() < deadline and camera.poll() is None:
             ros.spin_once(node, timeout_sec=0.5)
         segments = shared_memory_of(camera.pid)
+        in_use = transport.mapped_segments()
     finally:
         # Not killed: its 64 MB of shared memory would stay behind.
         camera.terminate()
@@ -79,6 +80,7 @@ def test_large_images_arrive(reliability, ros, checkout):
     assert len(views) >= 10
     # Without the profile a few images come through, too, and most do not.
     assert max(segments.values()) >= transport.SEGMENT_BYTES, "Fast DDS has not read the profile"
+    assert max(in_use.own) >= transport.SEGMENT_BYTES <= max(in_use.peers)
     assert all(view.frame_id == "front" and (to_rgb(view) == picture()).all() for view in views)
     seconds = [view.stamp.sec for view in views]
     assert seconds == sorted(set(seconds))
@@ -208,6 +210,8 @@ def test_whether_the_profile_is_in_use():
     assert not transport.uses_profile({}) and not transport.uses_profile({"FASTDDS_DEFAULT_PROFILES_FILE": "/mine.xml"})
 
 
+SMALL = transport.Segments((549_000,), (549_000,))
+LARGE = transport.Segments((549_000, 70_000_000), (70_000_000,))
 HERE, ELSEWHERE = (1, 15, 120, 253, 1), (1, 15, 7, 7, 1)
 
 
@@ -222,9 +226,54 @@ HERE, ELSEWHERE = (1, 15, 120, 253, 1), (1, 15, 7, 7, 1)
     ],
 )
 def test_the_remedy_is_that_for_where_the_publisher_is(publisher, rmw, expected):
-    advice = transport.remedy((1, 15, 120, 253, 9), [publisher], rmw)
+    advice = transport.remedy((1, 15, 120, 253, 9), [publisher], rmw, SMALL)
     message = transport.warning(transport.NO_FRAMES, advice, topic="/image_raw", seconds=2)
     assert re.search(expected, message) and "{" not in message
+
+
+@pytest.mark.parametrize(
+    "segments, environ, expected, unexpected",
+    [
+        (LARGE, {}, "Images come through shared memory that is large enough already", "start the camera driver"),
+        (SMALL, {}, "start the camera driver's process with FASTDDS_DEFAULT_PROFILES_FILE", "sysctl"),
+        # One peer has the profile, and who knows whether that is the camera.
+        (transport.Segments((70_000_000,), (549_000, 70_000_000)), {}, "start the camera driver's process", "already"),
+        (transport.Segments((70_000_000,), ()), {}, "Containers need a common /dev/shm", "already"),
+        (
+            transport.Segments((), ()),
+            {"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"},
+            r"shares no memory \(FASTDDS_BUILTIN_TRANSPORTS=UDPv4\).*net.core.rmem_max=.*reliability to reliable",
+            "start the camera driver",
+        ),
+        (transport.Segments((), ()), {}, r"shares no memory \(as its configuration wants it\)", "start the camera"),
+    ],
+)
+def test_the_remedy_on_one_computer_fits_the_shared_memory_in_use(segments, environ, expected, unexpected, monkeypatch):
+    monkeypatch.setattr(os, "statvfs", lambda path: Statvfs(256))
+    advice = transport.remedy((1, 15, 120, 253, 9), [HERE], "rmw_fastrtps_cpp", segments, environ)
+    message = transport.warning(transport.NO_FRAMES, advice, topic="/image_raw", seconds=2)
+    assert re.search(expected, message) and unexpected not in message and "{" not in message
+
+
+def test_shared_memory_that_is_too_small_is_the_reason_for_having_none(monkeypatch):
+    monkeypatch.setattr(os, "statvfs", lambda path: Statvfs(64))
+    advice = transport.remedy((1, 15, 120, 253, 9), [HERE], "rmw_fastrtps_cpp", transport.Segments((), ()), {})
+    message = transport.warning(transport.NO_FRAMES, advice, topic="/image_raw", seconds=2)
+    assert message.startswith("/dev/shm is too small: it has 64 MiB") and "shares no memory" not in message
+
+
+def test_shared_memory_of_a_process_and_of_its_peers(tmp_path):
+    (tmp_path / "maps").write_text(
+        "7f0000000000-7f0000100000 rw-s 00000000 00:1a 7  /dev/shm/fastdds_00000000000000aa\n"
+        "7f0000200000-7f0004200000 rw-s 00000000 00:1a 8  /dev/shm/fastdds_00000000000000bb\n"
+        "7f0005000000-7f0005100000 rw-s 00000000 00:1a 9  /dev/shm/fastdds_port7411\n"
+        "7f0006000000-7f0006100000 r--p 00000000 00:1a 5  /usr/lib/libfastdds.so.3.2.3\n"
+    )
+    (tmp_path / "fd").mkdir()
+    for i, name in enumerate(("fastdds_00000000000000aa_el", "fastdds_port7411_el")):
+        (tmp_path / "fd" / str(i)).symlink_to(f"/dev/shm/{name}")
+    assert transport.mapped_segments(tmp_path) == transport.Segments((1 << 20,), (64 << 20,))
+    assert transport.mapped_segments(tmp_path / "absent") == transport.Segments((), ())
 
 
 def test_endpoints_of_this_computer_and_middleware_tell_so(ros):
@@ -237,5 +286,8 @@ def test_endpoints_of_this_computer_and_middleware_tell_so(ros):
     while time.monotonic() < deadline and not all(node.count_publishers(one.topic_name) for one in publishers):
         time.sleep(0.05)
     own, other = (node.get_publishers_info_by_topic(one.topic_name)[0].endpoint_gid for one in publishers)
+    segments = transport.mapped_segments()
     node.destroy_node()
-    assert "shared memory belongs to the sender" in transport.remedy(own, [other], get_rmw_implementation_identifier())
+    assert segments.own  # by whatever name this version of Fast DDS gives it
+    rmw = get_rmw_implementation_identifier()
+    assert "shared memory belongs to the sender" in transport.remedy(own, [other], rmw, SMALL)
