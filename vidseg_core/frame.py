@@ -69,6 +69,8 @@ class Segmentation:
         evidence_ns: stamp of the newest frame that a network has seen for these labels; None stands for this frame.
         probabilities: h x w x C, float32, of each class on the grid, 0 where the ego mask says void; None unless asked
             for.
+        overlay: H x W x 3, uint8, RGB: the image under the labels' colours; None unless asked for, and on the CPU,
+            where it is left to whoever shows it (`vidseg_core.overlay`).
     """
 
     labels: np.ndarray
@@ -81,6 +83,7 @@ class Segmentation:
     confidence: np.ndarray | None = None
     evidence_ns: int | None = None
     probabilities: np.ndarray | None = None
+    overlay: np.ndarray | None = None
 
     @property
     def age_s(self) -> float:

@@ -31,7 +31,7 @@ from vidseg_core.errors import ConfigError
 from vidseg_core.evaluation.metrics.confusion import ConfusionMatrix
 from vidseg_core.evaluation.metrics.distribution import distribution
 from vidseg_core.frame import Frame, Segmentation
-from vidseg_core.overlay import confidence_levels, overlay
+from vidseg_core.overlay import Colours, confidence_levels, overlay
 
 SUMMARY, VIDEO = "summary.json", "overlay.mp4"
 LABELS, OVERLAY, CONFIDENCE = "labels", "overlay", "confidence"
@@ -90,6 +90,8 @@ def run(
     """
     record = Record(engine.classes, source)
     stream = engine.stream()
+    if video or png:
+        stream.set_overlay(Colours(engine.classes.lut, opacity))
     warm_up(engine.stream(), source)
     for earlier in (SUMMARY, VIDEO):
         (folder / earlier).unlink(missing_ok=True)
@@ -162,7 +164,9 @@ class Results:
             write_confidence(self._folder / CONFIDENCE / f"{frame.name}.png", levels)
         if self._video is None and not self._png:
             return
-        picture = overlay(frame.image, segmentation.labels, self._lut, self._opacity)
+        picture = segmentation.overlay
+        if picture is None:
+            picture = overlay(frame.image, segmentation.labels, self._lut, self._opacity)
         if self._video is not None:
             previous, self._previous = self._previous, frame
             self._video.write(picture, None if previous is None else played_step_ns(previous, frame, self._period_ns))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from llvmlite import ir
@@ -92,6 +94,33 @@ def _blend(begin, end, image, labels, keep, colors, out):
                 k = np.uint32(keep[label])
                 for c in range(3):
                     to[pixel, c] = (np.uint32(row[pixel, c]) * k + colors[label, c]) >> np.uint32(8)
+
+
+@dataclass(frozen=True, eq=False)
+class Colours:
+    """Say how labels are drawn over an image, see `overlay`.
+
+    Attributes:
+        lut: 256 x 3, uint8, RGB: the colour of each id.
+        opacity: 0..1.
+    """
+
+    lut: np.ndarray
+    opacity: float = 0.5
+
+    def __post_init__(self):
+        if self.lut.shape != (256, 3) or self.lut.dtype != np.uint8:
+            raise ValueError(f"lut: expected 256 x 3, uint8, got {self.lut.shape}, {self.lut.dtype}")
+        if not 0.0 <= self.opacity <= 1.0:
+            raise ValueError(f"opacity: expected 0..1, got {self.opacity}")
+
+    def table(self) -> np.ndarray:
+        """Return 256 x 4, int32: summands of red, green and blue and the image's share, in units of 1/256."""
+        alpha = round(self.opacity * 256)
+        found = np.full((256, 4), 256 - alpha, np.int32)
+        found[:, :3] = self.lut.astype(np.int32) * alpha + 128  # so that the shift by 8 rounds
+        found[VOID] = 0, 0, 0, 256
+        return found
 
 
 def overlay(image: np.ndarray, labels: np.ndarray, lut: np.ndarray, opacity: float = 0.5) -> np.ndarray:

@@ -17,6 +17,7 @@ from vidseg_core.data.encodings import UnsupportedEncoding, to_rgb
 from vidseg_core.data.wire import HeaderLike, ImageWriter, MessageView, WireError, parse_header
 from vidseg_core.errors import VidsegError
 from vidseg_core.frame import Frame, Segmentation
+from vidseg_core.overlay import Colours
 from vidseg_ros import outputs, rcl, sizes, transport
 from vidseg_ros.calibration import Calibration
 from vidseg_ros.diagnostics import SILENCE_S, Report, Statistics, Tick, frame_status
@@ -429,6 +430,8 @@ class Camera:
             self._stream.set_interval(settings.interval)
         self._stream.set_confidence(self._is_wanted("confidence", settings) or self._points.is_wanted)
         self._stream.set_probabilities(self._is_wanted("probabilities", settings))
+        draws = self._is_wanted("overlay", settings)
+        self._stream.set_overlay(Colours(self._classes.lut, settings.overlay_opacity) if draws else None)
 
     def _is_wanted(self, output: str, settings: CameraSettings) -> bool:
         return output in settings.outputs and self._publishers[output].get_subscription_count() > 0

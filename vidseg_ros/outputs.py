@@ -52,7 +52,7 @@ def void(segmentation: Segmentation) -> Segmentation:
         None if one is None else np.zeros_like(one) for one in (segmentation.confidence, segmentation.probabilities)
     )
     labels = np.full_like(segmentation.labels, VOID)
-    return replace(segmentation, labels=labels, confidence=confidence, probabilities=probabilities)
+    return replace(segmentation, labels=labels, confidence=confidence, probabilities=probabilities, overlay=None)
 
 
 def render_labels(picture: Picture) -> tuple[str, np.ndarray]:
@@ -62,6 +62,9 @@ def render_labels(picture: Picture) -> tuple[str, np.ndarray]:
 
 def render_overlay(picture: Picture) -> tuple[str, np.ndarray]:
     """Return encoding and pixels: H x W x 3, uint8, the image under the colours."""
+    drawn = picture.segmentation.overlay
+    if drawn is not None:
+        return "rgb8", drawn
     opacity = picture.settings.overlay_opacity
     return "rgb8", overlay(picture.image, picture.segmentation.labels, picture.lut, opacity)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vidseg_core.classes import ClassTable, load_classes
 from vidseg_core.frame import Frame, Segmentation
+
+if TYPE_CHECKING:
+    from vidseg_core.overlay import Colours
 
 
 class PassThroughStream:
@@ -37,6 +41,9 @@ class PassThroughStream:
 
     def set_probabilities(self, wanted: bool) -> None:
         """There are none."""
+
+    def set_overlay(self, colours: Colours | None) -> None:
+        """Draw none."""
 
 
 class PassThrough:

@@ -107,6 +107,9 @@ class StandInStream:
     def set_probabilities(self, wanted):
         self.probabilities = wanted
 
+    def set_overlay(self, colours):
+        self.colours = colours
+
 
 def picture(seed=0, size=SIZE, channels=3):
     return np.random.default_rng(seed).integers(0, 256, (*size, channels), dtype=np.uint8)

@@ -419,6 +419,7 @@ class Engine:
     def set_interval(self, interval): pass
     def set_confidence(self, wanted): pass
     def set_probabilities(self, wanted): pass
+    def set_overlay(self, colours): pass
     def step(self, frame):
         if frame.name:
             {fault}

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vidseg_core.kernels.picture import grid_picture
 from vidseg_core.kernels.resample import network_input
+from vidseg_core.kernels.transfer import Pixels, upload
 
 NETWORK_STRIDE = 32
 
@@ -48,6 +49,16 @@ class View:
         self.image = image
         self.grid = grid
         self.device = device
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W) of the image."""
+        return self.image.shape[0], self.image.shape[1]
+
+    @cached_property
+    def pixels(self) -> Pixels:
+        """The image where the device's kernels read it."""
+        return upload(self.image, self.device)
 
     @cached_property
     def grid_bgr(self) -> Tensor:

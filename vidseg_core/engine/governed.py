@@ -19,6 +19,7 @@ from vidseg_core.engine.stream import Stream
 from vidseg_core.frame import Frame, Segmentation
 from vidseg_core.models.accuracy import PRIOR
 from vidseg_core.options import options_of
+from vidseg_core.overlay import Colours
 
 log = logging.getLogger(__name__)
 GOVERNED = tuple(name for name, one in options_of(EngineConfig).items() if one.governed)
@@ -192,6 +193,9 @@ class GovernedStream:
 
     def set_probabilities(self, wanted: bool) -> None:
         self._stream.set_probabilities(wanted)
+
+    def set_overlay(self, colours: Colours | None) -> None:
+        self._stream.set_overlay(colours)
 
     def apply(self, step: Step, free: Collection[str]) -> None:
         """Run at a step from the next frame on, as far as it is free."""

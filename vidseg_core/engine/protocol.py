@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vidseg_core.engine.key_frames.turns import Turns
+    from vidseg_core.overlay import Colours
 
 
 @runtime_checkable
@@ -38,6 +39,9 @@ class StreamProtocol(Protocol):
 
     def set_probabilities(self, wanted: bool) -> None:
         """Change whether results come with the probabilities of all classes."""
+
+    def set_overlay(self, colours: Colours | None) -> None:
+        """Change whether results come with an overlay, where the engine draws any."""
 
 
 @runtime_checkable

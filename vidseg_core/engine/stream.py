@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vidseg_core.classes import VOID
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.flow import FlowEstimator
 from vidseg_core.engine.geometry import View, grid_size
@@ -22,13 +21,15 @@ from vidseg_core.engine.segmenter import Segmenter
 from vidseg_core.engine.state import Memory, Past, Segmented, StageTimes, State, Waiting
 from vidseg_core.errors import ConfigError
 from vidseg_core.frame import Frame, Segmentation
-from vidseg_core.kernels.decode import decode, decode_warped
 from vidseg_core.kernels.difference import difference
 from vidseg_core.kernels.fuse import fuse
+from vidseg_core.kernels.paint import Moved, Painted, draws, paint
 from vidseg_core.kernels.resample import on_grid
+from vidseg_core.kernels.transfer import upload
 from vidseg_core.kernels.update import update
 from vidseg_core.kernels.warp import warp
 from vidseg_core.networks.guided_refine import Refined
+from vidseg_core.overlay import Colours
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Stream:
         self._config = config
         self._networks = networks
         self._ego_mask = ego_mask
+        self._own = None if ego_mask is None else upload(ego_mask, networks.device)
         self._key_frames = key_frames or AtOnce()
         self._phase = phase
         self._padding = config.warp_padding or ("zeros" if networks.feeds_back else "border")
@@ -89,6 +91,7 @@ class Stream:
         self._reset_reason: str | None = None
         self._key_wanted = False
         self._wants_probabilities = False
+        self._colours: Colours | None = None
         self.refined: Refined | None = None
         """What guided refinement made of the last frame (for figures); None on key frames and without refinement."""
 
@@ -134,6 +137,10 @@ class Stream:
     def set_probabilities(self, wanted: bool) -> None:
         """Change from the next frame on whether results have `Segmentation.probabilities`."""
         self._wants_probabilities = wanted
+
+    def set_overlay(self, colours: Colours | None) -> None:
+        """Change from the next frame on whether results have `Segmentation.overlay`; never on the CPU."""
+        self._colours = colours if draws(self._networks.device) else None
 
     @torch.inference_mode()
     def step(self, frame: Frame) -> Segmentation:
@@ -187,12 +194,7 @@ class Stream:
         since_key = self._since_key(decision)
         self._state = State(frame.size, frame.stamp_ns, since_key, changed, memory, waiting, flow_input)
         with timings.stage("decode"):
-            if scores is not None:
-                labels = decode(scores, frame.size, half_pixel)
-            else:
-                labels = self._decode_carried(memory, frame.size)
-            if self._ego_mask is not None:
-                labels[self._ego_mask] = VOID
+            painted = self._paint(scores, memory, view, half_pixel)
         reset, self._reset_reason = self._reset_reason, None
         confidence, probabilities = None, None
         # None where they were asked for only after this frame began.
@@ -203,7 +205,7 @@ class Stream:
         # An update network has seen every frame.
         evidence_ns = memory.stamp_ns if self._networks.updater is None else frame.stamp_ns
         return Segmentation(
-            labels,
+            painted.labels,
             frame.stamp_ns,
             fresh is not None,
             memory.age,
@@ -213,6 +215,7 @@ class Stream:
             confidence,
             evidence_ns,
             probabilities,
+            painted.overlay,
         )
 
     @property
@@ -222,10 +225,21 @@ class Stream:
         asked = self._config.confidence or self._wants_probabilities
         return asked or networks.refine is not None or networks.updater is not None
 
-    def _decode_carried(self, memory: Memory, size: tuple[int, int]) -> np.ndarray:
-        assert memory.way is not None and memory.one_class is not None  # see `Past`
-        how = self._config.warp_align_corners, self._padding
-        return decode_warped(memory.logits, memory.way, memory.one_class, size, *how)
+    def _paint(self, scores: Tensor | None, memory: Memory, view: View, half_pixel: bool) -> Painted:
+        """Label the frame by its scores or, without any, by what is remembered."""
+        moved = None
+        if scores is None:
+            assert memory.way is not None and memory.one_class is not None  # see `Past`
+            moved = Moved(memory.way, memory.one_class, self._config.warp_align_corners, self._padding)
+        return paint(
+            memory.logits if scores is None else scores,
+            view.size,
+            half_pixel=half_pixel,
+            moved=moved,
+            own=self._own,
+            image=None if self._colours is None else view.pixels,
+            colours=self._colours,
+        )
 
     def _view(self, frame: Frame) -> View:
         return View(frame.image, grid_size(frame.size, self._config.stride_of(frame.size)), self._networks.device)

@@ -26,6 +26,7 @@ from vidseg_core.engine.segmenter import NetworkSegmenter, TruthSegmenter
 from vidseg_core.engine.stream import Networks, Stream
 from vidseg_core.kernels.decode import decode
 from vidseg_core.networks.flow_light import FlowLight
+from vidseg_core.overlay import Colours, overlay
 from vidseg_core.street import Street, StreetConfig
 
 SIZE = (240, 320)
@@ -178,6 +179,24 @@ def test_cameras_share_networks(device, engine, light, frames):
     expected = [alone.step(frame) for frame in frames]
     together = [(first.step(frame), second.step(replace(frame, image=255 - frame.image))) for frame in frames]
     assert agreement([ours for ours, _ in together], expected) >= AGREEMENT[device.type]
+
+
+def test_the_overlay_is_drawn_on_the_device(device, engine, light, frames):
+    """By the engine, only while it is asked for; on the CPU that is left to whoever shows it."""
+    colours = Colours(np.random.default_rng(0).integers(0, 256, (256, 3), dtype=np.uint8), 0.7)
+    ego_mask = np.zeros(SIZE, dtype=bool)
+    ego_mask[-20:] = True
+    stream = Stream(engine.config, networks_on(device, engine, light, refine=False, update=False), ego_mask)
+    stream.set_overlay(colours)
+    for frame in frames[:2]:
+        result = stream.step(frame)
+        np.testing.assert_array_equal(result.overlay, overlay(frame.image, result.labels, colours.lut, 0.7))
+        assert (result.overlay[ego_mask] == frame.image[ego_mask]).all()
+    stream.set_overlay(None)
+    assert stream.step(frames[2]).overlay is None
+    on_cpu = Stream(engine.config, networks_on(torch.device("cpu"), engine, light))
+    on_cpu.set_overlay(colours)
+    assert on_cpu.step(frames[0]).overlay is None
 
 
 def test_labels_of_rounded_scores_are_not_rounded_again(device):

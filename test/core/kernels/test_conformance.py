@@ -20,15 +20,18 @@ from vidseg_core.kernels import (
     flow,
     fuse,
     grey,
+    paint,
     picture,
     points,
     refine,
     resample,
+    transfer,
     update,
     vote,
     warp,
 )
 from vidseg_core.kernels.dispatch import OPERATIONS, Operation, provide
+from vidseg_core.overlay import Colours, overlay
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if torch.cuda.is_available() or (INTERPRETED and importlib.util.find_spec("triton")):
@@ -127,6 +130,71 @@ def test_decode_warped(kind, implementation, grid, classes, padding, align_corne
     # Those of one class everywhere were not looked at by chance.
     blind = torch.full_like(same, decode.MIXED)
     assert np.mean(called(implementation, kind, logits, flow, blind, size, align_corners, padding) != labels) < 1e-3
+
+
+@covers(paint.PAINT)
+@pytest.mark.parametrize(("grid", "size"), [((8, 9), (33, 41)), ((5, 7), (5, 7)), ((6, 5), (47, 64))])
+@pytest.mark.parametrize("way", [None, "zeros", "border", "half pixel"])
+@pytest.mark.parametrize("draws", [False, True])
+def test_paint(kind, implementation, grid, size, way, draws):
+    """Of a picture with regions of one class, noise where they meet, and flow that leads out of it."""
+    classes = 19
+    coarse = F.interpolate(random(1, classes, 3, 3), grid, mode="bicubic")
+    logits, flow = 3 * coarse + 0.05 * random(1, classes, *grid), random(1, 2, *grid, seed=1, scale=3.0)
+    rng = np.random.default_rng(0)
+    image, own = rng.integers(0, 256, (*size, 3), dtype=np.uint8), rng.random(size) < 0.2
+    colours = Colours(rng.integers(0, 256, (256, 3), dtype=np.uint8), 0.3)
+    same, half_pixel = decode.ONE_CLASS.reference(logits), way == "half pixel"
+    moved = None if way is None or half_pixel else paint.Moved(on(kind, flow), on(kind, same), True, way)
+    pixels = (own, image) if kind == "cpu" else (on(kind, torch.from_numpy(x)) for x in (own, image))
+    own_there, image_there = pixels if draws else (None, None)
+    got = implementation(on(kind, logits), size, half_pixel, moved, own_there, image_there, colours if draws else None)
+    assert got.labels.shape == size and got.labels.dtype == np.uint8
+    full = logits if moved is None else warp.WARP.reference(logits.double(), flow.double(), True, way)
+    full = F.interpolate(full, size, mode="bilinear", align_corners=not half_pixel)[0]
+    labelled = ~own if draws else np.ones(size, bool)
+    assert (got.labels[~labelled] == 255).all() and (got.labels[labelled] < classes).all()
+    ours = full.gather(0, torch.from_numpy(np.where(labelled, got.labels, 0).astype(np.int64))[None])[0]
+    assert (full.amax(0) - ours)[labelled].max() <= 1e-4, "labels differ only where classes tie"
+    if draws:
+        np.testing.assert_array_equal(got.overlay, overlay(image, got.labels, colours.lut, 0.3))
+    else:
+        assert got.overlay is None
+
+
+def test_paint_s_reference():
+    """Which the others are not compared with, as classes may tie."""
+    logits, flow = random(1, 5, 6, 7), random(1, 2, 6, 7, seed=1, scale=2.0)
+    rng = np.random.default_rng(0)
+    image, own = rng.integers(0, 256, (24, 28, 3), dtype=np.uint8), rng.random((24, 28)) < 0.2
+    colours = Colours(rng.integers(0, 256, (256, 3), dtype=np.uint8))
+    moved = paint.Moved(flow, decode.ONE_CLASS.reference(logits), padding="border")  # nothing outside to tie
+    got = paint.PAINT.reference(logits, (24, 28), False, moved, torch.from_numpy(own), torch.from_numpy(image), colours)
+    expected = paint.paint(logits, (24, 28), moved=moved, own=own, image=image, colours=colours)
+    assert (got.labels != expected.labels).mean() < 0.002
+    np.testing.assert_array_equal(got.overlay, overlay(image, got.labels, colours.lut))
+    stays = paint.PAINT.reference(logits, (24, 28), True, None, None, None, None)
+    assert stays.overlay is None and (stays.labels == decode.decode(logits, (24, 28), True)).mean() > 0.998
+
+
+@covers(transfer.UPLOAD)
+def test_upload(kind, implementation):
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    device = torch.device("cpu" if INTERPRETED else kind)
+    for view in (pixels, pixels[:, :5], pixels[::-1, :, ::-1], pixels[..., 0] > 100):
+        there = implementation(view, device)
+        assert tuple(there.shape) == view.shape
+        np.testing.assert_array_equal(there if kind == "cpu" else transfer.download(there)[0], view)
+        np.testing.assert_array_equal(transfer.UPLOAD.reference(view, torch.device("cpu")).numpy(), view)
+
+
+@covers(transfer.DOWNLOAD)
+def test_download(kind, implementation):
+    whole, part = torch.arange(12, dtype=torch.uint8).view(3, 4), torch.arange(6.0).view(2, 3).T
+    got = implementation(on(kind, whole), on(kind, part))
+    assert [x.dtype for x in got] == [np.uint8, np.float32]
+    for array, expected in zip(got, (whole, part), strict=True):
+        np.testing.assert_array_equal(array, expected.numpy())
 
 
 @covers(decode.ONE_CLASS)

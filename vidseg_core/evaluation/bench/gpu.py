@@ -35,10 +35,11 @@ from vidseg_core import __version__
 from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.frame import Frame
-from vidseg_core.kernels import decode, difference, flow, fuse, refine, update, warp
+from vidseg_core.kernels import decode, difference, flow, fuse, paint, refine, update, warp
 from vidseg_core.kernels.dispatch import provide
 from vidseg_core.models.architectures import SEGMENTER
 from vidseg_core.models.open import open_model
+from vidseg_core.overlay import Colours, overlay
 
 CLASSES = 19
 WEIGHTS = "camvid-swiftnet-r18"
@@ -88,6 +89,7 @@ class Inputs:
         self.way, self.motion = smooth(2, grid, 3.0, 3), smooth(2, grid, 3.0, 4)
         self.apart = smooth(1, grid, 12.0, 5).abs()
         self.guide = torch.rand(1, 11, *grid, generator=_generator(6)).softmax(1)
+        self.colours = Colours(np.random.default_rng(7).integers(0, 256, (256, 3), dtype=np.uint8))
         shown = [cv2.resize(texture(size, shift), grid[::-1], interpolation=cv2.INTER_AREA) for shift in (0, 8)]
         self.now, self.before = (torch.from_numpy(x).permute(2, 0, 1)[None].contiguous() for x in shown)
         greys = [cv2.cvtColor(x, cv2.COLOR_RGB2GRAY) for x in shown]
@@ -117,6 +119,17 @@ def checks(inputs: Inputs) -> dict[str, Check]:
     labels = decode.DECODE.on("cuda")(inputs.there(inputs.logits), inputs.size, False)
     differ = labels != decode.decode(inputs.logits, inputs.size)
     found["decode: share of labels that differ"] = float(differ.mean()), 1e-6
+    image = texture(inputs.size, 0)
+    moved = paint.Moved(inputs.way, decode.one_class(inputs.logits), padding="border")
+    moved_there = moved._replace(way=inputs.there(moved.way), one_class=inputs.there(moved.one_class))
+    there = inputs.there(torch.from_numpy(image))
+    painted = paint.PAINT.on("cuda")(
+        inputs.there(inputs.logits), inputs.size, False, moved_there, None, there, inputs.colours
+    )
+    differ = painted.labels != paint.paint(inputs.logits, inputs.size, moved=moved).labels
+    found["paint: share of labels that differ"] = float(differ.mean()), 1e-5
+    drawn = overlay(image, painted.labels, inputs.colours.lut, inputs.colours.opacity)
+    found["paint: share of the overlay that differs"] = float((painted.overlay != drawn).mean()), 0.0
     moved = difference.DIFFERENCE.on("cuda")(*(inputs.there(x) for x in (inputs.now, inputs.before, inputs.way))).cpu()
     expected = difference.DIFFERENCE.reference(inputs.now, inputs.before, inputs.way)
     inside = expected.isfinite()
@@ -158,7 +171,7 @@ def microseconds(work: Callable[[], object], rounds: int = 30) -> tuple[float, s
 
 def kernel_times(inputs: Inputs) -> dict[str, dict[str, Any]]:
     """Time kernels, with the bytes that each has to move; and copies."""
-    from vidseg_core.kernels.triton.decode import decode_on_device
+    from vidseg_core.kernels.triton.paint import paint_on_device
 
     on = inputs.there
     logits, past, fresh, way, motion = map(on, (inputs.logits, inputs.past, inputs.fresh, inputs.way, inputs.motion))
@@ -168,6 +181,7 @@ def kernel_times(inputs: Inputs) -> dict[str, dict[str, Any]]:
     image = torch.from_numpy(texture(inputs.size, 0))
     pinned, there = image.pin_memory(), image.to(inputs.device)
     labels, back = there[..., 0].contiguous(), image[..., 0].contiguous().pin_memory()
+    moved = paint.Moved(way, decode.one_class(logits), padding="border")
     large = torch.empty(COPY_BYTES // 4, device=inputs.device)
     other = torch.empty_like(large)
     evidence, planes = logits.nbytes, height * width
@@ -179,7 +193,14 @@ def kernel_times(inputs: Inputs) -> dict[str, dict[str, Any]]:
         "warp": (2 * evidence + way.nbytes, lambda: warp.WARP.on("cuda")(logits, way, True, "border")),
         "warp, plain": (2 * evidence + way.nbytes, lambda: warp.warp_reference(logits, way, True, "border")),
         "compose": (3 * way.nbytes, lambda: warp.COMPOSE.on("cuda")(motion, way)),
-        "decode": (evidence + planes, lambda: decode_on_device(logits, inputs.size, False)),
+        "decode": (evidence + planes, lambda: paint_on_device(logits, inputs.size)),
+        "paint, labels": (
+            evidence + way.nbytes + planes, lambda: paint_on_device(logits, inputs.size, moved=moved),
+        ),
+        "paint, labels and overlay": (
+            evidence + way.nbytes + 7 * planes,
+            lambda: paint_on_device(logits, inputs.size, moved=moved, image=there, colours=inputs.colours),
+        ),
         "decode, plain": (
             evidence + planes,
             lambda: F.interpolate(logits, inputs.size, mode="bilinear", align_corners=True).argmax(1).to(torch.uint8),

@@ -23,7 +23,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from vidseg_core.kernels.triton import decode, difference, flow, fuse, launch, refine, update, warp
+from vidseg_core.kernels.triton import difference, flow, fuse, launch, paint, refine, update, warp
 
 CLASSES = 19
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -66,7 +66,19 @@ def _arrays(*names: str, of: str = "fp32") -> dict[str, str]:
 
 _ELEMENTS = {"BLOCK": launch.BLOCK}
 _SEARCH = _arrays("current", "previous", "coarse", "before", "after")
-_TILE = {"PATCH_Y": 4, "PATCH_X": 32, "TILE_Y": decode.TILE_Y, "TILE_X": decode.TILE_X, "HALF_PIXEL": False}
+_MOVES = {"CLASSES": CLASSES, "MOVES": True, "BORDER": True}
+_STAYS = {"CLASSES": CLASSES, "MOVES": False, "BORDER": False}
+_ORIGIN = _arrays("way") | _floats("stretch_y", "stretch_x", "shift")
+_POINTS = _arrays("logits") | _arrays("known", "top", of="u8") | _ORIGIN
+_SHOWN = _arrays("own", "image", "labels", "overlay", of="u8") | _arrays("table", of="i32")
+_MIXED = (
+    _arrays("logits", "row_ways", "column_ways")
+    | _arrays("cells", "count", "row_starts", "column_starts", of="i32")
+    | _ORIGIN
+    | _SHOWN
+)
+_CELL = {"CELL_Y": 4, "CELL_X": 4, "CELLS": paint.CELLS, "PIXELS": paint.PIXELS}
+_DRAWS = {"MASKS": True, "DRAWS": True}
 _PLACES = _arrays("rows", "columns", of="i32") | _arrays("down", "across")
 
 CASES = {
@@ -81,15 +93,20 @@ CASES = {
         {"CHANNELS": CLASSES, "BORDER": True} | _ELEMENTS,
     ),
     "compose": Case(warp.compose_kernel, _arrays("motion", "flow", "out"), _ELEMENTS),
-    "decode": Case(
-        decode.decode_kernel,
-        _arrays("logits") | _arrays("labels", of="u8") | _floats("step_y", "step_x"),
-        {"CLASSES": CLASSES} | _TILE,
+    "paint, points": Case(paint.points_kernel, _POINTS, _MOVES | _ELEMENTS),
+    "paint, points that stay": Case(paint.points_kernel, _POINTS, _STAYS | _ELEMENTS),
+    "paint, list": Case(paint.list_kernel, _arrays("top", of="u8") | _arrays("cells", "count", of="i32"), _ELEMENTS),
+    "paint, cells of one class": Case(
+        paint.same_kernel,
+        _SHOWN | _arrays("top", of="u8") | _arrays("rows", "columns", of="i32"),
+        _DRAWS | {"TILE_Y": paint.TILE_Y, "TILE_X": paint.TILE_X},
     ),
-    "decode, half precision": Case(
-        decode.decode_kernel,
-        _arrays("logits", of="fp16") | _arrays("labels", of="u8") | _floats("step_y", "step_x"),
-        {"CLASSES": CLASSES} | _TILE,
+    "paint, mixed cells": Case(paint.mixed_kernel, _MIXED, _MOVES | _DRAWS | _CELL, warps=1),
+    "paint, mixed cells that stay": Case(
+        paint.mixed_kernel, _MIXED, _STAYS | {"MASKS": False, "DRAWS": False} | _CELL, warps=1
+    ),
+    "paint, half precision": Case(
+        paint.mixed_kernel, _MIXED | _arrays("logits", of="fp16"), _MOVES | _DRAWS | _CELL, warps=1
     ),
     "difference": Case(
         difference.difference_kernel,

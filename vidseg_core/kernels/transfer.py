@@ -1,0 +1,59 @@
+"""Bring pixels to where the kernels of a device read them, and results back."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidseg_core.kernels.dispatch import Operation
+
+Pixels = np.ndarray | Tensor
+"""Pixels where kernels read them: an array for those of the CPU, a tensor on the device for all others."""
+
+
+def upload(pixels: np.ndarray, device: torch.device) -> Pixels:
+    """Bring pixels to a device.
+
+    Args:
+        pixels: any shape and strides, uint8.
+
+    Returns:
+        On the CPU `pixels` themselves; else a tensor on the device, contiguous, of the same shape. The device may still
+        be copying; what it is asked for next waits for that, and `pixels` may change at once.
+    """
+    return UPLOAD.on(device.type)(pixels, device)
+
+
+def upload_reference(pixels: np.ndarray, device: torch.device) -> Tensor:
+    """Compute `upload` in plain torch."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
+
+
+def download(*tensors: Tensor) -> tuple[np.ndarray, ...]:
+    """Wait for tensors of one device and bring them to the host's memory.
+
+    Returns:
+        An array for each, newly allocated unless it is on the CPU. Those of a CUDA device are in pinned memory: to keep
+        many of them for long, copy them.
+    """
+    return DOWNLOAD.on(tensors[0].device.type)(*tensors)
+
+
+def download_reference(*tensors: Tensor) -> tuple[np.ndarray, ...]:
+    """Compute `download` in plain torch."""
+    return tuple(x.cpu().numpy() for x in tensors)
+
+
+def device_type_of(pixels: Pixels) -> str:
+    """Return the type of device whose kernels read these pixels."""
+    return "cpu" if isinstance(pixels, np.ndarray) else pixels.device.type
+
+
+UPLOAD = Operation("upload", upload_reference)
+DOWNLOAD = Operation("download", download_reference)
+
+
+@UPLOAD.register("cpu")
+def _upload_to_cpu(pixels: np.ndarray, device: torch.device) -> np.ndarray:
+    return pixels
