@@ -15,10 +15,13 @@ PYTHON ?= $(firstword $(foreach name,python3 $(addprefix python,3.12 3.11 3.13 3
 EXTRAS := $(if $(filter x86_64,$(shell uname -m)),ros$(shell echo ,))label,evaluate,onnx,train,dev
 # Of Triton's versions, the oldest and the newest that the kernels for GPUs are for.
 TRITONS := 3.6.0 3.9.0
+# Libraries whose networks are tested; what they need besides is in .venv, or is not imported.
+NETWORKS := torchvision==0.28.0 timm==1.0.31 segmentation-models-pytorch==0.6.0 ultralytics==8.4.190 \
+	ultralytics-thop==2.2.3
 
 .DEFAULT_GOAL := help
 .PHONY: help .venv .venv-ros .venv-jazzy .venv-fleet demo test test-long test-all test-gpu gpu test-ros-constraints test-jazzy \
-	test-fleet test-triton test-resolve soak lint clean
+	test-fleet test-networks test-triton test-resolve soak lint clean
 
 help:
 	@echo 'make .venv   install everything into .venv (2 GB, about 7 with PyTorch for CUDA; Python $(firstword $(SUPPORTED)) to $(lastword $(SUPPORTED)))'
@@ -37,6 +40,7 @@ help:
 	@echo 'make test-ros-constraints   run them with the versions that a ROS distribution has, in .venv-ros'
 	@echo 'make test-jazzy   run the tests of the ROS side with ROS 2 Jazzy from PyPI, in .venv-jazzy'
 	@echo 'make test-triton   compile the kernels for GPUs and run them in an interpreter, without a card: Triton $(TRITONS)'
+	@echo 'make test-networks   run networks of Hugging Face, torchvision, smp and Ultralytics against their own pipelines'
 	@echo 'make test-fleet   run the tests of fleets with Ray and a local S3 server from PyPI, in .venv-fleet'
 	@echo 'make test-resolve   ask PyPI whether it has wheels for ARM (aarch64) and for Python 3.14'
 	@echo 'make soak    10,000 frames through the engine, 10 minutes of overload for the node: bounded latency, flat memory'
@@ -94,7 +98,7 @@ test: .venv
 test-long: .venv
 	.venv/bin/python -m pytest -m long
 
-test-all: test test-long test-ros-constraints test-jazzy test-triton test-fleet test-resolve soak
+test-all: test test-long test-ros-constraints test-jazzy test-triton test-fleet test-networks test-resolve soak
 
 test-gpu: .venv
 	.venv/bin/python -m pytest -m gpu
@@ -124,6 +128,18 @@ test-triton-%: .venv .venv-triton-%/installed
 
 test-fleet: .venv-fleet
 	.venv-fleet/bin/python -m pytest -m 'not gpu' test/core/fleet test/core/cli/test_fleet.py
+
+test-networks: .venv-networks/installed
+	.venv-networks/bin/python -m pytest -m long test/core/models/test_families.py
+
+# An environment that has what .venv has, and the libraries. torchvision's own requirement, a PyTorch for CUDA, is left out.
+.venv-networks/installed: constraints.txt | .venv
+	.venv/bin/python -m venv --clear $(@D)
+	.venv/bin/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+	  >"$$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth"
+	$(@D)/bin/python -m pip install -c constraints.txt transformers onnxscript
+	$(@D)/bin/python -m pip install --no-deps $(NETWORKS)
+	@touch $@
 
 # Whether every wheel that is needed can be had for ARM and for Python 3.14; nothing is installed.
 test-resolve: .venv

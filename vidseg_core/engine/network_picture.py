@@ -18,6 +18,8 @@ from vidseg_core.models.card import InputCard
 
 BORDER = 114
 """Grey level around a letterboxed picture, as Ultralytics' networks are trained with."""
+PYTORCH = "torch_"
+"""Begins the names of resizes that PyTorch computes, see `InputCard.resize`."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,10 @@ def resized(image: np.ndarray, size: tuple[int, int], how: str) -> np.ndarray:
         return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
     if how in REACH:
         return smooth_resize(image, size, how)
+    if how.startswith(PYTORCH):
+        whole = torch.from_numpy(image).permute(2, 0, 1)[None]
+        smoothed = F.interpolate(whole, size, mode=how.removeprefix(PYTORCH), antialias=True)
+        return np.ascontiguousarray(smoothed[0].permute(1, 2, 0).numpy())
     given = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     found = F.interpolate(given, size, mode="bilinear", align_corners=True).round().to(torch.uint8)
     return np.ascontiguousarray(found[0].permute(1, 2, 0).numpy())

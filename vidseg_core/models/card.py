@@ -22,7 +22,7 @@ LAYOUTS = ("nchw", "nhwc")
 COLOURS = ("rgb", "bgr")
 SIZE_RULES = ("multiple", "fixed", "preferred", "square", "shortest_edge")
 FITS = ("stretch", "letterbox")
-RESIZES = ("aligned", "linear", "bilinear", "bicubic")
+RESIZES = ("aligned", "linear", "bilinear", "bicubic", "torch_bilinear", "torch_bicubic")
 KINDS = ("logits", "probabilities", "labels", "flow", "queries")
 CORNERS = ("aligned", "half_pixel")
 
@@ -63,7 +63,8 @@ class InputCard:
         enlarge: largest factor by which enlarging a picture of fewer rows was found to help, 1 or more.
         fit: stretch (the picture fills the input) or letterbox (it keeps its aspect, and grey fills the rest).
         resize: how the picture is resized: aligned (bilinear, the outermost pixels fall on each other), or by pixels
-            that cover equal parts of it: linear (no smoothing), bilinear or bicubic (smoothed where it gets smaller).
+            that cover equal parts of it: linear (no smoothing), bilinear or bicubic (smoothed where it gets smaller,
+            rounded as Pillow does, or as PyTorch with `torch_` in front).
         shortest_edge, longest_edge: of the picture in its input, pixels; the aspect is kept. `longest_edge` limits
             the other side; None for no limit.
     """

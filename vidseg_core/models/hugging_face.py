@@ -237,7 +237,9 @@ def _input_facts(found: Study, path: Path, config: dict[str, Any]) -> None:
     _size_facts(found, config, family, processor, get)
     number = int(get("resample", 2) or 0)
     resize = _RESIZES.get(number)
-    found.learn("input.resize", resize or "bilinear", file if resize and file else "assumed")
+    by_pytorch = get("backend") == "torchvision" or get("is_fast")  # the latter before transformers 5
+    prefix = "torch_" if by_pytorch else ""
+    found.learn("input.resize", prefix + (resize or "bilinear"), file if resize and file else "assumed")
     found.learn("input.fit", "stretch", "no border: the whole picture, nothing but it")
 
 

@@ -2,20 +2,26 @@
 
 They are small, of random weights with a fixed seed; nothing is downloaded. A last layer is fitted by ridge regression
 on street pictures, so that labels look like a trained network's and not like noise, whose margins are near nothing.
+What a test needs of other libraries `make test-networks` installs.
 """
 
+import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from vidseg_core.backends import probe
 from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import EngineConfig
+from vidseg_core.engine.network_picture import picture_for, place
 from vidseg_core.frame import Frame
+from vidseg_core.models.card import InputCard
 from vidseg_core.models.open import open_model
 from vidseg_core.street import Street, StreetConfig
 
@@ -24,6 +30,8 @@ LARGE = 360, 640
 SIZE = 256, 320
 NUM_CLASSES = 11
 NAMES = tuple(f"kind {i}" for i in range(NUM_CLASSES))
+NEEDED = "needs what `make test-networks` installs"
+YOLO_SIZE = 192, 320
 SIDES = {"hidden_sizes": [16, 24, 32, 48], "depths": [1, 1, 1, 1]}
 
 
@@ -54,7 +62,7 @@ def settle(network: nn.Module, pictures: torch.Tensor) -> None:
 
 
 def fit(network: nn.Module, layer: nn.Conv2d, pictures: torch.Tensor, labels: list[np.ndarray]) -> None:
-    """Fit a last layer of 1 x 1 to labels by ridge regression."""
+    """Fit a last layer to labels by ridge regression; of a larger one than 1 x 1 the middle."""
     seen = []
     hook = layer.register_forward_hook(lambda _module, given, _result: seen.append(given[0]))
     with torch.no_grad():
@@ -71,7 +79,8 @@ def fit(network: nn.Module, layer: nn.Conv2d, pictures: torch.Tensor, labels: li
     ridge = 3e-2 * torch.diag(x.pow(2).sum(0))
     solved = torch.linalg.solve(x.T @ x + ridge, x.T @ y) * 10
     with torch.no_grad():
-        layer.weight.copy_(solved[:-1].T[:, :, None, None])
+        layer.weight.zero_()
+        layer.weight[:, :, layer.kernel_size[0] // 2, layer.kernel_size[1] // 2] = solved[:-1].T.float()
         layer.bias.copy_(solved[-1])
 
 
@@ -97,10 +106,10 @@ def part_queries(network: nn.Module, pictures: torch.Tensor) -> None:
         last.bias.zero_()
 
 
-def centre(layer: nn.Conv2d, network: nn.Module, pictures: torch.Tensor) -> None:
+def centre(layer: nn.Conv2d, network: nn.Module, pictures: torch.Tensor, output: str = "logits") -> None:
     """Give all classes the same mean score on pictures that were not fitted to, so that several of them are seen."""
     with torch.no_grad():
-        layer.bias.sub_(network(pictures).logits.mean((0, 2, 3)))
+        layer.bias.sub_(network(pictures)[output].mean((0, 2, 3)))
 
 
 def common() -> dict:
@@ -152,6 +161,15 @@ def upernet(t) -> tuple:
     return network, t.SegformerImageProcessor(size={"height": 160, "width": 224}), network.decode_head.classifier
 
 
+def dpt(t) -> tuple:
+    config = t.DPTConfig(
+        image_size=160, hidden_size=48, num_hidden_layers=4, num_attention_heads=4, intermediate_size=96,
+        backbone_out_indices=[0, 1, 2, 3], neck_hidden_sizes=[16, 24, 32, 32], fusion_hidden_size=32, **common(),
+    )  # fmt: skip
+    network = t.DPTForSemanticSegmentation(config)
+    return network, t.DPTImageProcessor(size={"height": 160, "width": 160}), network.head.head[4]
+
+
 def _swin(t) -> object:
     return t.SwinConfig(
         embed_dim=24, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 4], window_size=4, image_size=160,
@@ -181,7 +199,7 @@ def mask2former(t) -> tuple:
 
 
 HUGGING_FACE: dict[str, Callable] = {
-    one.__name__: one for one in (segformer, mobilenet, mobilevit, beit, upernet, maskformer, mask2former)
+    one.__name__: one for one in (segformer, mobilenet, mobilevit, beit, dpt, upernet, maskformer, mask2former)
 }
 
 
@@ -221,6 +239,23 @@ def labels_of(path: Path, image: np.ndarray, **config) -> np.ndarray:
         return engine.stream().step(Frame(image, 0)).labels
 
 
+@pytest.fixture(scope="session", autouse=True)
+def operators():
+    """Declare torchvision's operators where its build is for CUDA and PyTorch's is not: they are never called."""
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    while find_spec("torchvision"):
+        try:
+            import torchvision  # noqa: F401
+        except RuntimeError as error:
+            missing = re.search(r"operator torchvision::(\w+) does not exist", str(error))
+            if missing is None:
+                raise
+            library.define(f"{missing[1]}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+        else:
+            break
+    yield library
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     """Trials are made in this process, which is faster, and kept for one test."""
@@ -236,10 +271,163 @@ def test_labels_are_those_of_the_familys_own_pipeline(tmp_path, name):
     assert len(np.unique(expected)) >= 3, "the comparison says nothing"
     assert (labels_of(tmp_path / name, large) == expected).mean() >= 0.995, "by resizing of our own"
     image = street(3)[2].image
+    if name == "dpt":  # of one size only
+        image = np.ascontiguousarray(large[:160, :160])
     expected = reference(network, processor, image, do_resize=False)
     assert (labels_of(tmp_path / name, image, input_scale=1.0) == expected).mean() >= 0.999, "by the same pixels"
     card = open_model(tmp_path / name).card
     assert card.classes.names == NAMES and card.output.kind == ("queries" if "former" in name[4:] else "logits")
+
+
+# What the libraries do not write into their files: the statistics of their weights, and how their presets resize.
+CARD = (
+    f"classes: [{', '.join(NAMES)}]\n"
+    "input: {mean: [123.675, 116.28, 103.53], std: [58.395, 57.12, 57.375], resize: bilinear, multiple: MULTIPLE}\n"
+    "output: {name: out}\n"
+)
+EDGE = 160
+
+
+def deeplab() -> tuple:
+    """Two outputs of one shape; the second is for training."""
+    made = pytest.importorskip("torchvision.models.segmentation", reason=NEEDED)
+    network = made.deeplabv3_mobilenet_v3_large(
+        weights=None, weights_backbone=None, num_classes=NUM_CLASSES, aux_loss=True
+    )
+    return network, network.classifier[4], ("out", "aux")
+
+
+def lraspp() -> tuple:
+    made = pytest.importorskip("torchvision.models.segmentation", reason=NEEDED)
+    network = made.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=NUM_CLASSES)
+    return network, network.classifier.high_classifier, ("out",)
+
+
+def unet() -> tuple:
+    made = pytest.importorskip("segmentation_models_pytorch", reason=NEEDED)
+    network = made.Unet("resnet18", encoder_weights=None, classes=NUM_CLASSES)
+    return network, network.segmentation_head[0], ("out",)
+
+
+def preset(size: int | tuple[int, int] | None) -> Callable[[np.ndarray], torch.Tensor]:
+    """Make pictures as torchvision's weights for segmentation want them, whose statistics are those of smp's, too.
+
+    Args:
+        size: of the shorter side, or (h, w); None for the picture's own.
+    """
+    from PIL import Image
+    from torchvision.transforms._presets import SemanticSegmentation
+
+    made = SemanticSegmentation(resize_size=size if isinstance(size, int) else None)
+    by = (lambda one: one.resize(size[::-1], Image.Resampling.BILINEAR)) if isinstance(size, tuple) else lambda one: one
+    return lambda image: made(by(Image.fromarray(image)))[None]
+
+
+def full_size(scores: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return nn.functional.interpolate(torch.from_numpy(scores), size, mode="bilinear").argmax(1)[0].numpy()
+
+
+@pytest.mark.parametrize(
+    ("make", "multiple", "chosen", "tried"),
+    [
+        (deeplab, 1, f"input: {{size_rule: shortest_edge, shortest_edge: {EDGE}, ", EDGE),
+        (lraspp, 1, f"input: {{size_rule: shortest_edge, shortest_edge: {EDGE}, ", EDGE),
+        # It takes multiples of 32, and is given the picture's size as far as it can be.
+        (unet, 32, "input: {", (352, 640)),
+    ],
+    ids=["deeplab", "lraspp", "unet"],
+)
+def test_labels_of_an_exported_network_are_those_of_its_own_pipeline(tmp_path, make, multiple, chosen, tried):
+    """Exported as its library says, executed by ONNX Runtime either way."""
+    ort = pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
+    pytest.importorskip("onnxscript", reason=NEEDED)
+    torch.manual_seed(0)
+    network, last, outputs = make()
+    frames = street(2)
+    pictures = torch.cat([preset((160, 192))(frame.image) for frame in frames])
+    settle(network, pictures)
+    fit(network, last, pictures, [frame.labels for frame in frames])
+    large = street(3, LARGE)[2].image
+    if make is deeplab:  # whose features are too many for two small pictures
+        centre(last, network, preset(tried)(large), "out")
+    path, free = tmp_path / "net.onnx", torch.export.Dim.DYNAMIC
+    torch.onnx.export(
+        network, (pictures[:1],), path, output_names=outputs, dynamic_shapes=({2: free, 3: free},), verbose=False
+    )
+    card = tmp_path / "net.card.yaml"
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def reference(image: np.ndarray, size: int | tuple[int, int] | None) -> np.ndarray:
+        given = {session.get_inputs()[0].name: preset(size)(image).numpy()}
+        return full_size(session.run(["out"], given)[0], image.shape[:2])
+
+    card.write_text(CARD.replace("input: {", chosen).replace("MULTIPLE", str(multiple)))
+    expected = reference(large, tried)
+    assert len(np.unique(expected)) >= 3, "the comparison says nothing"
+    assert (labels_of(path, large, runtime="onnxruntime") == expected).mean() >= 0.995, "by resizing of our own"
+    card.write_text(CARD.replace("MULTIPLE", str(multiple)))
+    image = street(3)[2].image
+    agreement = (labels_of(path, image, runtime="onnxruntime") == reference(image, None)).mean()
+    assert agreement >= 0.999, "by the same pixels"
+
+
+@pytest.fixture(scope="module")
+def yolo(tmp_path_factory):
+    """A network of Ultralytics, for pictures of 192 x 320: its own object, and its ONNX file."""
+    folder = tmp_path_factory.mktemp("yolo")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"AUTOINSTALL": "false", "OFFLINE": "true", "CONFIG_DIR": str(folder)}.items():
+            patch.setenv(f"YOLO_{name}", value)
+        patch.chdir(folder)
+        made = pytest.importorskip("ultralytics", reason=NEEDED)
+        tasks = pytest.importorskip("ultralytics.nn.tasks", reason=NEEDED)
+        given = {**tasks.yaml_model_load("yolo26n-sem.yaml"), "nc": NUM_CLASSES}
+        Path("yolo26n-sem.yaml").write_text(yaml.safe_dump({k: v for k, v in given.items() if k != "yaml_file"}))
+        torch.manual_seed(0)
+        network = made.YOLO("yolo26n-sem.yaml", task="semantic")
+        frames = street(2)
+        pictures = torch.stack([torch.from_numpy(one.image) for one in frames]).permute(0, 3, 1, 2).float() / 255
+        settle(network.model, pictures)
+        fit(network.model, network.model.model[-1].classifier[1], pictures, [one.labels for one in frames])
+        network.model.names = dict(enumerate(NAMES))
+        file = network.export(format="onnx", imgsz=YOLO_SIZE, simplify=False)
+        yield network, made.YOLO(file, task="semantic"), folder / file
+
+
+def predicted(network, image: np.ndarray) -> np.ndarray:
+    """Labels by Ultralytics' predictor, which takes pictures as OpenCV reads them."""
+    [found] = network.predict(image[..., ::-1], imgsz=YOLO_SIZE, rect=False, verbose=False)
+    return np.asarray(found.semantic_mask.data).squeeze()
+
+
+def test_labels_of_an_ultralytics_network_are_its_predictors(yolo):
+    """The ids of its file are ours at its size. Else its predictor's of the network, which resizes scores as we do:
+
+    that of the file enlarges ids by nearest neighbours, and agrees with neither to that degree.
+    """
+    network, exported, path = yolo
+    image = street(3, (2 * YOLO_SIZE[0], 2 * YOLO_SIZE[1]))[2].image
+    small = np.ascontiguousarray(image[::2, ::2])
+    expected = predicted(exported, small)
+    assert len(np.unique(expected)) >= 3, "the comparison says nothing"
+    assert (labels_of(path, small, runtime="onnxruntime") == expected).mean() >= 0.999, "by the same pixels"
+    assert open_model(path).card.classes.names == NAMES
+    for size in (image.shape[:2], LARGE, (361, 643), (500, 400)):  # with borders of several widths, and none
+        image = street(3, size)[2].image
+        agreement = (labels_of(path, image, runtime="onnxruntime") == predicted(network, image)).mean()
+        assert agreement >= 0.995, f"letterboxed from {size}"
+
+
+@pytest.mark.parametrize("size", [(384, 640), (360, 640), (361, 643), (500, 400)])
+def test_letterboxed_pictures_are_those_of_ultralytics(size):
+    augment = pytest.importorskip("ultralytics.data.augment", reason=NEEDED)
+    card = InputCard(
+        mean=(0.0,) * 3, std=(1.0,) * 3, size_rule="fixed", size=YOLO_SIZE, fit="letterbox", resize="linear"
+    )
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    expected = augment.LetterBox(YOLO_SIZE)(image=image)
+    found = picture_for(image, card, place(size, card, None))[0].permute(1, 2, 0).numpy()
+    assert (found == expected).all()
 
 
 @pytest.mark.parametrize("name", ["segformer", "beit", "mask2former"])
