@@ -146,7 +146,7 @@ test-resolve: .venv
 	.venv/bin/python -m pytest test/packaging/test_resolve.py -m long
 
 soak: .venv
-	VIDSEG_SOAK_FRAMES=10000 .venv/bin/python -m pytest test/core/engine/test_memory.py
+	VIDSEG_SOAK_FRAMES=10000 .venv/bin/python -m pytest -m "long or not long" test/core/engine/test_memory.py
 	VIDSEG_SOAK_S=600 .venv/bin/python -m pytest test/ros/test_node_faults.py -k overload
 
 lint: .venv

@@ -1,5 +1,6 @@
 """An engine under a governor: which of its options move, and what is told."""
 
+import threading
 import time
 from dataclasses import replace
 
@@ -20,23 +21,31 @@ from vidseg_core.models.card import InputCard
 
 CPU = torch.device("cpu")
 SIZE = (96, 128)
+WAIT_S = 60
 
 
-class Slow(torch.nn.Module):
-    """Tells the sizes that it was called with; the first call at each takes a while."""
+class Blank(torch.nn.Module):
+    """Zeros at stride 4."""
 
     num_classes = 3
 
-    def __init__(self, seconds=0.2):
+    def forward(self, x):
+        return torch.zeros(1, 3, x.shape[2] // 4, x.shape[3] // 4)
+
+
+class Gated(Blank):
+    """Tells the sizes that it was called with; at others than the camera's it waits for `gate`."""
+
+    def __init__(self):
         super().__init__()
-        self.seconds, self.sizes = seconds, []
+        self.gate, self.sizes = threading.Event(), []
 
     def forward(self, x):
         size = tuple(x.shape[2:])
-        if size not in self.sizes:
-            time.sleep(self.seconds)
+        if size != SIZE:
+            assert self.gate.wait(WAIT_S)
         self.sizes.append(size)
-        return torch.zeros(1, 3, x.shape[2] // 4, x.shape[3] // 4)
+        return super().forward(x)
 
 
 def frame(i, labels=None):
@@ -45,35 +54,36 @@ def frame(i, labels=None):
 
 
 def test_another_input_size_is_used_once_it_is_compiled_and_nothing_waits_for_it():
-    network = Slow()
+    network = Gated()
     segmenter = NetworkSegmenter(network, 1.0, CPU, input=InputCard(multiple=32))
     assert segmenter.input_rows(SIZE) == 96
     for i in range(2):
         segmenter(frame(i))
     segmenter.share = 1 / 3
-    begun_s = time.monotonic()
-    segmenter(frame(2))
-    assert time.monotonic() - begun_s < 0.15
-    end_s = time.monotonic() + 20
-    while network.sizes[-1] != (32, 32) or len(network.sizes) < 5:
+    for i in range(3):  # it would not come back if it waited
+        segmenter(frame(2 + i))
+    assert network.sizes == [SIZE] * 5
+    network.gate.set()
+    end_s = time.monotonic() + WAIT_S
+    while segmenter.costs[-1][1] != 1 / 3:
         assert time.monotonic() < end_s
-        segmenter(frame(3))
-    assert network.sizes[:3] == [(96, 128)] * 3
+        segmenter(frame(5))
     shares = [share for _, share in segmenter.costs]
+    assert network.sizes[-1] == (32, 32) and SIZE not in network.sizes[-2:]
     assert shares == sorted(shares, reverse=True) and set(shares) == {1.0, 1 / 3}
 
 
 def test_a_size_that_cannot_be_compiled_is_not_asked_for_again(caplog):
-    class Broken(Slow):
+    class Broken(Blank):
         def forward(self, x):
             if x.shape[2] < 96:
                 raise RuntimeError("too small")
             return super().forward(x)
 
-    segmenter = NetworkSegmenter(Broken(0), 1.0, CPU, input=InputCard(multiple=32))
+    segmenter = NetworkSegmenter(Broken(), 1.0, CPU, input=InputCard(multiple=32))
     segmenter(frame(0))
     segmenter.share = 1 / 3
-    end_s = time.monotonic() + 20
+    end_s = time.monotonic() + WAIT_S
     while "too small" not in caplog.text:
         assert time.monotonic() < end_s
         segmenter(frame(1))
@@ -112,7 +122,7 @@ def governed(free=GOVERNED, **config):
     engine = Engine.__new__(Engine)  # its networks alone are asked for
     config = EngineConfig(**{"key_frames": "async", **config})
     engine._config, engine._models = config, {}
-    segmenter = NetworkSegmenter(Slow(0), 1.0, CPU, input=InputCard(multiple=32))
+    segmenter = NetworkSegmenter(Blank(), 1.0, CPU, input=InputCard(multiple=32))
     engine._networks = Networks(segmenter, DIS(), None, CPU)
     engine.stream = lambda ego_mask=None, phase=0.0: Stream(replace(config, key_frames="sync"), engine._networks)
     return GovernedEngine(engine, free), segmenter

@@ -31,7 +31,11 @@ def resident_bytes(engine):
 
 @pytest.mark.parametrize(
     ("runtime", "key_frames", "schedule"),
-    [("eager", "sync", "fixed"), ("openvino", "sync", "fixed"), ("eager", "async", "adaptive")],
+    [
+        pytest.param("eager", "sync", "fixed", marks=pytest.mark.long),
+        pytest.param("openvino", "sync", "fixed", marks=pytest.mark.long),
+        ("eager", "async", "adaptive"),
+    ],
 )
 def test_memory_does_not_grow(tmp_path, runtime, key_frames, schedule):
     classes = load_classes("camvid")

@@ -252,6 +252,7 @@ def test_labels_are_checked_beforehand(tmp_path):
         check_labels(video, [(0, 2)])
 
 
+@pytest.mark.long
 def test_truth_carried_along_the_real_clip(shared_data, upstream_weights):
     """mIoU after 1 to 4 frames at 1024 x 768 on the 1/8 grid, against an independent measurement."""
     set_num_threads(2)
