@@ -18,6 +18,7 @@ from torch import nn
 from vidseg_core.backends.probe import probe
 from vidseg_core.errors import CheckpointError
 from vidseg_core.models.card_file import read_card_file
+from vidseg_core.models.crops import Crops
 from vidseg_core.models.study import ASSUMED_MULTIPLE, CLASSES_LINE, STATISTICS_LINE, Study
 from vidseg_core.networks.graph import Imported
 
@@ -28,8 +29,10 @@ _SEMANTIC = "ForSemanticSegmentation"
 _OF_QUERIES = (
     "MaskFormerForInstanceSegmentation", "Mask2FormerForUniversalSegmentation", "EomtForUniversalSegmentation",
 )  # fmt: skip
-# Their processors bring masks to this size before they make classes of them.
-_MASK_SIZE = {"mask2former": (384, 384), "eomt": (384, 384)}
+# Their processors bring masks to this size before they make classes of them; EoMT's to its own square.
+_MASK_SIZE = {"mask2former": (384, 384)}
+# Of a network whose processor cuts pictures into squares, see `Crops`.
+_OF_CROPS = ("scores",)
 # Families that take sides of any length.
 _ANY_SIDE = ("segformer", "mobilenet_v2", "mobilevit", "mobilevitv2", "upernet", "maskformer", "mask2former")
 # Families that take squares of the size in their configuration only, as their positions are embedded.
@@ -52,16 +55,21 @@ def study(path: Path) -> Study:
     family = str(config.get("model_type"))
     _check_files(path)
     _input_facts(found, path, config)
-    found.learn("output.kind", "queries" if queries else "logits", f"as {config['architectures'][0]} has it")
+    crops = queries and found.value("input.size_rule") == "shortest_edge" and family in _OWN_SQUARE
+    if crops:
+        found.learn("output.kind", "logits", "scores of its queries, averaged over squares as its processor cuts them")
+    else:
+        found.learn("output.kind", "queries" if queries else "logits", f"as {config['architectures'][0]} has it")
     found.learn("output.corners", "half_pixel", "as its family is upsampled")
-    if queries:
-        found.learn("output.mask_size", _MASK_SIZE.get(family), "as its processor does")
+    if queries and not crops:
+        own = found.value("input.size") if family in _OWN_SQUARE else None
+        found.learn("output.mask_size", _MASK_SIZE.get(family, own), "as its processor does")
     names = _names(config)
     if "input.mean" not in found.facts:
         if found.beside.classes is None and names is None:
             found.missing.append(CLASSES_LINE.format("its classes"))
         return found
-    network = load(path, _QUERIES if queries else ("logits",))
+    network = load(path, _OF_CROPS if crops else _QUERIES if queries else ("logits",))
     size = found.tried_size()
     trial = probe(network, size, found.value("input.mean"), found.value("input.std"))
     return found.finish(family, network, trial, size, "its output", names, "config.json")
@@ -99,7 +107,7 @@ def load(path: str | Path, outputs: Sequence[str], input_layout: str = "nchw") -
             dtype=torch.float32, attn_implementation=_attention(kind), ignore_mismatched_sizes=True,
         )  # fmt: skip
     except Exception as error:  # whatever the library raises about what is in the directory
-        raise CheckpointError(f"{path}: cannot be loaded: {' '.join(str(error).split())[:600]}") from error
+        raise CheckpointError(f"{path}: cannot be loaded: {_said(error)}") from error
     finally:
         quiet.set_verbosity(verbosity)
         if bars:
@@ -114,8 +122,11 @@ def load(path: str | Path, outputs: Sequence[str], input_layout: str = "nchw") -
             f"{path}: expected all weights of {name}, its file has none for {', '.join(missing[:3])} "
             f"({len(missing)} are missing)"
         )
+    called: nn.Module = _Pictures(network)
+    if tuple(outputs) == _OF_CROPS:
+        called = Crops(called, int(config["image_size"]))
     return Imported(
-        _Pictures(network), path, _checksum(path), outputs=tuple(outputs), loader=LOADER, form=FORM,
+        called, path, _checksum(path), outputs=tuple(outputs), loader=LOADER, form=FORM,
         input_layout=input_layout,
     )  # fmt: skip
 
@@ -240,15 +251,16 @@ def _input_facts(found: Study, path: Path, config: dict[str, Any]) -> None:
     by_pytorch = get("backend") == "torchvision" or get("is_fast")  # the latter before transformers 5
     prefix = "torch_" if by_pytorch else ""
     found.learn("input.resize", prefix + (resize or "bilinear"), file if resize and file else "assumed")
-    found.learn("input.fit", "stretch", "no border: the whole picture, nothing but it")
+    padded = family in _OWN_SQUARE and get("do_pad")
+    fit = "letterbox" if padded else "stretch"
+    found.learn("input.fit", fit, f"{file}: padded" if padded else "no border: the whole picture, nothing but it")
 
 
 def _size_facts(found: Study, config: dict[str, Any], family: str, processor: Any, get: Any) -> None:
     multiple = int(config.get("patch_size", 16)) if family == "beit" else 1 if family in _ANY_SIDE else ASSUMED_MULTIPLE
     if get("size_divisor"):
         multiple = int(get("size_divisor"))
-    known = family in _ANY_SIDE or family == "beit" or get("size_divisor")
-    found.learn("input.multiple", multiple, "as its family takes it" if known else "assumed: all families take it")
+    known = family in (*_ANY_SIDE, *_OWN_SQUARE, "beit") or get("size_divisor")
     found.learn("input.scale", None, "not known")
     found.learn_rows()
     size: dict[str, Any] = dict(get("size") or {})
@@ -260,6 +272,10 @@ def _size_facts(found: Study, config: dict[str, Any], family: str, processor: An
     rule, wanted, edge = "multiple", None, None
     if family in _OWN_SQUARE and isinstance(own, int):
         rule, wanted, origin = "fixed", (own, own), "config.json: it takes this square only"
+        if get("do_split_image"):
+            rule, edge, multiple = "shortest_edge", own, 1
+            origin = "preprocessor_config.json: squares along the longer side"
+            size = {}
     elif processor is not None and get("do_resize", True):
         if isinstance(sides[0], int) and isinstance(sides[1], int):
             rule, wanted = "preferred", (sides[0], sides[1])
@@ -267,6 +283,7 @@ def _size_facts(found: Study, config: dict[str, Any], family: str, processor: An
             rule, edge = "shortest_edge", int(size["shortest_edge"])
     else:
         origin = "the picture's own size"
+    found.learn("input.multiple", multiple, "as its family takes it" if known else "assumed: all families take it")
     found.learn("input.size_rule", rule, origin)
     found.learn("input.size", wanted, origin)
     found.learn("input.shortest_edge", edge, origin)
@@ -280,6 +297,19 @@ def _processor(path: Path) -> Any:
     try:
         return transformers.AutoImageProcessor.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever the library raises about what is in the directory
-        raise CheckpointError(
-            f"{path}: preprocessor_config.json: cannot be used: {' '.join(str(error).split())[:400]}"
-        ) from error
+        raise CheckpointError(f"{path}: preprocessor_config.json: cannot be used: {_said(error)}") from error
+
+
+def _said(error: BaseException) -> str:
+    """Tell what the library said in one line, and what it was caused by: it hides what is wrong with other packages."""
+    texts = [" ".join(str(error).split())[:600]]
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    if cause is not error:
+        texts.append(f"{type(cause).__name__}: {' '.join(str(cause).split())[:300]}")
+    if "torchvision::" in texts[-1]:
+        texts.append(
+            "the installed torchvision does not fit the installed PyTorch: remove it, or install one of the same build"
+        )
+    return "; ".join(texts)

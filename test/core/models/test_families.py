@@ -96,7 +96,8 @@ def part_queries(network: nn.Module, pictures: torch.Tensor) -> None:
                 module.weight.copy_(torch.randn(module.weight.shape, generator=generator) * 2)
         modules = dict(network.named_modules())
         [predictor] = [one for name, one in modules.items() if name.endswith("class_predictor")]
-        last = [one for name, one in modules.items() if "mask_embedder" in name and isinstance(one, nn.Linear)][-1]
+        heads = [one for name, one in modules.items() if "mask_embedder" in name or "mask_head" in name]
+        last = [one for one in heads if isinstance(one, nn.Linear)][-1]
         found = network(pictures)
         classes, masks = found.class_queries_logits, found.masks_queries_logits
         middle, spread = classes.mean((0, 1)), classes.std((0, 1)).mean()
@@ -170,6 +171,17 @@ def dpt(t) -> tuple:
     return network, t.DPTImageProcessor(size={"height": 160, "width": 160}), network.head.head[4]
 
 
+def eomt(t) -> tuple:
+    """It sees squares; its processor cuts pictures into such, which overlap."""
+    config = t.EomtConfig(
+        hidden_size=48, num_hidden_layers=4, num_attention_heads=4, num_blocks=2, image_size=160, patch_size=16,
+        num_queries=20, **common(),
+    )  # fmt: skip
+    size = {"shortest_edge": 160, "longest_edge": None}
+    processor = t.EomtImageProcessor(size=size, do_split_image=True, do_pad=False)
+    return t.EomtForUniversalSegmentation(config), processor, None
+
+
 def _swin(t) -> object:
     return t.SwinConfig(
         embed_dim=24, depths=[1, 1, 1, 1], num_heads=[1, 2, 4, 4], window_size=4, image_size=160,
@@ -199,7 +211,7 @@ def mask2former(t) -> tuple:
 
 
 HUGGING_FACE: dict[str, Callable] = {
-    one.__name__: one for one in (segformer, mobilenet, mobilevit, beit, dpt, upernet, maskformer, mask2former)
+    one.__name__: one for one in (segformer, mobilenet, mobilevit, beit, dpt, upernet, eomt, maskformer, mask2former)
 }
 
 
@@ -229,7 +241,7 @@ def reference(network, processor, image: np.ndarray, **how) -> np.ndarray:
     """Labels of an image by a family's own processor and post-processing."""
     given = processor(image, return_tensors="pt", **how)
     with torch.inference_mode():
-        found = network(given["pixel_values"])
+        found = network(**{name: given[name] for name in ("pixel_values", "patch_offsets") if name in given})
     return processor.post_process_semantic_segmentation(found, [image.shape[:2]])[0].numpy()
 
 
@@ -271,7 +283,7 @@ def test_labels_are_those_of_the_familys_own_pipeline(tmp_path, name):
     assert len(np.unique(expected)) >= 3, "the comparison says nothing"
     assert (labels_of(tmp_path / name, large) == expected).mean() >= 0.995, "by resizing of our own"
     image = street(3)[2].image
-    if name == "dpt":  # of one size only
+    if name in ("dpt", "eomt"):  # of one size only
         image = np.ascontiguousarray(large[:160, :160])
     expected = reference(network, processor, image, do_resize=False)
     assert (labels_of(tmp_path / name, image, input_scale=1.0) == expected).mean() >= 0.999, "by the same pixels"
