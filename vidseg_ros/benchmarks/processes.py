@@ -71,6 +71,7 @@ class Camera:
         self._writer.write(self._message, Header(frame_id="camera"), "rgb8", pixels)
         self._is_measured = False
         self._stamps: list[int] = []
+        self._published: list[tuple[int, int]] = []
         self._timer = node.create_timer(1 / arguments.rate, self._publish)
 
     def is_matched(self) -> bool:
@@ -85,14 +86,16 @@ class Camera:
     def _publish(self) -> None:
         stamp_ns = time.time_ns()
         self._writer.set_stamp(self._message, Stamp(*divmod(stamp_ns, 1_000_000_000)))
+        begin_ns = time.time_ns()
         with suppress(RuntimeError):  # as in `publish`
             rcl.publish(next(self._publishers), self._message)
         if not self._is_measured:
             return
         self._stamps.append(stamp_ns)
+        self._published.append((begin_ns, time.time_ns()))
         if len(self._stamps) == self._num_frames:
             self._timer.cancel()
-            tell("sent", stamps=self._stamps)
+            tell("sent", stamps=self._stamps, published=self._published)
 
 
 class NaiveNode:
@@ -120,11 +123,25 @@ class NaiveNode:
         publish(self._publisher, output)
 
 
+class Executor(SingleThreadedExecutor):
+    """An ordinary executor that notes from when to when it took the last message, in ns (system clock)."""
+
+    taken_ns = (0, 0)
+
+    def _take_subscription(self, sub):
+        begin_ns = time.time_ns()
+        taken = super()._take_subscription(sub)
+        self.taken_ns = begin_ns, time.time_ns()
+        return taken
+
+
 class Listener:
     """Notes when labels arrive. In its next phase it waits until no more come, and tells."""
 
     def __init__(self, node: Node, quality: QoSProfile, arguments: argparse.Namespace):
+        self._executor = node.executor
         self._arrivals: list[tuple[int, int]] = []
+        self._taken: list[tuple[int, int]] = []
         self._last_s = time.monotonic()
         self._is_finishing = False
         topics = topics_of(arguments.cameras, "labels")
@@ -142,12 +159,13 @@ class Listener:
     def turn(self) -> None:
         if self._is_finishing and time.monotonic() - self._last_s > QUIET_S:
             self._is_finishing = False
-            tell("heard", arrivals=self._arrivals)
+            tell("heard", arrivals=self._arrivals, taken=self._taken)
 
     def _arrive(self, message: bytes) -> None:
         arrived_ns = time.time_ns()
         self._last_s = time.monotonic()
         self._arrivals.append((parse_header(message)[0], arrived_ns))
+        self._taken.append(self._executor.taken_ns)
         if len(self._arrivals) == 1:
             tell("first", arrived_ns=arrived_ns)
         if len(self._arrivals) == WARM_LABELS:
@@ -181,7 +199,7 @@ def main() -> None:
         leave_out_what_lives()
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = rclpy.create_node(arguments.role, namespace=NAMESPACE)
-    executor = SingleThreadedExecutor()
+    executor = Executor()
     executor.add_node(node)
     quality = QoSProfile(depth=5, reliability=RELIABILITY[arguments.reliability])
     process = ROLES[arguments.role](node, quality, arguments)
