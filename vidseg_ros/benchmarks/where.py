@@ -56,7 +56,7 @@ COPIES, CACHE_BYTES = 40, 128 << 20
 
 @dataclass(frozen=True)
 class Stage:
-    """What happens to a frame between two moments.
+    """A stage of a frame's way, between two moments.
 
     Attributes:
         process: who does it.
@@ -253,12 +253,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of each, default 3")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there, too")
     arguments = parser.parse_args(argv)
+    if arguments.against is not None and arguments.against.absolute() == HERE:
+        parser.error(f"--against: expected another checkout than this one, {HERE}")
     load = Load(*arguments.size, arguments.rate, max(1, round(arguments.rate * arguments.seconds)))
     against: dict[str, list[Result]] = {}
     try:
         result, frames = trace(load)
         for number in range(arguments.rounds if arguments.against else 0):
-            for checkout in (HERE, arguments.against.resolve()):
+            for checkout in (HERE, arguments.against.absolute()):
                 print(f"round {number + 1}: {checkout}", file=sys.stderr)
                 against.setdefault(str(checkout), []).append(measure(checkout, load))
     except BenchError as error:

@@ -16,16 +16,17 @@ MOMENTS = [where.STAGES[0].begin, *(stage.end for stage in where.STAGES)]
 
 @pytest.mark.long
 def test_a_stream_is_followed_through_all_processes(ros_environment, checkout, tmp_path, capfd):
-    path = tmp_path / "where.json"
+    path, other = tmp_path / "where.json", tmp_path / "other"
+    other.symlink_to(checkout)
     arguments = ["--size", "128x96", "--rate", "20", "--seconds", "1", "--json", str(path)]
-    assert where.main([*arguments, "--against", str(checkout), "--rounds", "1"]) == 0
+    assert where.main([*arguments, "--against", str(other), "--rounds", "1"]) == 0
     content = json.loads(path.read_text())
     assert [row["what"] for row in content["rows"]] == [stage.what for stage in where.STAGES]
     assert content["sent"] == 20 and 0 < content["labelled"] <= 20
     assert 0 < content["latency_ms"]["p50"] <= content["latency_ms"]["p95"]
     assert all(row["floor_ms"] > 0 for row in content["rows"] if row["mb"] > 0)
-    [turns] = content["against"].values()  # it took its turn against itself
-    assert len(turns) == 2 and all(turn["sent"] == 20 for turn in turns)
+    assert list(content["against"]) == [str(checkout), str(other)]
+    assert all([turn["sent"] for turn in turns] == [20] for turns in content["against"].values())
     printed = capfd.readouterr().out
     assert "128 x 96 rgb8, 20 Hz" in printed and re.search(r"^all +stamp to callback", printed, re.MULTILINE)
 
