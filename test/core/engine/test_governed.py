@@ -69,7 +69,7 @@ def test_another_input_size_is_used_once_it_is_compiled_and_nothing_waits_for_it
         assert time.monotonic() < end_s
         segmenter(frame(5))
     shares = [share for _, share in segmenter.costs]
-    assert network.sizes[-1] == (32, 32) and SIZE not in network.sizes[-2:]
+    assert network.sizes[-1] == (32, 32) and network.sizes.count((32, 32)) == 2  # to compile, and the frame
     assert shares == sorted(shares, reverse=True) and set(shares) == {1.0, 1 / 3}
 
 
