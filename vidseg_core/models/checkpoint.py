@@ -96,13 +96,15 @@ def _load_encoder(path: Path, encoder: nn.Module, architecture: str, classifier:
     encoder.train(mode)
 
 
+DECODER = ("backbone.spp.", "backbone.upsample.", "logits.")  # of SwiftNet, on whichever encoder
 _ENCODER_LOADERS = {"r18": load_resnet18_encoder, "lite0": load_lite0_encoder}
 
 
 def initialise(path: str | Path, swiftnet: SwiftNet, classes: ClassTable) -> tuple[str, ...]:
     """Start a training from `path`: ImageNet weights for the encoder, or another SwiftNet on the same encoder.
 
-    The last layer of a SwiftNet is taken over only where the file tells the same classes in the same order.
+    The last layer of a SwiftNet is taken over only where the file tells the same classes in the same order. Of one whose
+    decoder has another width, the encoder alone is.
 
     Returns:
         The notices that the metadata of the trained network must hold: whose work it began from, and its licence.
@@ -120,9 +122,12 @@ def initialise(path: str | Path, swiftnet: SwiftNet, classes: ClassTable) -> tup
         return () if imagenet.notice is None else (imagenet.notice,)
     metadata = read_metadata(path)
     _check_normalisation(path, SWIFTNETS[kind], metadata)
-    stored = read_classes(path)
+    stored, own = read_classes(path), swiftnet.state_dict()
     if stored is None or stored.names != classes.names:
-        tensors |= {key: value for key, value in swiftnet.state_dict().items() if key.startswith("logits.conv.")}
+        tensors |= {key: value for key, value in own.items() if key.startswith("logits.conv.")}
+    width = "logits.norm.weight"
+    if width in tensors and tensors[width].shape != own[width].shape:
+        tensors |= {key: value for key, value in own.items() if key.startswith(DECODER)}
     mode = swiftnet.training
     fill(swiftnet, tensors, path)
     swiftnet.train(mode)

@@ -184,8 +184,18 @@ def test_encoder_and_width_are_told_by_the_file(tmp_path, encoder, width):
     again = SwiftNet(11, encoder, width)
     assert checkpoint.initialise(path, again, classes) == ()
     assert same(again, net.state_dict())
-    with pytest.raises(CheckpointError, match="expected shape"):
-        checkpoint.initialise(path, SwiftNet(11, encoder, 16), classes)
+
+
+def test_a_decoder_of_another_width_begins_anew(tmp_path):
+    wide, narrow, classes = SwiftNet(11, "lite0", 24), SwiftNet(11, "lite0", 16), load_classes("camvid")
+    path = tmp_path / "net.safetensors"
+    told = {"architecture": "swiftnet-lite0", "notices": ["By somebody, MIT."], "normalisation": LITE0_STATISTICS}
+    files.save_weights(path, wide.state_dict(), told)
+    own = {key: value.clone() for key, value in narrow.state_dict().items()}
+    assert checkpoint.initialise(path, narrow, classes) == ("By somebody, MIT.",)
+    for key, value in narrow.state_dict().items():
+        assert torch.equal(value, wide.state_dict()[key] if key.startswith("backbone.encoder.") else own[key]), key
+    assert {key.split(".")[1] for key in own} == {"encoder", "spp", "upsample", "norm", "conv"}
 
 
 def test_notices_are_inherited(tmp_path):
