@@ -93,6 +93,7 @@ def test_the_profile_is_what_was_measured(checkout):
     assert found["segment_size"] == "67108864" and found["maxMessageSize"] == "16777216"
     assert found["useBuiltinTransports"] == "false"
     assert (found["count"], found["nanosec"]) == ("30", "100000000")
+    assert (found["name"], found["value"]) == ("fastdds.type_propagation", "disabled")
     (participant,) = tree.iter("{http://www.eprosima.com}participant")
     assert participant.get("is_default_profile") == "true"
 

@@ -6,6 +6,11 @@ its next phase, and the end of standard input ends it, so that none outlives its
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # its parent may give up while this is still being loaded
+    from vidseg_ros.interruption import end_at_signal
+
+    end_at_signal("bench")
+
 import argparse
 import json
 import queue
@@ -18,14 +23,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import cycle
 
+import cv2
 import numpy as np
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.serialization import serialize_message
 from rclpy.signals import SignalHandlerOptions
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from vidseg_core.data.wire import ImageWriter, Stamp, parse_header
@@ -53,22 +60,36 @@ def topics_of(cameras: Sequence[str], topic: str) -> list[str]:
     return [f"{camera}/{topic}" for camera in cameras] or [topic]
 
 
+def raw(writer: ImageWriter, width: int, height: int) -> bytearray:
+    """Serialize an image of noise."""
+    message = bytearray()
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    writer.write(message, Header(frame_id="camera"), "rgb8", pixels)
+    return message
+
+
+def compressed(width: int, height: int) -> bytearray:
+    """Serialize a JPEG of soft noise, which takes about as many bytes as a street does."""
+    coarse = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+    _, jpeg = cv2.imencode(".jpg", cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC))
+    message = CompressedImage(header=Header(frame_id="camera"), format="jpeg", data=array("B", jpeg.tobytes()))
+    return bytearray(serialize_message(message))
+
+
 class Camera:
-    """Publishes noise at a rate, as each camera in turn. The next phase is the measured one: so many frames, no more.
+    """Publishes one picture at a rate, as each camera in turn. The next phase is the measured one: so many, no more.
 
     It keeps the memory that it frees, as `camera_player` does; naive node and listener are left as they come.
     """
 
     def __init__(self, node: Node, quality: QoSProfile, arguments: argparse.Namespace):
-        width, height = arguments.size
-        pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
         self._num_frames = arguments.frames
-        topics = topics_of(arguments.cameras, "image_raw")
-        self._publishers = cycle([node.create_publisher(Image, topic, quality) for topic in topics])
+        topics = topics_of(arguments.cameras, "image_raw/compressed" if arguments.compressed else "image_raw")
+        kind = CompressedImage if arguments.compressed else Image
+        self._publishers = cycle([node.create_publisher(kind, topic, quality) for topic in topics])
         self._is_subscribed = lambda: all(node.count_subscribers(topic) for topic in topics)
         self._writer = ImageWriter()
-        self._message = bytearray()
-        self._writer.write(self._message, Header(frame_id="camera"), "rgb8", pixels)
+        self._message = compressed(*arguments.size) if arguments.compressed else raw(self._writer, *arguments.size)
         self._is_measured = False
         self._stamps: list[int] = []
         self._published: list[tuple[int, int]] = []
@@ -187,6 +208,7 @@ def main() -> None:
     parser.add_argument("role", choices=ROLES)
     parser.add_argument("--reliability", choices=RELIABILITY, required=True)
     parser.add_argument("--keep-memory", action="store_true")
+    parser.add_argument("--compressed", action="store_true")
     parser.add_argument("--size", type=int, nargs=2)
     parser.add_argument("--rate", type=float)
     parser.add_argument("--frames", type=int)

@@ -119,11 +119,23 @@ class Trial:
                 child.wait()
 
     def start(
-        self, name: str, module: Sequence[str], environment: dict[str, str] | None = None, folder: Path | None = None
+        self,
+        name: str,
+        module: Sequence[str],
+        environment: dict[str, str] | None = None,
+        folder: Path | None = None,
+        python: str = sys.executable,
     ) -> None:
-        """Run a module of Python under this name; in another environment and folder than this one's, if asked to."""
+        """Run a module of Python, or a file if it ends with `.py`, under this name.
+
+        Args:
+            name: what it is called from now on.
+            module: it and its arguments.
+            environment, folder, python: in place of those of this process.
+        """
+        how = () if module[0].endswith(".py") else ("-m",)
         self._children[name] = subprocess.Popen(
-            [sys.executable, "-m", *module],
+            [python, *how, *module],
             env=environment or self._environment,
             cwd=folder,
             stdin=subprocess.PIPE,
@@ -223,8 +235,12 @@ def measure(variant: Variant, load: Load) -> Result:
 
 
 def camera_arguments(load: Load) -> tuple[str, ...]:
+    return ("--keep-memory", *load_arguments(load))
+
+
+def load_arguments(load: Load) -> tuple[str, ...]:
     size = (str(load.width), str(load.height))
-    return ("--keep-memory", "--size", *size, "--rate", str(load.rate_hz), "--frames", str(load.num_frames))
+    return ("--size", *size, "--rate", str(load.rate_hz), "--frames", str(load.num_frames))
 
 
 def environment_of(variant: Variant) -> dict[str, str]:
