@@ -56,7 +56,7 @@ OWN_VARIABLES = ("LD_LIBRARY_PATH", "_ROS_WHEELS_BOOTSTRAP_COMPLETE", "AMENT_PRE
 
 @dataclass(frozen=True)
 class Way:
-    """How images come from a camera to the node.
+    """A way of images from a camera to the node.
 
     Attributes:
         transport: the package's profile, that profile without shared memory, or none: Fast DDS as it comes.
