@@ -238,7 +238,10 @@ class Executor:
         if blob is not None and (kept := read_trial(blob)) is not None:
             return kept
         part = tuple(x[..., :h, :w].contiguous(memory_format=torch.channels_last) for x in inputs)
-        [small_s] = _trial(lambda: candidates[0](*part), most_rounds=PART_ROUNDS)
+        try:
+            [small_s] = _trial(lambda: candidates[0](*part), most_rounds=PART_ROUNDS)
+        except Exception:  # whatever a library raises: networks of others may take one size only, or none below another
+            return None
         [other_s] = _trial(lambda: candidates[1](*inputs), most_rounds=PART_ROUNDS)
         whole_s = small_s * height * width / (h * w)
         if DOUBT[0] < other_s / whole_s < DOUBT[1]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from vidseg_core.errors import ConfigError
 
+_PARTS = "input", "output"
 _COMMENT = {
     "input": "what the network is given: (value - mean) / std of values 0..255",
     "output": "what it gives",
@@ -118,16 +119,26 @@ def card_text(facts: dict[str, dict[str, Any]], missing: list[str]) -> str:
     lines = [
         "# Beside the file or directory, as NAME.card.yaml. What a line does not say is taken from the file or assumed."
     ]
-    lines += [f"# needed: {line}" for line in missing]
-    for part in ("input", "output"):
+    lines += [f"# needed: {line}" for line in missing if not line.startswith(tuple(f"{part}:" for part in _PARTS))]
+    for part in _PARTS:
         known = {name.split(".")[1]: fact for name, fact in facts.items() if name.startswith(f"{part}.")}
         known = {name: fact for name, fact in known.items() if fact["value"] is not None and name != "stride"}
-        lines += ["", f"# {_COMMENT[part]}", f"{part}:"] if known else []
+        needed = [line for line in missing if line.startswith(f"{part}:")]
+        lines += ["", f"# {_COMMENT[part]}", f"{part}:"] if known or needed else []
+        for line in needed:
+            comment = line.partition("  #")[2]
+            lines += [f"  # needed:{comment}", *(f"  # {key}: {json.dumps(v)}" for key, v in _said(line)[part].items())]
         lines += [f"  {name}: {json.dumps(fact['value'])}  # {fact['from']}" for name, fact in known.items()]
     if "classes" in facts:
         names = [one["name"] for one in facts["classes"]["value"]["classes"]]
         lines += ["", f"# {_COMMENT['classes']}", f"classes: {json.dumps(names)}  # {facts['classes']['from']}"]
     return "\n".join(lines) + "\n"
+
+
+def _said(line: str) -> dict[str, dict[str, Any]]:
+    import yaml
+
+    return yaml.safe_load(line)
 
 
 def _print(result: dict[str, Any], as_json: bool) -> None:

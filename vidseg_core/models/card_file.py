@@ -55,7 +55,7 @@ def read_card_file(weights: Path) -> CardFile:
     if not path.is_file():
         return CardFile(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: not a YAML file: {' '.join(str(error).split())}") from error
     _known(path, "", content, _KEYS)
@@ -73,6 +73,18 @@ def read_card_file(weights: Path) -> CardFile:
     _check_units(path, given)
     table, groups = _groups(path, content.get("map"), _classes(path, content.get("classes")))
     return CardFile(path, table, groups, given, taken, content.get("licence"), content.get("source"))
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that is there twice: the first one's lines would be dropped in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        if twice := sorted({str(key) for key in keys if keys.count(key) > 1}):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"expected each key once, got {twice[0]!r} twice", node.start_mark
+            )
+        return super().construct_mapping(node, deep)
 
 
 def card_path(weights: Path) -> Path:

@@ -182,6 +182,23 @@ def test_a_large_picture_is_given_to_eager_in_part_only(tmp_path, monkeypatch, c
     assert again.seen == []  # the next process knows
 
 
+class OneSize(nn.Module):
+    """Takes its own size only, as many exported programs do."""
+
+    def forward(self, x):
+        if tuple(x.shape[2:]) != (256, 320):
+            raise RuntimeError("expected 256 x 320")
+        return torch.tanh(x)
+
+
+@torch.inference_mode()
+def test_a_network_of_one_size_is_given_all_of_it(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    caplog.set_level(logging.INFO)
+    assert executor("auto", OneSize())(torch.zeros(1, 1, 256, 320)).shape == (1, 1, 256, 320)
+    assert "eager took " in caplog.text
+
+
 @torch.inference_mode()
 def test_a_network_that_can_be_read_again_is_not_kept_beside_its_compiled_form(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

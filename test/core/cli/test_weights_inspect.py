@@ -49,8 +49,12 @@ def test_what_is_missing_is_said_and_the_card_that_is_written_has_a_line_for_it(
     said = capsys.readouterr()
     assert "needed: input: {mean: [123.675" in said.out and "add to bright.card.yaml beside it" in said.err
     card = (tmp_path / "look" / "bright.card.yaml").read_text()
-    assert "# needed: input: {mean:" in card and "# needed: classes: [" in card
-    assert yaml.safe_load(card)["input"]["layout"] == "nchw"
+    assert "# needed: classes: [" in card and yaml.safe_load(card)["input"]["layout"] == "nchw"
+    filled = card.replace("# needed: classes: [road, car, ...]", "classes: [dark, bright]")
+    for name in ("mean", "std"):
+        filled = filled.replace(f"  # {name}:", f"  {name}:")
+    net.with_suffix(".card.yaml").write_text(filled)
+    assert inspect(net) == 0, "uncommented, its lines are enough"
 
 
 def test_a_picture_is_labelled_and_the_card_is_one_that_can_be_used(net, image, tmp_path, capsys):

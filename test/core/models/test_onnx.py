@@ -266,6 +266,7 @@ def test_one_of_several_outputs_has_to_be_named(tmp_path):
         ("- 1", r"expected some of .*, got \[1\]"),
         ("card_version: 2", "card_version: expected 1, got 2"),
         ("a: [", "not a YAML file"),
+        (CARD + "input: {multiple: 8}", "card.yaml: not a YAML file: expected each key once, got 'input' twice"),
         (
             f"classes: [a, b]\n{STATISTICS}",
             "expected 5 classes, as its output has 5 channels, found 2 in net.card.yaml",
