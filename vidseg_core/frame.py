@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,8 @@ class Frame:
         labels: H x W, uint8, ground truth where the source knows it (255 = void). No network sees it.
         flow: H x W x 2, float32, exact flow in pixels from this frame to the one before, where the source knows it.
         received_ns: when a recorder received it, nanoseconds of the recorder's clock; None where that is not known.
+        pixels: the image on the device of the engine that sees the frame, set by the engine; None elsewhere and on the
+            CPU.
         pause_s: longest pause in which the camera sent nothing, since the frame that the stream got before this one; in
             seconds. None where the stream gets every frame, and stamps tell.
     """
@@ -34,6 +37,7 @@ class Frame:
     flow: np.ndarray | None = None
     received_ns: int | None = None
     pause_s: float | None = None
+    pixels: Any = None
 
     def __post_init__(self):
         image = self.image

@@ -131,7 +131,8 @@ class EngineConfig:
     dis_preset: str = option(
         "fine",
         "For `flow` dis: fine is about as fast as ultrafast and more accurate than it, fast and medium, which are "
-        "OpenCV's; rounds is what a GPU can compute: about as accurate as fine, at two to three times its time.",
+        "OpenCV's; rounds is what a GPU can compute: about as accurate as fine, at two to three times its time. On a "
+        "CUDA device with Triton fine is computed in rounds, too, on the device.",
         choices=DIS_PRESETS,
     )
     update_weights: str | None = option(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vidseg_core.engine.geometry import View
-from vidseg_core.kernels.flow import dense_flow, pyramid
+from vidseg_core.kernels.flow import dense_flow, order_on
 from vidseg_core.kernels.grey import grey_picture
 from vidseg_core.kernels.resample import resize
 from vidseg_core.networks import flow_light
@@ -57,7 +57,10 @@ class NoFlow:
 
 
 class DIS:
-    """Dense inverse search (Kroeger et al., ECCV 2016) on the grey image, on the CPU.
+    """Dense inverse search (Kroeger et al., ECCV 2016) on the grey image.
+
+    Our own presets are computed where the engine is, if there are kernels for that, in rounds on all devices but the
+    CPU; OpenCV's are computed on the CPU.
 
     Args:
         preset: fine or rounds, which are our own (`kernels.flow`, in raster order and in rounds); or OpenCV's
@@ -82,7 +85,7 @@ class DIS:
                 scale /= 2
         # DIS needs a few pixels for its coarsest patches.
         size = max(16, round(height * scale)), max(16, round(width * scale))
-        return self._search.prepare(grey_picture(view.image, size)), view.grid, view.device
+        return self._search.prepare(view, size), view.grid, view.device
 
     def flow(self, current, previous) -> Tensor:
         picture, grid, device = current
@@ -93,12 +96,12 @@ class _OwnSearch:
     def __init__(self, order: str):
         self._order = order
 
-    def prepare(self, grey: np.ndarray) -> list[Tensor]:
-        return pyramid(grey)
+    def prepare(self, view: View, size: tuple[int, int]) -> list[Tensor]:
+        return view.pyramid(size)
 
     def flow(self, current: list[Tensor], previous: list[Tensor], grid: tuple[int, int]) -> Tensor:
         """Find 1 x 2 x h x w, float32, in pixels of the grid."""
-        return dense_flow(current, previous, grid, self._order)
+        return dense_flow(current, previous, grid, order_on(current[0].device, self._order))
 
 
 class _OpenCVSearch:
@@ -106,8 +109,8 @@ class _OpenCVSearch:
         create = cv2.DISOpticalFlow_create  # type: ignore[attr-defined]  # OpenCV's stubs leave it out
         self._dis = create(getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{preset.upper()}"))
 
-    def prepare(self, grey: np.ndarray) -> np.ndarray:
-        return grey
+    def prepare(self, view: View, size: tuple[int, int]) -> np.ndarray:
+        return grey_picture(view.image, size)
 
     def flow(self, current: np.ndarray, previous: np.ndarray, grid: tuple[int, int]) -> Tensor:
         """Find 1 x 2 x h x w, float32, in pixels of the grid."""

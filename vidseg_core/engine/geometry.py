@@ -6,15 +6,19 @@ pixel x of n falls on pixel x (m - 1) / (n - 1) of m. A stream's grid has stride
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from vidseg_core.frame import Frame
+from vidseg_core.kernels.flow import computes_flow
+from vidseg_core.kernels.look import look
 from vidseg_core.kernels.picture import grid_picture
 from vidseg_core.kernels.resample import network_input
-from vidseg_core.kernels.transfer import Pixels, upload
+from vidseg_core.kernels.transfer import Pixels, lies_on, upload
 
 NETWORK_STRIDE = 32
 
@@ -43,12 +47,15 @@ class View:
         image: H x W x 3, uint8, RGB.
         grid: (h, w).
         device: where tensors shall be.
+        pixels: the image on that device, if it is there already.
     """
 
-    def __init__(self, image: np.ndarray, grid: tuple[int, int], device: torch.device):
+    def __init__(self, image: np.ndarray, grid: tuple[int, int], device: torch.device, pixels: Pixels | None = None):
         self.image = image
         self.grid = grid
         self.device = device
+        self._given = pixels
+        self._shrunk: Tensor | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -58,19 +65,31 @@ class View:
     @cached_property
     def pixels(self) -> Pixels:
         """The image where the device's kernels read it."""
-        return upload(self.image, self.device)
+        given = self._given
+        return given if given is not None and lies_on(given, self.device) else upload(self.image, self.device)
+
+    def shared(self, frame: Frame) -> Frame:
+        """Return the frame whose image this is, with what is on the device, so that nobody brings it there again."""
+        return frame if self.pixels is self.image else replace(frame, pixels=self.pixels)
+
+    def pyramid(self, size: tuple[int, int]) -> list[Tensor]:
+        """Return the levels that `kernels.flow.dense_flow` compares, where it computes; the finest is of `size`."""
+        levels, shrunk = look(self.pixels if computes_flow(self.device) else self.image, size)
+        if size == self.grid:
+            self._shrunk = shrunk
+        return levels
 
     @cached_property
     def grid_bgr(self) -> Tensor:
         """1 x 3 x h x w, float32, normalised."""
-        return network_input(self.image, self.grid, bgr=True).to(self.device)
+        return network_input(self.pixels, self.grid, bgr=True)
 
     @cached_property
     def grid_rgb(self) -> Tensor:
         """1 x 3 x h x w, float32, 0..255."""
-        return network_input(self.image, self.grid, normalised=False).to(self.device)
+        return network_input(self.pixels, self.grid, normalised=False)
 
     @cached_property
     def picture(self) -> Tensor:
         """1 x 3 x h x w, uint8, RGB, smoothed: what later frames compare with."""
-        return grid_picture(self.image, self.grid).to(self.device)
+        return grid_picture(self.pixels, self.grid, self._shrunk)

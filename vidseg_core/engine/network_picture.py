@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vidseg_core.engine.geometry import network_size
+from vidseg_core.frame import Frame
 from vidseg_core.kernels.resample import network_input
 from vidseg_core.kernels.smooth import REACH, smooth_resize
+from vidseg_core.kernels.transfer import Pixels, lies_on, upload
 from vidseg_core.models.card import InputCard
 
 BORDER = 114
@@ -92,17 +94,25 @@ def _centred(content: tuple[int, int], size: tuple[int, int]) -> Placed:
     return Placed(size, content, ((size[0] - content[0]) // 2, (size[1] - content[1]) // 2))
 
 
-def picture_for(image: np.ndarray, card: InputCard, placed: Placed) -> Tensor:
+def source_of(frame: Frame, card: InputCard, placed: Placed, device: torch.device) -> Pixels:
+    """Return the frame's image for `picture_for`: on the network's device, unless only the CPU can make it ready."""
+    if card.resize != "aligned" or placed.has_border:
+        return frame.image
+    return frame.pixels if lies_on(frame.pixels, device) else upload(frame.image, device)
+
+
+def picture_for(image: Pixels, card: InputCard, placed: Placed) -> Tensor:
     """Resize, pad and normalise an image as a network wants it.
 
     Args:
-        image: H x W x 3, uint8, RGB.
+        image: H x W x 3, uint8, RGB; see `source_of`.
         placed: see `place`.
 
     Returns:
-        1 x 3 x h x w, float32, on the CPU.
+        1 x 3 x h x w, float32, on the image's device.
     """
     if card.resize != "aligned" or placed.has_border:
+        assert isinstance(image, np.ndarray)  # see `source_of`
         image = resized(image, placed.content, card.resize)
     if placed.has_border:
         (y, x), (height, width) = placed.offset, placed.content

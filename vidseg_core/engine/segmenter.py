@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from vidseg_core.backends.choose import Executor, Runtime
 from vidseg_core.classes import VOID
-from vidseg_core.engine.network_picture import picture_for, place, without_border
+from vidseg_core.engine.network_picture import picture_for, place, source_of, without_border
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.frame import Frame
 from vidseg_core.kernels.fuse import LEAST_PROBABILITY
@@ -226,7 +226,7 @@ class NetworkSegmenter:
         begun_s = time.perf_counter()
         size, share, is_usual = self._size_now(frame.size)
         placed = place(frame.size, self.input, self.input_scale, share)
-        image = picture_for(frame.image, self.input, placed)
+        image = picture_for(source_of(frame, self.input, placed, self.device), self.input, placed)
         found = self.execute(image.to(self.device))
         scores = without_border(SCORES_OF[self.output.kind](found, self.output, self.num_classes), placed)
         self._ready.add(size)

@@ -174,7 +174,7 @@ class Stream:
             past, waiting = self._move(flow_input, wants_logits, timings)
         job: Job[Segmented] | None = None
         if decision.is_key:
-            job = self._key_frames.begin(partial(self._segment, past, view.grid), frame)
+            job = self._key_frames.begin(partial(self._segment, past, view.grid), view.shared(frame))
         small = small_picture(frame.image) if decision.is_key and self._schedule.looks else None
         scores: Tensor | None
         fresh: str | None
@@ -305,7 +305,8 @@ class Stream:
     def _segment(self, past: Past | None, grid: tuple[int, int], frame: Frame) -> Segmented:
         """A key frame's scores. Reads nothing of the stream that changes: another thread may run it."""
         timings, shown, apart = StageTimes(), None, None
-        view, segmenter = View(frame.image, grid, self._networks.device), self._networks.segmenter
+        view = View(frame.image, grid, self._networks.device, frame.pixels)
+        segmenter = self._networks.segmenter
         if self._config.fusion or self._networks.updater is not None:
             with timings.stage("compare"):
                 shown = view.picture
@@ -358,7 +359,7 @@ class Stream:
                 memory = replace(memory, logits=logits, way=None, one_class=None)
         if self._networks.updater is not None:
             with timings.stage("update"):
-                fresh = self._networks.updater(frame).to(self._networks.device)  # 1 x C x any size
+                fresh = self._networks.updater(view.shared(frame)).to(self._networks.device)  # 1 x C x any size
                 assert memory.picture is not None  # every key frame has one where there is an update network
                 seen = capabilities(self._networks.updater).picture_of(frame)
                 logits = update(logits, fresh, difference(view.picture, memory.picture, memory.motion), seen)

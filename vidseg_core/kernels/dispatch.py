@@ -68,6 +68,11 @@ class Operation:
         provide(device_type)
         return self.implementations.get(device_type, self.reference)
 
+    def has_own(self, device_type: str) -> bool:
+        """Return whether a device type has an implementation other than the reference."""
+        provide(device_type)
+        return device_type in self.implementations
+
 
 @cache
 def provide(device_type: str) -> bool:

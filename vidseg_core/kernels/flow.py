@@ -56,6 +56,7 @@ from vidseg_core.kernels.cpu.dis import (
     STRIPE,
 )
 from vidseg_core.kernels.dispatch import Operation
+from vidseg_core.kernels.transfer import Pixels, tensor_of
 
 ORDERS = ("raster", "rounds")
 
@@ -109,9 +110,22 @@ def dense_flow(
     return DENSE_FLOW.on(current[0].device.type)(current, previous, size, order)
 
 
-def pyramid_reference(grey: np.ndarray, levels: int) -> list[Tensor]:
+def computes_flow(device: torch.device) -> bool:
+    """Return whether `dense_flow` has an implementation for a device, and need not be computed on the CPU instead.
+
+    In plain torch it would take longer than that.
+    """
+    return DENSE_FLOW.has_own(device.type)
+
+
+def order_on(device: torch.device, order: str) -> str:
+    """Return the order that computes what was asked for on a device: where all patches search at once, rounds."""
+    return order if device.type == "cpu" else "rounds"
+
+
+def pyramid_reference(grey: Pixels, levels: int) -> list[Tensor]:
     """Compute `pyramid` in plain torch."""
-    inner = torch.from_numpy(np.ascontiguousarray(grey)).float()[None, None]
+    inner = tensor_of(grey).float()[None, None]
     pictures = []
     for _ in range(levels):
         pictures.append(F.pad(inner, (PAD,) * 4, mode="replicate")[0, 0])
@@ -136,7 +150,7 @@ def dense_flow_reference(
     assert flow is not None
     if tuple(flow.shape[1:]) == tuple(size):
         return flow[None]
-    scale = flow.new_tensor([size[1] / flow.shape[2], size[0] / flow.shape[1]]).view(1, 2, 1, 1)
+    scale = torch.tensor([size[1] / flow.shape[2], size[0] / flow.shape[1]]).to(flow.device).view(1, 2, 1, 1)
     return F.interpolate(flow[None], size, mode="bilinear", align_corners=False) * scale
 
 
@@ -292,7 +306,7 @@ class _Search:
         sums = found.new_zeros(3, out_height * out_width)
         for plane, factor in zip(sums, (torch.ones_like(found[0]), found[0], found[1]), strict=True):
             plane.index_add_(0, to, (weight * factor[:, None, None]).reshape(-1))
-        unit = found.new_tensor([out_width / width, out_height / height])[:, None]
+        unit = torch.tensor([out_width / width, out_height / height]).to(found.device)[:, None]
         return (unit * sums[1:] / sums[0]).view(2, out_height, out_width)
 
 

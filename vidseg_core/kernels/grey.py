@@ -10,6 +10,7 @@ from torch import Tensor
 from vidseg_core.kernels.cpu.grey import BLUE, GREEN, RED, SHIFT, grey_rows
 from vidseg_core.kernels.dispatch import Operation
 from vidseg_core.kernels.picture import areas
+from vidseg_core.kernels.transfer import Pixels, tensor_of
 from vidseg_core.threads import over_rows
 
 MOST_SIDE = 16
@@ -30,10 +31,11 @@ def grey_picture(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return GREY_PICTURE.on("cpu")(image, size).numpy()  # images come in the host's memory
 
 
-def grey_picture_reference(image: np.ndarray, size: tuple[int, int]) -> Tensor:
+def grey_picture_reference(image: Pixels, size: tuple[int, int]) -> Tensor:
     """Compute `grey_picture` in plain torch."""
-    levels = torch.from_numpy(np.ascontiguousarray(image)).double() @ torch.tensor([RED, GREEN, BLUE]).double()
-    down, across = (areas(side, shrunk) for side, shrunk in zip(image.shape[:2], size, strict=True))
+    x = tensor_of(image).double()
+    levels = x @ torch.tensor([RED, GREEN, BLUE]).double().to(x.device)
+    down, across = (areas(side, shrunk).to(x.device) for side, shrunk in zip(image.shape[:2], size, strict=True))
     return (down @ levels @ across.T / 2**SHIFT + 0.5).floor().to(torch.uint8)
 
 

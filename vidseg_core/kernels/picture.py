@@ -9,34 +9,42 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vidseg_core.kernels.dispatch import Operation
+from vidseg_core.kernels.transfer import Pixels, device_type_of, tensor_of
 
 SMOOTHING = 1.0  # pixels of the grid: sensor noise and steep edges must not count as disagreement
 REACH = 3  # pixels of the grid, of the Gaussian
 
 
-def grid_picture(image: np.ndarray, grid: tuple[int, int]) -> Tensor:
+def grid_picture(image: Pixels, grid: tuple[int, int], shrunk: Tensor | None = None) -> Tensor:
     """Shrink an image to the grid by means of areas, and smooth it by a Gaussian of `SMOOTHING`.
 
     Args:
         image: H x W x 3, uint8; rows may be padded.
         grid: (h, w), each at most as large as the image's.
+        shrunk: 1 x 3 x h x w, uint8: the first step's result, where that is known already.
 
     Returns:
-        1 x 3 x h x w, uint8, the channels in the image's order, newly allocated, on the CPU. Both steps round to whole
-        grey levels; outside the picture is its mirror image, without the outermost pixel once more.
+        1 x 3 x h x w, uint8, the channels in the image's order, newly allocated, on the image's device. Both steps
+        round to whole grey levels; outside the picture is its mirror image, without the outermost pixel once more.
     """
-    return GRID_PICTURE.on("cpu")(image, grid)  # images come in the host's memory
+    return GRID_PICTURE.on(device_type_of(image))(image, grid, shrunk)
 
 
-def grid_picture_reference(image: np.ndarray, grid: tuple[int, int]) -> Tensor:
+def grid_picture_reference(image: Pixels, grid: tuple[int, int], shrunk: Tensor | None = None) -> Tensor:
     """Compute `grid_picture` in plain torch."""
-    x = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1).double()  # 3 x H x W
-    down, across = (areas(side, shrunk) for side, shrunk in zip(image.shape[:2], grid, strict=True))
-    small = (down @ x @ across.T).round()
+    small = shrunk_reference(image, grid) if shrunk is None else shrunk[0].double()
     weights = torch.exp(-(torch.arange(-REACH, REACH + 1).double() ** 2) / (2 * SMOOTHING**2))
-    kernel = torch.outer(weights, weights) / weights.sum() ** 2
-    padded = small[torch.arange(3)[:, None, None], mirrored(grid[0])[:, None], mirrored(grid[1])]
+    kernel = (torch.outer(weights, weights) / weights.sum() ** 2).to(small.device)
+    rows, columns = (mirrored(side).to(small.device) for side in grid)
+    padded = small.index_select(1, rows).index_select(2, columns)
     return F.conv2d(padded[:, None], kernel[None, None]).round().to(torch.uint8).permute(1, 0, 2, 3)
+
+
+def shrunk_reference(image: Pixels, size: tuple[int, int]) -> Tensor:
+    """Shrink an image by means of areas: 3 x h x w, float64, whole numbers."""
+    x = tensor_of(image).permute(2, 0, 1).double()  # 3 x H x W
+    down, across = (areas(side, shrunk).to(x.device) for side, shrunk in zip(image.shape[:2], size, strict=True))
+    return (down @ x @ across.T).round()
 
 
 def areas(inputs: int, outputs: int) -> Tensor:
@@ -57,7 +65,8 @@ GRID_PICTURE = Operation("grid_picture", grid_picture_reference)
 
 
 @GRID_PICTURE.register("cpu")
-def _grid_picture_on_cpu(image: np.ndarray, grid: tuple[int, int]) -> Tensor:
+def _grid_picture_on_cpu(image: np.ndarray, grid: tuple[int, int], shrunk: Tensor | None = None) -> Tensor:
+    # Rounded a little otherwise than what others shrink.
     small = cv2.resize(image, grid[::-1], interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (2 * REACH + 1, 2 * REACH + 1), SMOOTHING)
     return torch.from_numpy(small).permute(2, 0, 1)[None]

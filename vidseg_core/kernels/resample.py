@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from vidseg_core.kernels.cpu.resample import sample_rows
 from vidseg_core.kernels.dispatch import Operation
+from vidseg_core.kernels.transfer import Pixels, device_type_of, tensor_of
 from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
 from vidseg_core.threads import over_rows
 
@@ -120,7 +121,7 @@ def positions(inputs: int, outputs: int, half_pixel: bool = False) -> tuple[np.n
 
 
 def network_input(
-    image: np.ndarray,
+    image: Pixels,
     size: tuple[int, int],
     *,
     bgr: bool = False,
@@ -138,17 +139,18 @@ def network_input(
         mean, std: of red, green and blue, whatever the order of the channels.
 
     Returns:
-        1 x 3 x h x w, float32, in memory as h x w x 3 (channels last), on the CPU.
+        1 x 3 x h x w, float32, in memory as h x w x 3 (channels last), on the image's device.
     """
     if not normalised:
         mean, std = (0.0,) * 3, (1.0,) * 3
-    return NETWORK_INPUT.on("cpu")(image, size, bgr, mean, std)  # images come in the host's memory
+    return NETWORK_INPUT.on(device_type_of(image))(image, size, bgr, mean, std)
 
 
-def network_input_reference(image: np.ndarray, size: tuple[int, int], bgr: bool, mean: Colour, std: Colour) -> Tensor:
+def network_input_reference(image: Pixels, size: tuple[int, int], bgr: bool, mean: Colour, std: Colour) -> Tensor:
     """Compute `network_input` in plain torch."""
-    x = resize(torch.from_numpy(image).permute(2, 0, 1)[None].float(), size)
-    x = (x - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    x = resize(tensor_of(image).permute(2, 0, 1)[None].float(), size)
+    mean_of, std_of = (torch.tensor(values).view(3, 1, 1).to(x.device) for values in (mean, std))
+    x = (x - mean_of) / std_of
     return (x.flip(1) if bgr else x).contiguous(memory_format=torch.channels_last)
 
 

@@ -27,7 +27,7 @@ def upload(pixels: np.ndarray, device: torch.device) -> Pixels:
 
 def upload_reference(pixels: np.ndarray, device: torch.device) -> Tensor:
     """Compute `upload` in plain torch."""
-    return torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
+    return tensor_of(pixels).to(device)
 
 
 def download(*tensors: Tensor) -> tuple[np.ndarray, ...]:
@@ -43,6 +43,18 @@ def download(*tensors: Tensor) -> tuple[np.ndarray, ...]:
 def download_reference(*tensors: Tensor) -> tuple[np.ndarray, ...]:
     """Compute `download` in plain torch."""
     return tuple(x.cpu().numpy() for x in tensors)
+
+
+def tensor_of(pixels: Pixels) -> Tensor:
+    """Return pixels as a tensor where they are."""
+    return pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.ascontiguousarray(pixels))
+
+
+def lies_on(pixels: Pixels | None, device: torch.device) -> bool:
+    """Return whether these are pixels on a device other than the CPU, and it is `device`."""
+    if not isinstance(pixels, Tensor):
+        return False
+    return pixels.device.type == device.type and device.index in (None, pixels.device.index)
 
 
 def device_type_of(pixels: Pixels) -> str:

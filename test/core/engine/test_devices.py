@@ -25,6 +25,7 @@ from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.segmenter import NetworkSegmenter, TruthSegmenter
 from vidseg_core.engine.stream import Networks, Stream
 from vidseg_core.kernels.decode import decode
+from vidseg_core.kernels.flow import DENSE_FLOW
 from vidseg_core.networks.flow_light import FlowLight
 from vidseg_core.overlay import Colours, overlay
 from vidseg_core.street import Street, StreetConfig
@@ -64,6 +65,10 @@ class Elsewhere(TorchDispatchMode):
         return _elsewhere(operation, args, kwargs or {})
 
 
+CROSSINGS = []
+"""Of whole arrays between the CPU and the device: direction, type and shape."""
+
+
 def _elsewhere(operation, args, kwargs):
     tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
     to = kwargs.get("device")
@@ -71,6 +76,8 @@ def _elsewhere(operation, args, kwargs):
     if to is None and there:  # a number may come from the CPU
         here = [x.shape for x in tensors if x.ndim and not isinstance(x, There)]
         assert not here, f"{operation} has tensors there and others on the CPU, of {here}"
+    if to is not None and tensors and isinstance(tensors[0], There) != there and tensors[0].numel() > 99:
+        CROSSINGS.append(("in" if there else "out", tensors[0].dtype, tuple(tensors[0].shape)))
     kwargs = kwargs if to is None else {**kwargs, "device": "cpu"}
     args, kwargs = tree_map_only(There, lambda x: x.values, (args, kwargs))
     result = operation(*args, **kwargs)
@@ -153,6 +160,27 @@ def test_key_frames_that_come_later(device, engine, light, frames):
         for stream in [Stream(engine.config, networks_on(place, engine, light), key_frames=Delayed(2))]
     )
     assert agreement(results, expected) >= AGREEMENT[device.type]
+
+
+def test_the_image_crosses_once_and_labels_come_back(engine, light, frames, monkeypatch):
+    """On a device that computes flow: "fine" in rounds, on levels that never were on the CPU."""
+    monkeypatch.setitem(DENSE_FLOW.implementations, "meta", DENSE_FLOW.reference)
+    config = replace(engine.config, confidence=False, fusion=True)
+    results, states = {}, {}
+    for name, place, preset in (("there", torch.device("meta"), "fine"), ("here", torch.device("cpu"), "rounds")):
+        with Elsewhere():
+            networks = networks_on(place, engine, light, refine=False, update=False)
+            stream = Stream(config, replace(networks, flow=DIS(preset, 0.25)))
+            results[name] = []
+            for frame in frames:
+                CROSSINGS.clear()
+                results[name].append(stream.step(frame))
+                if name == "there":  # tables of the references are of other types
+                    whole = [crossing for crossing in CROSSINGS if crossing[1] in (torch.uint8, torch.float32)]
+                    assert whole == [("in", torch.uint8, (*SIZE, 3)), ("out", torch.uint8, SIZE)]
+        states[name] = stream._state.flow_input[0]
+    assert {level.device.type for level in states["there"]} == {"meta"} and len(states["there"]) == len(states["here"])
+    assert agreement(results["there"], results["here"]) >= AGREEMENT["meta"]
 
 
 def test_an_adaptive_schedule(device, engine, light, frames):

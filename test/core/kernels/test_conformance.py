@@ -20,6 +20,7 @@ from vidseg_core.kernels import (
     flow,
     fuse,
     grey,
+    look,
     paint,
     picture,
     points,
@@ -70,6 +71,11 @@ def on(kind, x):
 def called(implementation, kind, *arguments):
     result = implementation(*(on(kind, x) for x in arguments))
     return result.cpu() if isinstance(result, torch.Tensor) else result
+
+
+def pixels_on(kind, image):
+    """The image where the implementation reads it."""
+    return image if kind == "cpu" else on(kind, torch.from_numpy(np.ascontiguousarray(image)))
 
 
 @covers(warp.WARP)
@@ -246,8 +252,9 @@ def test_network_input(kind, implementation, image, size, bgr):
     image = np.random.default_rng(0).integers(0, 256, (*image, 3), dtype=np.uint8)
     mean, std = (120.0, 110.0, 100.0), (50.0, 60.0, 70.0)
     expected = resample.NETWORK_INPUT.reference(image, size, bgr, mean, std)
-    got = called(implementation, kind, image, size, bgr, mean, std)
+    got = called(implementation, kind, pixels_on(kind, image), size, bgr, mean, std)
     torch.testing.assert_close(got, expected, atol=2e-6, rtol=0)
+    assert got.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize("size", [(2, 3), (5, 9), (1, 1), (3, 1)])
@@ -319,13 +326,37 @@ def test_update(kind, implementation, size, fresh, classes, half_pixel):
 )
 def test_grid_picture(kind, implementation, size, grid):
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    got, expected = (f(image, grid) for f in (implementation, picture.GRID_PICTURE.reference))
+    expected = picture.GRID_PICTURE.reference(image, grid)
+    got = called(implementation, kind, pixels_on(kind, image), grid, None)
     assert got.dtype == torch.uint8 and got.shape == (1, 3, *grid)
     # OpenCV rounds the Gaussian's weights to 1/256.
     assert (got.int() - expected.int()).abs().max() <= 1
     padded = np.zeros((size[0], size[1] + 5, 3), np.uint8)
     padded[:, : size[1]] = image
-    assert torch.equal(implementation(padded[:, : size[1]], grid), got)
+    assert torch.equal(called(implementation, kind, pixels_on(kind, padded[:, : size[1]]), grid, None), got)
+
+
+@covers(look.LOOK)
+@pytest.mark.parametrize(
+    ("size", "smaller"),
+    [((64, 96), (16, 24)), ((66, 70), (33, 35)), ((30, 45), (10, 15)), ((32, 43), (20, 43)), ((45, 61), (13, 17))],
+)
+def test_look(kind, implementation, size, smaller):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    image[:8] = 255
+    expected = look.LOOK.reference(image, smaller)
+    got = implementation(pixels_on(kind, image), smaller)
+    # Sums over squares are exact; the CPU rounds other areas twice.
+    side = size[0] // smaller[0]
+    is_exact = (smaller[0] * side, smaller[1] * side) == size and (kind != "cpu" or side & (side - 1) == 0)
+    for level, own in zip(expected.levels, got.levels, strict=True):
+        assert own.dtype == torch.float32 and (own.cpu() - level).abs().max() <= (0 if is_exact else 1)
+    assert expected.levels[0][flow.PAD, flow.PAD] == 255 and (got.shrunk is None) == (kind == "cpu")
+    if got.shrunk is not None:
+        assert (got.shrunk.cpu().int() - expected.shrunk.int()).abs().max() <= 1  # halves
+        along = picture.GRID_PICTURE.implementations[kind](pixels_on(kind, image), smaller, got.shrunk)
+        alone = picture.GRID_PICTURE.implementations[kind](pixels_on(kind, image), smaller, None)
+        assert torch.equal(along, alone)
 
 
 def layouts(image):

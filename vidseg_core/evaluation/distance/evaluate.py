@@ -30,7 +30,7 @@ from vidseg_core.classes import VOID, ClassTable
 from vidseg_core.data.sequences import FRAME_NS, Sequence, VideoSet
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.engine import Engine
-from vidseg_core.engine.remember import RememberedFlow, RememberedSegmenter
+from vidseg_core.engine.remember import RememberedFlow, RememberedSegmenter, by_image
 from vidseg_core.engine.stream import Stream
 from vidseg_core.errors import DatasetError
 from vidseg_core.evaluation.metrics.confusion import ConfusionMatrix
@@ -351,7 +351,7 @@ def shared_engines(engines: list[Engine]) -> list[Engine]:
         brings_flow = config.refine_weights if config.flow == "light" and config.flow_weights is None else None
         key = (config.flow, config.flow_weights, config.flow_scale, config.dis_preset, config.grid_stride, brings_flow)
         segmenter, updater = (
-            one and segmenters.setdefault(id(one), RememberedSegmenter(one, most=1))
+            one and segmenters.setdefault(id(one), RememberedSegmenter(one, most=1, recognise=by_image))
             for one in (networks.segmenter, networks.updater)
         )
         flow = flows.setdefault(key, RememberedFlow(networks.flow))

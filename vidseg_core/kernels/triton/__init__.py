@@ -5,6 +5,6 @@ references in plain torch do. The same sources run in Triton's interpreter on th
 without a card (`ahead.py`); tests do both, since each finds what the other does not.
 """
 
-from vidseg_core.kernels.triton import difference, flow, fuse, paint, refine, transfer, update, warp
+from vidseg_core.kernels.triton import difference, flow, fuse, look, paint, refine, transfer, update, warp
 
-__all__ = ["difference", "flow", "fuse", "paint", "refine", "transfer", "update", "warp"]
+__all__ = ["difference", "flow", "fuse", "look", "paint", "refine", "transfer", "update", "warp"]

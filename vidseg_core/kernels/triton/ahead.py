@@ -23,7 +23,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from vidseg_core.kernels.triton import difference, flow, fuse, launch, paint, refine, update, warp
+from vidseg_core.kernels.flow import PAD
+from vidseg_core.kernels.triton import difference, flow, fuse, launch, look, paint, refine, update, warp
 
 CLASSES = 19
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -66,6 +67,18 @@ def _arrays(*names: str, of: str = "fp32") -> dict[str, str]:
 
 _ELEMENTS = {"BLOCK": launch.BLOCK}
 _SEARCH = _arrays("current", "previous", "coarse", "before", "after")
+_LOOK = (
+    _arrays("image", "shrunk", of="u8")
+    | _arrays("row_first", "column_first", of="i32")
+    | _arrays("row_shares", "column_shares", "base")
+)
+_LOOKS = {"GREY": True, "COLOURS": True, "PAD": PAD}
+_INPUT = (
+    _arrays("image", of="u8")
+    | _arrays("rows", "columns", of="i32")
+    | _arrays("row_ways", "column_ways", "out")
+    | _floats(*(f"{name}_{c}" for name in ("gain", "offset") for c in range(3)))
+)
 _MOVES = {"CLASSES": CLASSES, "MOVES": True, "BORDER": True}
 _STAYS = {"CLASSES": CLASSES, "MOVES": False, "BORDER": False}
 _ORIGIN = _arrays("way") | _floats("stretch_y", "stretch_x", "shift")
@@ -82,6 +95,14 @@ _DRAWS = {"MASKS": True, "DRAWS": True}
 _PLACES = _arrays("rows", "columns", of="i32") | _arrays("down", "across")
 
 CASES = {
+    "look": Case(look.look_kernel, _LOOK, {"SQUARE": 4, "TAPS_Y": 4, "TAPS_X": 4} | _LOOKS | _ELEMENTS),
+    "look, areas of any size": Case(
+        look.look_kernel, _LOOK, {"SQUARE": 0, "TAPS_Y": 5, "TAPS_X": 5} | _LOOKS | _ELEMENTS
+    ),
+    "look, smooth": Case(
+        look.smooth_kernel, _arrays("shrunk", "out", of="u8") | _floats("w0", "w1", "w2", "w3"), _ELEMENTS
+    ),
+    "look, network input": Case(look.input_kernel, _INPUT, {"BGR": False} | _ELEMENTS),
     "warp": Case(
         warp.warp_kernel,
         _arrays("values", "motion", "out") | _floats("stretch_y", "stretch_x", "shift"),

@@ -1,0 +1,55 @@
+"""One look at a camera's picture: the pyramid that flow needs, and the picture shrunk as far as its finest level."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidseg_core.kernels.dispatch import Operation
+from vidseg_core.kernels.flow import levels_of, pyramid, pyramid_reference
+from vidseg_core.kernels.grey import grey_picture, grey_picture_reference
+from vidseg_core.kernels.picture import shrunk_reference
+from vidseg_core.kernels.transfer import Pixels, device_type_of
+
+
+class Looked(NamedTuple):
+    """Holds what a look has found.
+
+    Attributes:
+        levels: see `kernels.flow.pyramid`, on the pixels' device.
+        shrunk: see `kernels.picture.grid_picture`, for a grid of the finest level's size; None where it would not have
+            come along with the rest.
+    """
+
+    levels: list[Tensor]
+    shrunk: Tensor | None
+
+
+def look(image: Pixels, size: tuple[int, int]) -> Looked:
+    """Read an image once for all that flow compares, and what is to be had along with it.
+
+    Args:
+        image: H x W x 3, uint8, RGB; an array may have any strides, see `grey_picture`.
+        size: (h, w) of the finest level, each side 8 or more and at most the image's.
+
+    Raises:
+        ValueError: `size` is too small.
+    """
+    return LOOK.on(device_type_of(image))(image, size)
+
+
+def look_reference(image: Pixels, size: tuple[int, int]) -> Looked:
+    """Compute `look` in plain torch."""
+    levels = pyramid_reference(grey_picture_reference(image, size), levels_of(*size))
+    return Looked(levels, shrunk_reference(image, size).to(torch.uint8)[None])
+
+
+LOOK = Operation("look", look_reference)
+
+
+@LOOK.register("cpu")
+def _look_on_cpu(image: np.ndarray, size: tuple[int, int]) -> Looked:
+    return Looked(pyramid(grey_picture(image, size)), None)
