@@ -258,7 +258,7 @@ def network_times(size: tuple[int, int], device: torch.device) -> dict[str, floa
 
 @contextmanager
 def as_on_a_card(rehearse: bool) -> Iterator[None]:
-    """Have the CPU's tensors computed by the kernels for CUDA devices, in Triton's interpreter, if it is a rehearsal."""
+    """In a rehearsal, have the CPU's tensors computed by the kernels for CUDA devices, interpreted."""
     usual = {name: dict(operation.implementations) for name, operation in OPERATIONS.items()}
     for operation in OPERATIONS.values():
         if rehearse and "cuda" in operation.implementations:
