@@ -42,6 +42,7 @@ from vidseg_ros.camera import Camera, expected_size, is_governed
 from vidseg_ros.diagnostics import device_name
 from vidseg_ros.engine import build_engine, prepare, warm_up, warm_up_outputs
 from vidseg_ros.heartbeat import BEAT_S, Heartbeat
+from vidseg_ros.interruption import ENDING, ignore_signals, interrupt_at_signal
 from vidseg_ros.mailbox import Mailbox
 from vidseg_ros.memory import keep_freed_memory, leave_out_what_lives
 from vidseg_ros.synchronizer import Synchronizer
@@ -347,8 +348,7 @@ def main(args: list[str] | None = None, build: Callable[[Mapping[str, Any]], Any
     exit_code = 0
     try:
         # Until the node spins, a signal interrupts whatever is going on: there is nothing to finish yet.
-        for one in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(one, signal.default_int_handler)
+        interrupt_at_signal()
         if build is build_engine:
             with suppress(ImportError):  # configure says what is missing
                 prepare(sys.argv if args is None else args)
@@ -365,6 +365,7 @@ def main(args: list[str] | None = None, build: Callable[[Mapping[str, Any]], Any
         get_logger(parameters.NODE_NAME).fatal(f"cannot start: {error}")
         exit_code = 1
     finally:
+        ignore_signals()
         rclpy.try_shutdown()
     return exit_code
 
@@ -396,7 +397,7 @@ def _run(build: Callable[[Mapping[str, Any]], Any]) -> int:
     executor.add_node(node)
     try:
         node.start()
-        for one in (signal.SIGINT, signal.SIGTERM):
+        for one in ENDING:
             signal.signal(one, lambda number, frame: node.end(0))
         while node.exit_code is None:  # a timer wakes the executor several times a second
             executor.spin_once()
@@ -404,8 +405,7 @@ def _run(build: Callable[[Mapping[str, Any]], Any]) -> int:
         node.end(0)
     finally:
         _leave(node)
-        for one in (signal.SIGINT, signal.SIGTERM):  # nothing is left to do, and a handler would keep the node
-            signal.signal(one, signal.SIG_IGN)
+        ignore_signals()  # nothing is left to do, and a handler would keep the node
     return node.exit_code
 
 

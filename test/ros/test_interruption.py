@@ -1,4 +1,4 @@
-"""A signal that comes while a program still loads its libraries."""
+"""Signals that end a program, whenever they come."""
 
 import os
 import signal
@@ -7,12 +7,14 @@ import sys
 
 import pytest
 
+from vidseg_ros import interruption
+
 # In place of rclpy: tells that it is being imported, and is for ever.
 STAND_IN = """
-import signal
+import time
 print("importing", flush=True)
 while True:
-    signal.pause()
+    time.sleep(0.01)  # not `pause`, which a signal just before it leaves waiting for another
 """
 DEADLINE_S = 60
 
@@ -30,7 +32,7 @@ DEADLINE_S = 60
     ],
     ids=lambda value: value[1] if isinstance(value, tuple) else None,
 )
-def test_it_leaves_one_line(program, name, status, number, tmp_path, checkout):
+def test_one_that_comes_during_imports_leaves_one_line(program, name, status, number, tmp_path, checkout):
     (tmp_path / "rclpy.py").write_text(STAND_IN)
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{checkout}"}
     command = [sys.executable, *program]
@@ -44,3 +46,28 @@ def test_it_leaves_one_line(program, name, status, number, tmp_path, checkout):
             started.kill()
     assert errors == f"{name}: ended by {signal.Signals(number).name} while it was starting\n"
     assert started.returncode == status
+
+
+@pytest.fixture
+def handlers():
+    before = {one: signal.getsignal(one) for one in interruption.ENDING}
+    yield
+    for one, handler in before.items():
+        signal.signal(one, handler)
+
+
+def test_a_signal_that_comes_twice_interrupts_once(handlers, monkeypatch):
+    times_s = iter([10.0, 10.5, 12.0])
+    monkeypatch.setattr(interruption.time, "monotonic", lambda: next(times_s))
+    interruption.interrupt_at_signal()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGTERM)  # half a second later
+    with pytest.raises(KeyboardInterrupt):  # and one that is meant
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_process_that_is_ending_does_so_in_peace(handlers):
+    interruption.ignore_signals()
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGTERM)

@@ -12,7 +12,6 @@ if __name__ == "__main__":  # what follows takes a second to load
 
 import argparse
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -28,6 +27,7 @@ from vidseg_ros.demo.listener import Listener
 from vidseg_ros.demo.recording import MOST_BYTES, Recording
 from vidseg_ros.demo.results import Run, describe, figures
 from vidseg_ros.demo.session import QUIET_S, REPORT_S, Display, Signals
+from vidseg_ros.interruption import ignore_signals, interrupt_at_signal
 
 NAME = "score"
 EXIT_FAILED = 1
@@ -100,8 +100,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv if argv is None else [NAME, *argv]
     options = build_parser().parse_args(remove_ros_args(argv)[1:])
     try:
-        for one in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(one, signal.default_int_handler)
+        interrupt_at_signal()
         classes = load_classes(options.classes)
         run = listen(options.namespace, Path(tempfile.gettempdir()))
         result = figures(run, classes)
@@ -113,6 +112,8 @@ def main(argv: list[str] | None = None) -> int:
         return EXIT_ERROR
     except KeyboardInterrupt:
         return 0
+    finally:
+        ignore_signals()
     if run.interrupted:  # by the user, or by a launch that ends: what is missing then is no fault
         return 0
     for problem in result["problems"]:

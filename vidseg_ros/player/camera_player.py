@@ -40,6 +40,7 @@ from vidseg_core.data.open import find_bag, open_source
 from vidseg_core.data.wire import ImageWriter
 from vidseg_core.errors import VidsegError
 from vidseg_ros import rcl
+from vidseg_ros.interruption import ENDING, ignore_signals, interrupt_at_signal
 from vidseg_ros.memory import keep_freed_memory, leave_out_what_lives
 from vidseg_ros.player.playback import Film, Shot, schedule
 
@@ -301,10 +302,8 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv if argv is None else [NAME, *argv]
     options = build_parser().parse_args(remove_ros_args(argv)[1:])
     keep_freed_memory()
-    # While frames are read there is nothing to finish yet, so a signal interrupts.
-    for one in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(one, signal.default_int_handler)
     try:
+        interrupt_at_signal()  # while frames are read there is nothing to finish yet
         rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
         return run(options)
     except (VidsegError, OSError) as error:
@@ -313,6 +312,7 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 0
     finally:
+        ignore_signals()
         rclpy.try_shutdown()
 
 
@@ -340,7 +340,7 @@ def run(options: argparse.Namespace) -> int:
         progress=partial(tqdm, desc=source.name, total=source.num_frames, unit="frame", leave=False, mininterval=0.5),
     )
     stopped: list[int] = []
-    for one in (signal.SIGINT, signal.SIGTERM):
+    for one in ENDING:
         signal.signal(one, lambda number, frame: stopped.append(number))
     player = CameraPlayer(options, has_truth, is_stopped=lambda: bool(stopped))
     log = player.get_logger()
