@@ -91,7 +91,8 @@ class Recorded:
         with torch.cuda.stream(beside), torch.inference_mode():
             for _ in range(WARM_UP_CALLS):
                 network(*self._inputs)
-            with torch.cuda.graph(self._graph, stream=beside):
+            # Other threads may ask the device for something meanwhile.
+            with torch.cuda.graph(self._graph, stream=beside, capture_error_mode="thread_local"):
                 self._outputs = network(*self._inputs)
         torch.cuda.current_stream(inputs[0].device).wait_stream(beside)
         self._network = network  # its weights are what the graph reads

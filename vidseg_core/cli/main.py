@@ -110,8 +110,8 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (VidsegError, OSError) as error:
-        print(f"vidseg: error: {one_line(error)}", file=sys.stderr)
+    except (VidsegError, OSError, MemoryError) as error:
+        print(f"vidseg: error: {one_line(error) or 'out of memory'}", file=sys.stderr)
         return EXIT_ERROR
     except KeyboardInterrupt:
         print("vidseg: interrupted", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +18,7 @@ from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.engine import Engine
 from vidseg_core.engine.flow import DIS, FlowEstimator, NetworkFlow, NoFlow
 from vidseg_core.engine.key_frames.process import SegmenterProcess
+from vidseg_core.engine.key_frames.queues import CudaQueues, InOrder
 from vidseg_core.engine.key_frames.worker import Task
 from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.segmenter import NetworkSegmenter, Segmenter, input_scale, load_segmenter, ready
@@ -62,7 +64,8 @@ def build_engine(
     take_over_installed(difference_rows)
     device = open_device(config.device)
     beside = config.key_frames == "async" and device.type == "cpu" and segmenter is None
-    num_threads = set_num_threads(_num_threads(config, beside))
+    on_card = device.type == "cuda"
+    num_threads = set_num_threads(_num_threads(config, beside or on_card))
     runtime = Runtime(config.runtime, device, num_threads)
     models = _Models()
     loaded: NetworkSegmenter | None = None
@@ -108,7 +111,8 @@ def build_engine(
         segmenter = process = SegmenterProcess(task, *facts)
     networks = Networks(segmenter, flow, refine, device, feedback, updater)
     try:
-        return Engine(config, classes, networks, models.by_role, runtime, num_threads)
+        queues = partial(CudaQueues, device) if on_card else InOrder
+        return Engine(config, classes, networks, models.by_role, runtime, num_threads, queues)
     except ConfigError:
         if process is not None:
             process.close()
@@ -145,14 +149,14 @@ class _Models:
         return model
 
 
-def _num_threads(config: EngineConfig, beside: bool) -> int:
+def _num_threads(config: EngineConfig, elsewhere: bool) -> int:
     """Thread budget of the streams.
 
-    A segmenter in a process of its own stands still while a stream is at a frame: each has everything. Stream and
-    segmenter in threads compute at the same time, each with half of what there is.
+    A segmenter in a process of its own stands still while a stream is at a frame, and one on a card takes no processor:
+    each has everything. Stream and segmenter in threads compute at the same time, each with half of what there is.
     """
     budget = config.num_threads or available_threads()
-    return max(1, budget // 2) if config.key_frames == "async" and not beside else budget
+    return max(1, budget // 2) if config.key_frames == "async" and not elsewhere else budget
 
 
 def _classes(config: EngineConfig, model: Model, num_classes: int) -> ClassTable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from vidseg_core.classes import ClassTable
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.key_frames.background import CLOSE_S, Background
 from vidseg_core.engine.key_frames.jobs import AtOnce, Delayed, KeyFrames
+from vidseg_core.engine.key_frames.queues import InOrder, Queues
 from vidseg_core.engine.key_frames.turns import Turns
 from vidseg_core.engine.protocol import capabilities
 from vidseg_core.engine.stream import Networks, Stream
@@ -38,6 +40,7 @@ class Engine:
         models: which model each network came from; their own networks are not needed.
         runtime: makes what executes them.
         num_threads: of the CPU, for which they were built.
+        queues: makes the queues of the device, for asynchronous key frames.
 
     Raises:
         ConfigError: the configuration's ego mask cannot be read.
@@ -51,6 +54,7 @@ class Engine:
         models: dict[str, Model],
         runtime: Runtime,
         num_threads: int,
+        queues: Callable[[], Queues] = InOrder,
     ):
         self._config = config
         self._classes = classes
@@ -58,6 +62,7 @@ class Engine:
         self._models = models
         self._runtime = runtime
         self._num_threads = num_threads
+        self._queues = queues
         self._ego_mask = None if config.ego_mask is None else read_ego_mask(config.ego_mask)
         self._owned: Background | None = None
         self._shares_networks = False
@@ -145,7 +150,7 @@ class Engine:
     def _own_key_frames(self) -> KeyFrames:
         if self._config.key_frames == "sync":
             return AtOnce()
-        self._owned = Background(self.turns)
+        self._owned = Background(self.turns, self._queues())
         return self._owned
 
     def close(self, timeout_s: float | None = CLOSE_S) -> bool:

@@ -25,7 +25,7 @@ from vidseg_core.kernels.difference import difference
 from vidseg_core.kernels.fuse import fuse
 from vidseg_core.kernels.paint import Moved, Painted, draws, paint
 from vidseg_core.kernels.resample import on_grid
-from vidseg_core.kernels.transfer import upload
+from vidseg_core.kernels.transfer import Pixels, upload
 from vidseg_core.kernels.update import update
 from vidseg_core.kernels.warp import warp
 from vidseg_core.networks.guided_refine import Refined
@@ -81,7 +81,7 @@ class Stream:
         self._config = config
         self._networks = networks
         self._ego_mask = ego_mask
-        self._own = None if ego_mask is None else upload(ego_mask, networks.device)
+        self._own: Pixels | None = None
         self._key_frames = key_frames or AtOnce()
         self._phase = phase
         self._padding = config.warp_padding or ("zeros" if networks.feeds_back else "border")
@@ -148,10 +148,18 @@ class Stream:
 
         Raises:
             ConfigError: the ego mask has another size than the frame.
+            MemoryError: the device has no memory left. The stream has forgotten its past and may go on.
             Exception: what the segmenter has raised, be it at an earlier frame. The next frame goes on without.
         """
-        with self._key_frames.frame():
-            return self._step(frame)
+        try:
+            with self._key_frames.frame():
+                return self._step(frame)
+        except torch.cuda.OutOfMemoryError as error:
+            message = f"out of memory on {self._networks.device}: {str(error).splitlines()[0]}"
+        # Only now nothing of the frame is referred to any more.
+        self.reset("out of memory")
+        torch.cuda.empty_cache()
+        raise MemoryError(message)
 
     def _step(self, frame: Frame) -> Segmentation:
         self._check_ego_mask(frame)
@@ -227,6 +235,8 @@ class Stream:
 
     def _paint(self, scores: Tensor | None, memory: Memory, view: View, half_pixel: bool) -> Painted:
         """Label the frame by its scores or, without any, by what is remembered."""
+        if self._own is None and self._ego_mask is not None:
+            self._own = upload(self._ego_mask, self._networks.device)
         moved = None
         if scores is None:
             assert memory.way is not None and memory.one_class is not None  # see `Past`

@@ -21,6 +21,7 @@ from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.flow import DIS, NetworkFlow
 from vidseg_core.engine.key_frames.background import Background
 from vidseg_core.engine.key_frames.jobs import Delayed
+from vidseg_core.engine.key_frames.queues import CudaQueues
 from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.segmenter import NetworkSegmenter, TruthSegmenter
 from vidseg_core.engine.stream import Networks, Stream
@@ -236,8 +237,9 @@ def test_labels_of_rounded_scores_are_not_rounded_again(device):
 def test_asynchronous_key_frames_on_a_gpu(engine, light, frames):
     """Each is let finish before the next frame, so that its labels come one frame later."""
     cpu, results = torch.device("cpu"), []
-    with Background() as background:
-        stream = Stream(engine.config, networks_on(GPU, engine, light), key_frames=background)
+    networks = networks_on(GPU, engine, light)
+    with Background(queues=CudaQueues(GPU)) as background:
+        stream = Stream(engine.config, networks, key_frames=background)
         for frame in frames:
             results.append(stream.step(frame))
             if stream._state.waiting is not None:

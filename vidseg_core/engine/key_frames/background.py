@@ -17,6 +17,7 @@ from typing import Any, Generic
 import torch
 
 from vidseg_core.engine.key_frames.jobs import Result
+from vidseg_core.engine.key_frames.queues import InOrder, Queues
 from vidseg_core.engine.key_frames.turns import Turns
 from vidseg_core.frame import Frame
 
@@ -33,13 +34,15 @@ class Background:
 
     Args:
         turns: of a segmenter that stands still while a stream is at a frame; None where it does not.
+        queues: of the device that computes; None for the processor.
     """
 
     at_once = False
 
-    def __init__(self, turns: Turns | None = None):
+    def __init__(self, turns: Turns | None = None, queues: Queues | None = None):
         self._turns = turns
-        self._jobs: SimpleQueue[tuple[Callable[[Frame], Any], Frame, Future] | None] = SimpleQueue()
+        self._queues = queues or InOrder()
+        self._jobs: SimpleQueue[tuple[Callable[[Frame], Any], Frame, Any, Future] | None] = SimpleQueue()
         self._busy_since_s: float | None = None
         self._closed = False
         self._closing = threading.Lock()
@@ -55,12 +58,12 @@ class Background:
 
     def frame(self) -> AbstractContextManager:
         """See `KeyFrames`."""
-        return nullcontext() if self._turns is None else self._turns.frame()
+        return self._queues.frame() if self._turns is None else self._turns.frame()
 
     def begin(self, work: Callable[[Frame], Result], frame: Frame) -> BackgroundJob[Result]:
         """Raises RuntimeError once it is closed."""
         result: Future[Result] = Future()
-        job = work, replace(frame, image=frame.image.copy()), result
+        job = work, replace(frame, image=frame.image.copy()), self._queues.mark(), result
         with self._closing:
             if self._closed:
                 raise RuntimeError("the thread for key frames is closed")
@@ -88,18 +91,21 @@ class Background:
         os.nice(NICENESS)  # on Linux, of this thread alone
         with torch.inference_mode():
             while (job := self._jobs.get()) is not None:
-                work, frame, result = job
+                work, frame, after, result = job
                 if self._closed:
                     result.cancel()
                 if result.set_running_or_notify_cancel():
-                    self._do(work, frame, result)
+                    self._do(work, frame, after, result)
 
-    def _do(self, work: Callable[[Frame], Result], frame: Frame, result: Future[Result]) -> None:
+    def _do(self, work: Callable[[Frame], Result], frame: Frame, after: Any, result: Future[Result]) -> None:
         self._busy_since_s = time.monotonic()
         if self._turns is not None:
             self._turns.quiet()
         try:
-            result.set_result(work(frame))
+            with self._queues.key_frame(after):
+                found = work(frame)
+            self._queues.finish(found)
+            result.set_result(found)
         except BaseException as error:  # it belongs to whoever waits for the result
             result.set_exception(error)
         finally:

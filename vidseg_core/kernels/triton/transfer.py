@@ -30,5 +30,5 @@ def download(*tensors: Tensor) -> tuple[np.ndarray, ...]:
     device = tensors[0].device
     results = [_pinned(tuple(x.shape), x.dtype, device).copy_(x, non_blocking=True) for x in tensors]
     if device.type == "cuda":
-        torch.cuda.current_stream(device).synchronize()  # of this stream alone
+        torch.cuda.current_stream(device).record_event().synchronize()  # not what other threads ask for after that
     return tuple(x.numpy() for x in results)

@@ -1,6 +1,7 @@
 import logging
 import threading
 from concurrent.futures import wait
+from contextlib import contextmanager, nullcontext
 
 import cv2
 import numpy as np
@@ -378,3 +379,76 @@ def test_streams_of_one_engine_have_their_key_frames_at_different_times(schedule
     assert keys == again
     together = [sum(one) for one in zip(*keys, strict=True)]
     assert together == [4] + [1] * 12
+
+
+class Recorded:
+    """Queues that note what happens, in which thread."""
+
+    def __init__(self):
+        self.events = []
+
+    def note(self, what):
+        self.events.append((what, threading.current_thread().name))
+
+    @contextmanager
+    def frame(self):
+        self.note("frame begins")
+        yield
+        self.note("frame ends")
+
+    def mark(self):
+        self.note("mark")
+        return len(self.events)
+
+    @contextmanager
+    def key_frame(self, after):
+        self.note(f"key frame begins after {after}")
+        yield
+        self.note("key frame ends")
+
+    def finish(self, result):
+        self.note(f"finished: {tuple(result.logits.shape)}")
+
+
+def test_key_frames_have_a_queue_of_their_own():
+    """What a key frame reads was asked for before its mark; its scores are there when the device has finished."""
+    queues, segmenter = Recorded(), Gated()
+    with Background(queues=queues) as background:
+        stream = make_stream(background, segmenter, interval=9)
+        segmenter.go.release()
+        stream.step(frame(0))
+        here, there = threading.current_thread().name, "vidseg-segmenter"
+        assert queues.events == [
+            ("frame begins", here), ("mark", here), ("key frame begins after 2", there), ("key frame ends", there),
+            (f"finished: {(1, CLASSES, 48, 64)}", there), ("frame ends", here),
+        ]  # fmt: skip
+
+
+class Full(TruthSegmenter):
+    """Finds no memory on the device at the second key frame."""
+
+    def __call__(self, frame):
+        if frame.name == "2":
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
+        return super().__call__(frame)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_stream_survives_that_a_device_has_no_memory_left(beside):
+    with Background() if beside else nullcontext() as background:
+        stream = make_stream(background, Full(CLASSES), interval=1)
+        failed_at = None
+        for index in range(6):
+            try:
+                result = stream.step(frame(index))
+            except MemoryError as error:
+                assert failed_at is None
+                assert str(error) == "out of memory on cpu: CUDA out of memory. Tried to allocate 2.00 GiB."
+                failed_at = index
+                assert stream._state is None
+            else:
+                if failed_at == index - 1:
+                    assert result.reset == "out of memory" and result.is_key
+                if beside and stream._state.waiting is not None:
+                    assert wait([stream._state.waiting.job._result], WAIT_S).done
+        assert failed_at == (3 if beside else 2)

@@ -1,0 +1,76 @@
+"""Queues of work for a device that computes beside the processor: frames in one, key frames in another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Queues(Protocol):
+    """Where frames and key frames are computed."""
+
+    def frame(self) -> AbstractContextManager:
+        """Ask for the work of a frame inside this context."""
+
+    def mark(self) -> Any:
+        """Mark what has been asked for in the current context so far."""
+
+    def key_frame(self, after: Any) -> AbstractContextManager:
+        """Ask for the work of a key frame inside this context; the device begins it when `after` is reached."""
+
+    def finish(self, result: Any) -> None:
+        """Wait for the key frame asked for last; frames may use the tensors among the result's attributes then."""
+
+
+class InOrder:
+    """For the processor, which has computed what it was asked for when a call returns."""
+
+    def frame(self) -> AbstractContextManager:
+        return nullcontext()
+
+    def mark(self) -> None:
+        return None
+
+    def key_frame(self, after: None) -> AbstractContextManager:
+        return nullcontext()
+
+    def finish(self, result: Any) -> None:
+        """Nothing is under way."""
+
+
+class CudaQueues:
+    """Two CUDA streams: what frames ask for goes first wherever both have work.
+
+    Args:
+        device: a CUDA device; what it was asked for before is waited for.
+    """
+
+    def __init__(self, device: torch.device):
+        torch.cuda.synchronize(device)
+        self._frames = torch.cuda.Stream(device, priority=-1)
+        self._key_frames = torch.cuda.Stream(device, priority=0)
+
+    def frame(self) -> AbstractContextManager:
+        return torch.cuda.stream(self._frames)
+
+    def mark(self) -> torch.cuda.Event:
+        return torch.cuda.current_stream(self._frames.device).record_event()
+
+    @contextmanager
+    def key_frame(self, after: torch.cuda.Event) -> Iterator[None]:
+        self._key_frames.wait_event(after)
+        with torch.cuda.stream(self._key_frames):
+            yield
+
+    def finish(self, result: Any) -> None:
+        # The thread sleeps meanwhile; what the key frame reads it holds on to, since frames may forget it.
+        done = torch.cuda.Event(blocking=True)
+        done.record(self._key_frames)
+        done.synchronize()
+        for value in vars(result).values():
+            if isinstance(value, Tensor):
+                value.record_stream(self._frames)
