@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Queues(Protocol):
-    """Where frames and key frames are computed."""
+    """Take the work of frames and of key frames; see `Background`."""
 
     def frame(self) -> AbstractContextManager:
         """Ask for the work of a frame inside this context."""
