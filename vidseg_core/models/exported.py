@@ -24,7 +24,7 @@ from vidseg_core.networks.graph import Imported
 ARCHITECTURE = "exported"
 FORM = "an exported program"
 LOADER = f"{__name__}:load"
-_IDS = (torch.uint8, torch.int32, torch.int64)
+_IDS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.bool)
 
 
 def study(path: Path) -> Study:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from vidseg_core.backends.probe import probe
@@ -186,7 +187,16 @@ def _weight_files(path: Path) -> list[Path]:
 
 
 def _check_files(path: Path) -> None:
-    if _weight_files(path):
+    files = _weight_files(path)
+    for file in files:
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"{file}: expected a safetensors file; it is truncated or of another kind ({error})"
+            ) from error
+    if files:
         return
     pickled = [file.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for file in sorted(path.glob(pattern))]
     if pickled:

@@ -110,7 +110,7 @@ def _output_facts(found: Study, graph: OnnxGraph, card: CardFile) -> tuple[Port 
     given = card.output
     if (task := graph.metadata.get("task")) not in (None, "semantic"):
         raise CheckpointError(f"{graph.path}: expected a segmentation network, its metadata say task {task!r}")
-    maps = [one for one in graph.outputs if _is_map(one)]
+    maps = [one for one in graph.outputs if _is_map(one) or one.name in graph.cuts]
     described = ", ".join(f"{one.name} {one.type} {_shape(one)}" for one in graph.outputs)
     pair = _queries(found, graph, described)
     if pair is not None:

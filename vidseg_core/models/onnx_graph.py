@@ -16,11 +16,17 @@ if TYPE_CHECKING:
     import onnx
 
 Dimensions = tuple[int | None, ...]
-_KINDS = {1: "float32", 10: "float16", 11: "float64", 2: "uint8", 3: "int8", 6: "int32", 7: "int64", 16: "bfloat16"}
+_KINDS = {
+    1: "float32", 10: "float16", 11: "float64", 16: "bfloat16", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16",
+    6: "int32", 7: "int64", 9: "bool",
+}  # fmt: skip
+_FLOATS = (1, 10, 11, 16)
+# Dimensions of channels, as axes are written.
+_FIRST, _LAST = (1, -3), (3, -1)
 # What stands between an argmax and an output without changing which class it is.
 _TRANSPARENT = ("Cast", "Squeeze", "Unsqueeze", "Identity", "Reshape")
 # What a file of weights may have behind the last one.
-_PADDING = 1 << 16
+_PADDING = 1 << 12
 # Key of the metadata of files that `vidseg weights export` has written: JSON with classes, input, output, and the name
 # of the scores at the network's own stride.
 EXPORTED = "vidseg"
@@ -190,17 +196,33 @@ def _chain(name: str, makers: Mapping[str, onnx.NodeProto]) -> Iterator[onnx.Nod
 
 
 def _cut(name: str, makers: Mapping[str, onnx.NodeProto]) -> Cut | None:
-    """Find the scores in front of an argmax over channels."""
+    """Find the scores in front of an argmax over channels, which may come last, and of what keeps their order."""
     last = next(_chain(name, makers), None)
-    if last is None or last.op_type != "ArgMax" or _attribute(last, "axis", 0) != 1:
+    if last is None or last.op_type != "ArgMax":
         return None
-    scores = last.input[0]
+    axis, scores = _attribute(last, "axis", 0), last.input[0]
+    channels = next((axes for axes in (_FIRST, _LAST) if axis in axes), None)
+    while (node := makers.get(scores)) is not None and channels is not None:
+        if node.op_type == "Transpose" and channels is _LAST and _attribute(node, "perm", None) == [0, 2, 3, 1]:
+            channels = _FIRST
+        elif not _keeps_order(node, channels):
+            break
+        scores = node.input[0]
+    if channels is not _FIRST:
+        return None
     resize = makers.get(scores)
     if resize is not None and resize.op_type == "Resize" and _attribute(resize, "mode", b"nearest") == b"linear":
         corners = _CORNERS.get(_attribute(resize, "coordinate_transformation_mode", b"half_pixel").decode())
         if corners is not None and not _attribute(resize, "antialias", 0):
             return Cut(resize.input[0], corners)
     return Cut(scores, None)
+
+
+def _keeps_order(node: onnx.NodeProto, channels: tuple[int, int]) -> bool:
+    """Return whether the largest channel of what a node gives is the largest of what it is given."""
+    if node.op_type in ("Softmax", "LogSoftmax"):
+        return _attribute(node, "axis", -1) in channels
+    return node.op_type in ("Sigmoid", "Identity") or (node.op_type == "Cast" and _attribute(node, "to", 0) in _FLOATS)
 
 
 def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

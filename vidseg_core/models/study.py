@@ -18,7 +18,7 @@ from vidseg_core.models.card import InputCard, ModelCard, OutputCard
 from vidseg_core.models.card_file import CardFile, table_of
 from vidseg_core.networks.graph import Foreign
 
-IDS = ("uint8", "int32", "int64")
+IDS = ("uint8", "int8", "uint16", "int16", "int32", "int64", "bool")
 # Sizes that every family of networks met so far takes; one that was not made for this project's rule says otherwise.
 ASSUMED_MULTIPLE = 32
 TRIED_SIDE = 256

@@ -49,6 +49,13 @@ def test_a_directory_without_configuration_is_none(tmp_path):
         open_model(tmp_path)
 
 
+def test_truncated_weights_are_named(tmp_path):
+    file = directory(tmp_path / "net") / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-2])
+    with pytest.raises(CheckpointError, match="net/model.safetensors: expected a safetensors file; it is truncated"):
+        open_model(tmp_path / "net")
+
+
 def test_it_is_no_refinement(tmp_path):
     with pytest.raises(CheckpointError, match="expected weights of .*, found a Hugging Face directory"):
         open_model(directory(tmp_path / "net"), "refine")

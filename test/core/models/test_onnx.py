@@ -107,6 +107,7 @@ RESIZE = [
     helper.make_node("ArgMax", ["full"], ["ids"], axis=1, keepdims=0),
     helper.make_node("Cast", ["ids"], ["y"], to=TensorProto.UINT8),
 ]
+ZERO = helper.make_node("Constant", [], ["zero"], value=numpy_helper.from_array(np.array([0], np.int64)))
 BY = helper.make_node("Constant", [], ["by"], value=numpy_helper.from_array(np.array([1, 1, 4, 4], np.float32)))
 
 
@@ -150,6 +151,60 @@ def test_an_argmax_at_the_end_is_cut_off_and_the_ids_stay(tmp_path):
     assert found.network.output == "scores" and found.value("output.stride") == 4
     image = picture()
     assert (labels_of(path, image) == run(path, image, "y")[0]).mean() > 0.999
+
+
+FIRST = helper.make_node("ArgMax", ["full"], ["y"], axis=-3, keepdims=1)
+LAST = [
+    helper.make_node("Transpose", ["full"], ["turned"], perm=[0, 2, 3, 1]),
+    helper.make_node("Softmax", ["turned"], ["shares"], axis=-1),
+    helper.make_node("ArgMax", ["shares"], ["y"], axis=3, keepdims=0),
+]
+SOFTMAX = [
+    helper.make_node("Softmax", ["full"], ["shares"], axis=1),
+    helper.make_node("ArgMax", ["shares"], ["ids"], axis=1, keepdims=0),
+    helper.make_node("Cast", ["ids"], ["y"], to=TensorProto.INT32),
+]
+FLOATS = [RESIZE[1], helper.make_node("Cast", ["ids"], ["y"], to=TensorProto.FLOAT)]
+BARE = [RESIZE[1], ZERO, helper.make_node("Squeeze", ["ids", "zero"], ["y"])]
+
+
+@pytest.mark.parametrize(
+    ("tail", "kind", "dims"),
+    [
+        ([FIRST], TensorProto.INT64, [1, 1, None, None]),
+        (LAST, TensorProto.INT64, [1, None, None]),
+        (SOFTMAX, TensorProto.INT32, [1, None, None]),
+        (FLOATS, TensorProto.FLOAT, [1, None, None]),
+        (BARE, TensorProto.INT64, [None, None]),
+    ],
+    ids=["axis from behind", "channels last", "softmax", "as floats", "without batch"],
+)
+def test_ids_are_cut_off_however_they_are_written(tmp_path, tail, kind, dims):
+    path = with_card(network(tmp_path / "ids.onnx", [BY, RESIZE[0], *tail], outputs=[("y", kind, dims)]))
+    assert study(path).network.output == "scores"
+    image = picture((64, 96))
+    assert (labels_of(path, image) == run(path, image, "y").reshape(64, 96)).mean() > 0.999
+
+
+def test_an_argmax_over_something_else_is_not_cut(tmp_path):
+    """Its largest channel is not that of the scores."""
+    tail = [BY, RESIZE[0], helper.make_node("Neg", ["full"], ["other"]),
+            helper.make_node("ArgMax", ["other"], ["y"], axis=1, keepdims=0)]  # fmt: skip
+    path = with_card(network(tmp_path / "ids.onnx", tail, outputs=[("y", TensorProto.INT64, [1, None, None])]))
+    assert study(path).network.output == "other"
+
+
+def test_a_mask_of_truth_values_is_two_classes(tmp_path):
+    tail = [helper.make_node("Constant", [], ["none"], value=numpy_helper.from_array(np.float32(0))),
+            helper.make_node("Greater", ["scores", "none"], ["y"])]  # fmt: skip
+    path = network(tmp_path / "mask.onnx", tail, classes=1, stride=1,
+                   outputs=[("y", TensorProto.BOOL, [1, 1, None, None])])  # fmt: skip
+    with_card(path, f"classes: [object]\n{STATISTICS}")
+    assert study(path).facts["output.kind"] == ("labels", "by its type, bool")
+    image = picture((64, 96))
+    expected = run(path, image, "y")[0, 0]
+    assert 0.02 < expected.mean() < 0.98
+    assert (labels_of(path, image) == expected).mean() > 0.97, "by votes"
 
 
 def test_ids_that_cannot_be_cut_are_votes(tmp_path):
@@ -328,7 +383,7 @@ def short_data(path):
 
 def data_of_another(path):
     network(path, external="net.onnx.data")
-    (path.parent / "net.onnx.data").write_bytes(bytes(200_000))
+    (path.parent / "net.onnx.data").write_bytes(bytes(20_000))
     return path
 
 
@@ -356,7 +411,7 @@ def unknown_operation(path):
         (text, "expected an ONNX file"),
         (no_data, "its weights are in net.onnx.data, which is not beside it"),
         (short_data, "expected .* bytes of weights for net.onnx, found 100"),
-        (data_of_another, "found 200000; it is truncated or belongs to another network"),
+        (data_of_another, "found 20000; it is truncated or belongs to another network"),
         (too_new, "expected opset .* at most, .*, found 99: export it again"),
         (too_many_classes, "expected at most 255 classes, found 300; net.card.yaml beside it may put them together"),
         (unknown_operation, "cannot be executed: onnxruntime: .*; openvino: "),
