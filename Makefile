@@ -43,6 +43,7 @@ help:
 	@echo 'make test-networks   run networks of Hugging Face, torchvision, smp and Ultralytics against their own pipelines'
 	@echo 'make test-fleet   run the tests of fleets with Ray and a local S3 server from PyPI, in .venv-fleet'
 	@echo 'make test-resolve   ask PyPI whether it has wheels for ARM (aarch64) and for Python 3.14'
+	@echo 'make test-arm   run the kernels'"'"' tests on an emulated ARM processor and compare labels (Debian; 20 minutes)'
 	@echo 'make soak    10,000 frames through the engine, 10 minutes of overload for the node: bounded latency, flat memory'
 	@echo 'make lint    check style, formatting and types'
 	@echo 'make clean   remove what builds and runs have written; the environments stay'
@@ -144,6 +145,10 @@ test-networks: .venv-networks/installed
 # Whether every wheel that is needed can be had for ARM and for Python 3.14; nothing is installed.
 test-resolve: .venv
 	.venv/bin/python -m pytest test/packaging/test_resolve.py -m long
+
+# Not among test-all: it wants Debian's debootstrap and qemu-user-static.
+test-arm: .venv
+	test/arm/emulate.sh
 
 soak: .venv
 	VIDSEG_SOAK_FRAMES=10000 .venv/bin/python -m pytest -m "long or not long" test/core/engine/test_memory.py
