@@ -2,8 +2,8 @@
 
 `publish` takes a string, and makes it of the bytes that it is given; a message that is taken lies in memory of rcl's,
 and is copied into `bytes`. For an image these are megabytes. Structures and functions here are those of rcl's C
-interface (rcl/publisher.h, rcl/subscription.h, rcutils/types/uint8_array.h), the same in ROS 2 Humble, whose headers were
-read, Jazzy and Kilted, with which it was run; rclpy has loaded the library.
+interface (rcl/publisher.h, rcl/subscription.h, rcutils/types/uint8_array.h), the same in ROS 2 Humble, whose headers
+were read, Jazzy and Kilted, with which it was run; rclpy has loaded the library.
 """
 
 from __future__ import annotations
