@@ -26,6 +26,8 @@ examples:
   vidseg bench --case 480 --rounds 20 --json bench.json
   vidseg bench propagated --rounds 100
       the propagated frame stage by stage on all threads and on one: bytes, what they alone would take, milliseconds
+  vidseg bench --device cuda --json card.json
+      on a GPU: every kernel against the CPU and its floor, networks in each runtime, frames stage by stage
   vidseg bench --weights mine.onnx
       a network of others: video with 9 propagated frames against the same network on every frame in the same runtime
   vidseg bench video --weights NAME --size 640x480
@@ -67,6 +69,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--camvid", metavar="DIR", help=argparse.SUPPRESS)
     out = parser.add_argument("--out", metavar="PNG", help="schedules: where to draw (default: schedules.png)")
     add_former(parser, "bench", out)
+    parser.add_argument(
+        "--device", default="cpu", metavar="cpu|cuda|cuda:N",
+        help="cuda: check every kernel against the CPU, and time copies, kernels, networks and frames on the card, "
+        "--rounds loops of these (default: cpu)",
+    )  # fmt: skip
     parser.add_argument("--weights", metavar="NAME|PATH", help="segmentation network")
     parser.add_argument(
         "--plain-weights", metavar="NAME|PATH",
@@ -80,6 +87,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    if args.device != "cpu":
+        return card(args)
     if args.what == "schedules":
         return schedules(args)
     if args.what == "camera":
@@ -115,6 +124,26 @@ def main(args: argparse.Namespace) -> int:
     if args.json:
         write_json(Path(args.json), report)
     return 0
+
+
+def card(args: argparse.Namespace) -> int:
+    """Run `vidseg bench --device cuda`."""
+    from vidseg_core.data.writers import write_json
+    from vidseg_core.devices import open_device
+    from vidseg_core.evaluation.bench.gpu import measure
+    from vidseg_core.kernels.dispatch import provide
+
+    if args.what != "engine":
+        raise ConfigError(f"--device: expected cpu for bench {args.what}, got {args.device}")
+    if args.rounds < 1:
+        raise ConfigError(f"--rounds: expected 1 or more, got {args.rounds}")
+    device = open_device(args.device)
+    if device.type != "cuda" or not provide(device.type):
+        raise ConfigError(f"--device {args.device}: expected a CUDA device, and Triton installed")
+    report = measure(device, args.rounds)
+    if args.json:
+        write_json(Path(args.json), report)
+    return 0 if report["good"] else 1
 
 
 def propagated(args: argparse.Namespace) -> int:

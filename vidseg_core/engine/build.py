@@ -22,6 +22,7 @@ from vidseg_core.engine.key_frames.queues import CudaQueues, InOrder
 from vidseg_core.engine.key_frames.worker import Task
 from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.segmenter import NetworkSegmenter, Segmenter, input_scale, load_segmenter, ready
+from vidseg_core.engine.state import EventTimes, StageTimes
 from vidseg_core.engine.stream import Networks
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.kernel_cache import take_over_installed
@@ -109,7 +110,8 @@ def build_engine(
         models.forget()
         give_back_free_memory()
         segmenter = process = SegmenterProcess(task, *facts)
-    networks = Networks(segmenter, flow, refine, device, feedback, updater)
+    times = EventTimes if on_card else StageTimes
+    networks = Networks(segmenter, flow, refine, device, feedback, updater, times)
     try:
         queues = partial(CudaQueues, device) if on_card else InOrder
         return Engine(config, classes, networks, models.by_role, runtime, num_threads, queues)

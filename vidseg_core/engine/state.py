@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from vidseg_core.engine.key_frames.jobs import Job
@@ -17,17 +18,49 @@ from vidseg_core.kernels.warp import compose
 
 
 class StageTimes(dict):
-    """Milliseconds per stage of one frame.
-
-    A GPU computes beside the processor: there a stage's time is that of asking for its work, and what next moves data
-    to the GPU or from it, at the latest "decode", waits for all that was asked for.
-    """
+    """Milliseconds per stage of one frame, for a device that has computed what it was asked for when a call returns."""
 
     @contextmanager
     def stage(self, name: str):
         begin = time.perf_counter()
         yield
         self[name] = self.get(name, 0.0) + (time.perf_counter() - begin) * 1e3
+
+    def include(self, other: StageTimes) -> None:
+        """Add another part's stages to these; waits for nothing."""
+        self.update(other)
+
+    def milliseconds(self) -> dict[str, float]:
+        """Return all stages, once the device has computed them."""
+        return dict(self)
+
+
+class EventTimes(StageTimes):
+    """The same for a CUDA device, by its own clock: from the moment that it is at a stage to when it has done it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+
+    @contextmanager
+    def stage(self, name: str):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        yield
+        end.record()
+        self._events.append((name, begin, end))
+
+    def include(self, other: StageTimes) -> None:
+        super().include(other)
+        if isinstance(other, EventTimes):
+            self._events += other._events
+
+    def milliseconds(self) -> dict[str, float]:
+        events, self._events = self._events, []
+        for name, begin, end in events:
+            end.synchronize()
+            self[name] = self.get(name, 0.0) + begin.elapsed_time(end)
+        return dict(self)
 
 
 @dataclass(frozen=True)

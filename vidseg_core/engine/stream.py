@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -40,6 +41,7 @@ class Networks:
         updater: what looks at every propagated frame at low resolution; None for nothing.
         feedback: whether a frame's refined logits are what the next frame starts from (as published); else each frame
             starts from the key frame's own, and its refinement is for itself.
+        times: makes what a frame's stages are timed with.
     """
 
     segmenter: Segmenter
@@ -48,6 +50,7 @@ class Networks:
     device: torch.device
     feedback: bool = True
     updater: Segmenter | None = None
+    times: Callable[[], StageTimes] = StageTimes
 
     @property
     def feeds_back(self) -> bool:
@@ -165,7 +168,7 @@ class Stream:
         self._check_ego_mask(frame)
         if reason := self._outdated_by(frame):
             self.reset(reason)
-        timings = StageTimes()
+        timings = self._networks.times()
         view = self._view(frame)
         if self._state is not None:
             self._state = self._state.on_grid(view.grid)
@@ -190,7 +193,7 @@ class Stream:
         if waits and job is not None:
             half_pixel = capabilities(self._networks.segmenter).half_pixel
             key = job.wait()
-            timings.update(key.timings)
+            timings.include(key.timings)
             scores, memory, fresh = key.scores, Memory(key.logits, key.picture, small, frame.stamp_ns), decision.reason
         else:
             assert past is not None  # a stream without a past waits
@@ -219,7 +222,7 @@ class Stream:
             memory.age,
             fresh or PROPAGATED,
             reset,
-            dict(timings),
+            timings.milliseconds(),
             confidence,
             evidence_ns,
             probabilities,
@@ -314,7 +317,7 @@ class Stream:
 
     def _segment(self, past: Past | None, grid: tuple[int, int], frame: Frame) -> Segmented:
         """A key frame's scores. Reads nothing of the stream that changes: another thread may run it."""
-        timings, shown, apart = StageTimes(), None, None
+        timings, shown, apart = self._networks.times(), None, None
         view = View(frame.image, grid, self._networks.device, frame.pixels)
         segmenter = self._networks.segmenter
         if self._config.fusion or self._networks.updater is not None:

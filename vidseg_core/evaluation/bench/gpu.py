@@ -36,10 +36,11 @@ from vidseg_core import __version__
 from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.frame import Frame
-from vidseg_core.kernels import decode, difference, flow, fuse, paint, refine, update, warp
+from vidseg_core.kernels import decode, difference, flow, fuse, look, paint, picture, refine, resample, update, warp
 from vidseg_core.kernels.dispatch import OPERATIONS, provide
 from vidseg_core.models.architectures import SEGMENTER
 from vidseg_core.models.open import open_model
+from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
 from vidseg_core.overlay import Colours, overlay
 
 CLASSES = 19
@@ -131,6 +132,18 @@ def checks(inputs: Inputs) -> dict[str, Check]:
     found["paint: share of labels that differ"] = float(differ.mean()), 1e-5
     drawn = overlay(image, painted.labels, inputs.colours.lut, inputs.colours.opacity)
     found["paint: share of the overlay that differs"] = float((painted.overlay != drawn).mean()), 0.0
+    levels, shrunk = look.LOOK.on("cuda")(there, inputs.grid)
+    expected_levels = look.look(image, inputs.grid).levels
+    found["look: largest difference of levels"] = (
+        max(float((own.cpu() - level).abs().max()) for own, level in zip(levels, expected_levels, strict=True)), 0.0,
+    )  # fmt: skip
+    smoothed = picture.GRID_PICTURE.on("cuda")(there, inputs.grid, shrunk).cpu().int()
+    apart = (smoothed - picture.grid_picture(image, inputs.grid).int()).abs()
+    found["look: largest difference of the grid's picture"] = float(apart.max()), 1.0
+    size = inputs.size[0] // 4 * 3, inputs.size[1] // 4 * 3
+    sampled = resample.NETWORK_INPUT.on("cuda")(there, size, False, MEAN_RGB, STD_RGB).cpu()
+    apart = (sampled - resample.network_input(image, size)).abs()
+    found["look: largest difference of a network's input"] = float(apart.max()), 1e-4
     moved = difference.DIFFERENCE.on("cuda")(*(inputs.there(x) for x in (inputs.now, inputs.before, inputs.way))).cpu()
     expected = difference.DIFFERENCE.reference(inputs.now, inputs.before, inputs.way)
     inside = expected.isfinite()
@@ -185,12 +198,22 @@ def kernel_times(inputs: Inputs) -> dict[str, dict[str, Any]]:
     moved = paint.Moved(way, decode.one_class(logits), padding="border")
     large = torch.empty(COPY_BYTES // 4, device=inputs.device)
     other = torch.empty_like(large)
-    evidence, planes = logits.nbytes, height * width
+    evidence, planes, seen = logits.nbytes, height * width, (height // 4 * 3, width // 4 * 3)
     works: dict[str, tuple[int, Callable[[], object]]] = {
         "copy on the device, 1 GiB": (2 * COPY_BYTES, lambda: other.copy_(large)),
         "image to the device, pinned": (3 * planes, lambda: there.copy_(pinned, non_blocking=True)),
         "image to the device, pageable": (3 * planes, lambda: there.copy_(image)),
         "labels from the device, pinned": (planes, lambda: back.copy_(labels, non_blocking=True)),
+        "look": (
+            3 * planes + 7 * logits[0, 0].numel(), lambda: look.LOOK.on("cuda")(there, inputs.grid),
+        ),
+        "look, picture on the grid": (
+            3 * planes + 3 * logits[0, 0].numel(), lambda: picture.GRID_PICTURE.on("cuda")(there, inputs.grid, None),
+        ),
+        "look, network input": (
+            3 * planes + 12 * seen[0] * seen[1],
+            lambda: resample.NETWORK_INPUT.on("cuda")(there, seen, False, MEAN_RGB, STD_RGB),
+        ),
         "warp": (2 * evidence + way.nbytes, lambda: warp.WARP.on("cuda")(logits, way, True, "border")),
         "warp, plain": (2 * evidence + way.nbytes, lambda: warp.warp_reference(logits, way, True, "border")),
         "compose": (3 * way.nbytes, lambda: warp.COMPOSE.on("cuda")(motion, way)),
@@ -272,7 +295,7 @@ def as_on_a_card(rehearse: bool) -> Iterator[None]:
 
 def frame_times(size: tuple[int, int], loops: int, device: torch.device) -> dict[str, float]:
     """Time frames from the picture in memory to labels in memory, milliseconds; compare with the engine on the CPU."""
-    common = EngineConfig(weights=WEIGHTS, input_scale=0.75, interval=INTERVAL, dis_preset="rounds", device=device.type)
+    common = EngineConfig(weights=WEIGHTS, input_scale=0.75, interval=INTERVAL, dis_preset="rounds", device=str(device))
     rehearse = device.type == "cpu"
     if rehearse:
         common = replace(common, flow_scale=0.25, runtime="eager")
@@ -293,8 +316,10 @@ def frame_times(size: tuple[int, int], loops: int, device: torch.device) -> dict
                 result = stream.step(frame)
             took = (time.perf_counter() - begin) * 1e3
             labels[name] = result.labels
-            if number > INTERVAL:  # the first loop compiles
-                times.setdefault(f"{name}: {'key' if result.is_key else 'propagated'} frame, ms", []).append(took)
+            if number > INTERVAL or rehearse:  # the first loop compiles
+                kind = f"{name}: {'key' if result.is_key else 'propagated'} frame"
+                for stage, stage_took in {"whole": took, **result.timings}.items():
+                    times.setdefault(f"{kind}, {stage}, ms", []).append(stage_took)
         if "cpu" in labels:
             agreement.append(float((labels["engine"] == labels["cpu"]).mean()))
     report = {name: statistics.median(values) for name, values in times.items()}
@@ -322,11 +347,26 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("no CUDA device; `--rehearse` goes through the checks without one")
     if not provide("cuda"):
         parser.error("Triton is not installed")
+    report = measure(torch.device("cpu" if rehearse else "cuda"), args.loops)
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / f"{re.sub('[^A-Za-z0-9]+', '-', report['card']).strip('-')}.json"
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    print(f"\n{path}: {'good' if report['good'] else 'not good'}, {report['seconds']:.0f} s")
+    return 0 if report["good"] else 1
+
+
+def measure(device: torch.device, loops: int) -> dict[str, Any]:
+    """Check and time everything on a CUDA device, print tables, and return all figures.
+
+    Args:
+        device: a CUDA device; or the CPU, for a rehearsal on small pictures in Triton's interpreter.
+        loops: of five frames, to be timed.
+    """
     import triton
 
-    device, begin = torch.device("cpu" if rehearse else "cuda"), time.time()
+    begin, rehearse = time.time(), device.type == "cpu"
     size, grid = ((128, 256), (32, 64)) if rehearse else ((1024, 2048), (256, 512))
-    card = "rehearsal" if rehearse else torch.cuda.get_device_name()
+    card = "rehearsal" if rehearse else torch.cuda.get_device_name(device)
     report: dict[str, Any] = {
         "card": card, "vidseg": __version__, "torch": torch.__version__, "triton": triton.__version__,
         "cuda": torch.version.cuda, "size": list(size), "grid": list(grid), "classes": CLASSES,
@@ -339,9 +379,9 @@ def main(arguments: list[str] | None = None) -> int:
     }
     for name, check in report["checks"].items():
         print(f"{'good' if check['good'] else 'BAD '} {name:56s}{check['value']:12.3g}   limit {check['limit']:g}")
-    good = all(check["good"] for check in report["checks"].values())
+    report["good"] = all(check["good"] for check in report["checks"].values())
     # Few pixels and patches: they take the interpreter long.
-    report["frames"] = frame_times((64, 128), 1, device) if rehearse else frame_times(size, args.loops, device)
+    report["frames"] = frame_times((64, 128), 1, device) if rehearse else frame_times(size, loops, device)
     if not rehearse:
         report["kernels"] = kernel_times(inputs)
         print(f"\n{'':38s}{'us':>10s}{'floor us':>10s}{'share':>8s}")
@@ -353,11 +393,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name, value in (report.get("networks", {}) | report["frames"]).items():
         print(f"{name:50s}{value:10.4f}")
     report["seconds"] = time.time() - begin
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / f"{re.sub('[^A-Za-z0-9]+', '-', card).strip('-')}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(f"\n{path}: {'good' if good else 'not good'}, {report['seconds']:.0f} s")
-    return 0 if good else 1
+    return report
 
 
 if __name__ == "__main__":
