@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vidseg_core.backends.probe import probe
 from vidseg_core.errors import CheckpointError
 from vidseg_core.models.card_file import read_card_file
 from vidseg_core.models.exported_archive import checked_archive
@@ -46,7 +45,7 @@ def study(path: Path) -> Study:
         return found
     network = load(path, outputs, found.value("input.layout"))
     size = found.tried_size()
-    trial = probe(network, size, found.value("input.mean"), found.value("input.std"))
+    trial = found.try_out(network, size)
     return found.finish(ARCHITECTURE, network, trial, size, " and ".join(outputs) or "its output", None, "")
 
 

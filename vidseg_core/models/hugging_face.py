@@ -16,7 +16,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from vidseg_core.backends.probe import probe
 from vidseg_core.errors import CheckpointError
 from vidseg_core.models.card_file import read_card_file
 from vidseg_core.models.crops import Crops
@@ -72,7 +71,7 @@ def study(path: Path) -> Study:
         return found
     network = load(path, _OF_CROPS if crops else _QUERIES if queries else ("logits",))
     size = found.tried_size()
-    trial = probe(network, size, found.value("input.mean"), found.value("input.std"))
+    trial = found.try_out(network, size)
     return found.finish(family, network, trial, size, "its output", names, "config.json")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from vidseg_core.backends.probe import probe
 from vidseg_core.classes import ClassTable
 from vidseg_core.errors import CheckpointError
 from vidseg_core.models.card_file import CardFile, read_card_file
@@ -43,7 +42,7 @@ def study(path: Path) -> Study:
         output_layout=layout, cut=cut is not None, num_classes=0, class_queries="" if queries is None else queries.name,
     )  # fmt: skip
     size = found.tried_size()
-    trial = probe(network, size, found.value("input.mean"), found.value("input.std"))
+    trial = found.try_out(network, size)
     if "layout" not in card.output and layout == "nchw" and queries is None and _is_channels_last(trial.shape, size):
         network.output_layout = layout = "nhwc"
         trial = replace(trial, shape=(trial.shape[0], trial.shape[3], *trial.shape[1:3]))
@@ -80,7 +79,8 @@ def _picture(graph: OnnxGraph) -> Port:
 
 def _input_facts(found: Study, graph: OnnxGraph, port: Port) -> None:
     ultralytics = graph.metadata.get("task") is not None
-    layout = "nchw" if port.shape[1] in (3, None) else "nhwc"
+    is_first = port.shape[1] == 3 or (port.shape[1] is None and port.shape[3] != 3)
+    layout = "nchw" if is_first else "nhwc"
     found.learn("input.layout", layout, "by its three channels" if 3 in (port.shape[1], port.shape[3]) else "assumed")
     nchw = found.value("input.layout") == "nchw"
     sides = (port.shape[2], port.shape[3]) if nchw else (port.shape[1], port.shape[2])

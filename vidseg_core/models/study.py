@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vidseg_core.backends.probe import Trial
+from vidseg_core.backends.probe import Trial, probe
 from vidseg_core.classes import MAX_CLASSES, ClassTable
 from vidseg_core.errors import CheckpointError
 from vidseg_core.models.card import InputCard, ModelCard, OutputCard
@@ -126,6 +126,26 @@ class Study:
             )
         self.facts["classes"] = table, origin
         return table
+
+    def try_out(self, network: Foreign, size: tuple[int, int]) -> Trial:
+        """Run the network once, see `probe`.
+
+        Args:
+            size: (h, w) of its input, see `tried_size`.
+
+        Raises:
+            CheckpointError: nothing runs it; where that may be because of the size, with the line that would change it.
+        """
+        try:
+            return probe(network, size, self.value("input.mean"), self.value("input.std"))
+        except CheckpointError as error:
+            multiple, origin = self.facts["input.multiple"]
+            if self.value("input.size_rule") == "fixed" or not origin.startswith("assumed"):
+                raise
+            raise CheckpointError(
+                f"{error}; it was given {size[1]} x {size[0]}: if it takes other multiples than of {multiple}, "
+                f"{self.beside.path.name} beside it should say so: `input: {{multiple: {2 * multiple}}}`"
+            ) from error
 
     def finish(self, architecture: str, network: Foreign, trial: Trial, size: tuple[int, int], taken: str,
                names: Sequence[str] | None, origin: str) -> Study:  # fmt: skip

@@ -267,6 +267,30 @@ def test_channels_last_bytes_and_fixed_size(tmp_path):
         assert (labels_of(path, image, runtime=runtime) == expected).mean() > (0.999 if runtime != "openvino" else 0.97)
 
 
+def test_channels_last_of_any_size(tmp_path):
+    before = [helper.make_node("Transpose", ["x"], ["p"], perm=[0, 3, 1, 2])]
+    path = with_card(network(tmp_path / "last.onnx", before=before, shape=("n", "h", "w", 3)))
+    assert study(path).facts["input.layout"] == ("nhwc", "by its three channels")
+    image = picture((64, 96))
+    x = ((image - MEAN) / STD).astype(np.float32)[None]
+    session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert (labels_of(path, image) == upsampled(session.run(["scores"], {"x": x})[0], (64, 96))).mean() > 0.999
+
+
+def test_where_sizes_may_be_why_it_cannot_be_executed_the_line_that_says_them_is_told(tmp_path):
+    tail = [
+        helper.make_node("MaxPool", ["scores"], ["low"], kernel_shape=[16, 16], strides=[16, 16]),
+        helper.make_node("Constant", [], ["by"], value=numpy_helper.from_array(np.array([1, 1, 16, 16], np.float32))),
+        helper.make_node("Resize", ["low", "", "by"], ["back"], mode="nearest"),
+        helper.make_node("Add", ["scores", "back"], ["y"]),
+    ]
+    path = with_card(network(tmp_path / "net.onnx", tail))
+    with pytest.raises(CheckpointError, match=r"it was given 288 x 256: .* say so: `input: \{multiple: 64\}`"):
+        study(path)
+    with_card(path, CARD.replace("input: {", "input: {multiple: 64, "))
+    assert study(path).card.input.multiple == 64
+
+
 def test_metadata_of_an_exporter(tmp_path):
     metadata = {"task": "semantic", "stride": "32", "names": "{0: 'road', 1: 'car', 2: 'sky', 3: 'tree', 4: 'pole'}"}
     found = study(network(tmp_path / "yolo.onnx", metadata=metadata))
