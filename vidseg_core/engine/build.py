@@ -18,7 +18,7 @@ from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.engine import Engine
 from vidseg_core.engine.flow import DIS, FlowEstimator, NetworkFlow, NoFlow
 from vidseg_core.engine.key_frames.process import SegmenterProcess
-from vidseg_core.engine.key_frames.queues import CudaQueues, InOrder
+from vidseg_core.engine.key_frames.queues import CudaQueues
 from vidseg_core.engine.key_frames.worker import Task
 from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.segmenter import NetworkSegmenter, Segmenter, input_scale, load_segmenter, ready
@@ -113,8 +113,9 @@ def build_engine(
     times = EventTimes if on_card else StageTimes
     networks = Networks(segmenter, flow, refine, device, feedback, updater, times)
     try:
-        queues = partial(CudaQueues, device) if on_card else InOrder
-        return Engine(config, classes, networks, models.by_role, runtime, num_threads, queues)
+        # Of several cards, kernels go to the one in use.
+        beside_frames = (partial(CudaQueues, device), partial(torch.cuda.device, device)) if on_card else ()
+        return Engine(config, classes, networks, models.by_role, runtime, num_threads, *beside_frames)
     except ConfigError:
         if process is not None:
             process.close()

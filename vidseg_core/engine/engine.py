@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,7 @@ class Engine:
         runtime: makes what executes them.
         num_threads: of the CPU, for which they were built.
         queues: makes the queues of the device, for asynchronous key frames.
+        frame: makes the context of each frame, for all others.
 
     Raises:
         ConfigError: the configuration's ego mask cannot be read.
@@ -55,6 +57,7 @@ class Engine:
         runtime: Runtime,
         num_threads: int,
         queues: Callable[[], Queues] = InOrder,
+        frame: Callable[[], AbstractContextManager] = nullcontext,
     ):
         self._config = config
         self._classes = classes
@@ -63,6 +66,7 @@ class Engine:
         self._runtime = runtime
         self._num_threads = num_threads
         self._queues = queues
+        self._frame = frame
         self._ego_mask = None if config.ego_mask is None else read_ego_mask(config.ego_mask)
         self._owned: Background | None = None
         self._shares_networks = False
@@ -149,7 +153,7 @@ class Engine:
 
     def _own_key_frames(self) -> KeyFrames:
         if self._config.key_frames == "sync":
-            return AtOnce()
+            return AtOnce(self._frame)
         self._owned = Background(self.turns, self._queues())
         return self._owned
 
@@ -185,7 +189,10 @@ class Engine:
             ValueError: `key_delay` is below 0.
         """
         mask = self._ego_mask if ego_mask is None else read_ego_mask(ego_mask)
-        key_frames = self._key_frames if key_delay is None else Delayed(key_delay) if key_delay else AtOnce()
+        if key_delay is None:
+            key_frames = self._key_frames
+        else:
+            key_frames = Delayed(key_delay, self._frame) if key_delay else AtOnce(self._frame)
         return Stream(self._config, self._networks, mask, key_frames, phase)
 
     def runtimes(self) -> dict[str, str | None]:

@@ -171,9 +171,9 @@ def test_the_image_crosses_once_and_labels_come_back(engine, light, frames, monk
     for name, place, preset in (("there", torch.device("meta"), "fine"), ("here", torch.device("cpu"), "rounds")):
         with Elsewhere():
             networks = networks_on(place, engine, light, refine=False, update=False)
-            stream = Stream(config, replace(networks, flow=DIS(preset, 0.25)))
+            stream = Stream(config, replace(networks, flow=DIS(preset, 0.1)))
             results[name] = []
-            for frame in frames:
+            for frame in frames[:2]:
                 CROSSINGS.clear()
                 results[name].append(stream.step(frame))
                 if name == "there":  # tables of the references are of other types

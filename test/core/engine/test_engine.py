@@ -1,3 +1,4 @@
+from contextlib import contextmanager
 from dataclasses import replace
 
 import cv2
@@ -7,6 +8,7 @@ import pytest
 from vidseg_core.classes import VOID, load_classes
 from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import EngineConfig
+from vidseg_core.engine.engine import Engine
 from vidseg_core.engine.flow import NoFlow
 from vidseg_core.engine.key_frames.background import Background
 from vidseg_core.engine.key_frames.jobs import Delayed
@@ -86,3 +88,21 @@ def test_a_variant_has_the_ego_mask_of_its_configuration(engine, tmp_path):
         assert (labels[48:] == VOID).all() and (labels[:48] == 1).all()
     assert (engine.stream().step(frame(1)).labels == 1).all()
     assert (masked.variant(engine.config).stream().step(frame(1)).labels == 1).all()
+
+
+@pytest.mark.parametrize("key_delay", [None, 0, 1])
+def test_frames_are_computed_in_the_device_s_context(engine, key_delay):
+    """Of several cards, kernels go to the one that is in use."""
+    inside = []
+
+    @contextmanager
+    def device():
+        inside.append("begins")
+        yield
+        inside.append("ends")
+
+    there = Engine(engine.config, CLASSES, engine.networks, {}, engine.runtime, 1, frame=device)
+    stream = there.stream(key_delay=key_delay)
+    for number in range(2):
+        stream.step(frame(number))
+    assert inside == ["begins", "ends"] * 2

@@ -53,15 +53,16 @@ class Delayed:
 
     Args:
         delay: in frames, 1 or more.
+        frame: see `AtOnce`.
 
     Raises:
         ValueError: it is not.
     """
 
     at_once = False
-    frame = nullcontext
 
-    def __init__(self, delay: int):
+    def __init__(self, delay: int, frame: Callable[[], AbstractContextManager] = nullcontext):
+        self.frame = frame
         if delay < 1:
             raise ValueError(f"delay: expected 1 or more frames, got {delay}")
         self._delay = delay
@@ -91,10 +92,16 @@ class DelayedJob(Generic[Result]):
 
 
 class AtOnce:
-    """The stream waits."""
+    """The stream waits.
+
+    Args:
+        frame: makes the context of each frame, such as the device that its operations are for.
+    """
 
     at_once = True
-    frame = nullcontext
+
+    def __init__(self, frame: Callable[[], AbstractContextManager] = nullcontext):
+        self.frame = frame
 
     def busy_s(self) -> float:
         return 0.0
