@@ -142,9 +142,10 @@ class Study:
             multiple, origin = self.facts["input.multiple"]
             if self.value("input.size_rule") == "fixed" or not origin.startswith("assumed"):
                 raise
+            lines = f"`input: {{multiple: {2 * multiple}}}`, or one that it takes: `input: {{size: [512, 1024]}}`"
             raise CheckpointError(
-                f"{error}; it was given {size[1]} x {size[0]}: if it takes other multiples than of {multiple}, "
-                f"{self.beside.path.name} beside it should say so: `input: {{multiple: {2 * multiple}}}`"
+                f"{error}; it was given {size[1]} x {size[0]}: if it takes other sizes, {self.beside.path.name} beside "
+                f"it should say so: {lines}"
             ) from error
 
     def finish(self, architecture: str, network: Foreign, trial: Trial, size: tuple[int, int], taken: str,
