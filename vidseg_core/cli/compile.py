@@ -20,7 +20,7 @@ elsewhere, it is run by hand. What it writes lies beside the package, for all us
 the same into the user's own cache.
 """
 SIZES = ((720, 1280), (1080, 1920))
-UPDATE_WEIGHTS, REFINE_WEIGHTS = "camvid-update-r18", "camvid-swnet-seq"
+UPDATE_WEIGHTS, REFINE_WEIGHTS = "camvid-update-lite0", "camvid-swnet-seq"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -31,7 +31,7 @@ examples:
                                                  what 8 bit integers need to know: twice as fast where the CPU has them
   vidseg weights calibrate mine.onnx mine.ranges.json --data drive.mp4
                                                  the same for an ONNX file; it stays beside it
-  vidseg weights export camvid-swiftnet-r18 street.onnx --size 480x640
+  vidseg weights export camvid-swiftnet-lite0 street.onnx --size 480x640
                                                  for other runtimes; --nav2 for Nav2's segmentation node
 
 Files are looked for in the package's weights/, in $VIDSEG_WEIGHTS and in ~/.cache/vidseg/weights;

@@ -17,7 +17,7 @@ GRID_STRIDES = (2, 4, 8)
 FINE_GRID_PIXELS = 320_000
 SCHEDULES = ("fixed", "adaptive")
 KEY_FRAMES = ("sync", "async")
-DEFAULT_WEIGHTS = "camvid-swiftnet-r18"
+DEFAULT_WEIGHTS = "camvid-swiftnet-lite0"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import re
@@ -16,9 +17,13 @@ from vidseg_core.models.accuracy import Accuracy
 from vidseg_core.models.checksum import checksum
 from vidseg_core.resources import resource
 
+log = logging.getLogger(__name__)
+_noticed: set[str] = set()
+
 LAYOUTS = ("vidseg", "public", "torchvision")
 # Shorter beginnings of a SHA-256 say too little about a file; eight digits are what torchvision puts into its names.
 MIN_SHA256_DIGITS = 8
+NAME = r"[a-z0-9][a-z0-9._-]*"
 NOT_TEXT = ("activation_ranges", "input_rows", "enlarge", "accuracy")
 
 
@@ -36,6 +41,7 @@ class WeightRecord:
         url: where it can be fetched; None for a file that comes with the package.
         checksum: `sha256:` and at least the first 8 hexadecimal digits, or `git-blob:` and 40.
         note: what else a user must know.
+        formerly: name of the file that it replaced, which configurations may still have; empty: none.
         activation_ranges: what values its convolutions meet, by their names: see `vidseg_core.backends.integers`; None
             where that is not known, or the file itself tells.
         input_rows, enlarge: see `vidseg_core.models.card.InputCard`; None where that is not known, or the file itself
@@ -52,6 +58,7 @@ class WeightRecord:
     url: str | None
     checksum: str
     note: str = ""
+    formerly: str = ""
     activation_ranges: dict[str, list[float]] | None = None
     input_rows: int | None = None
     enlarge: float | None = None
@@ -76,7 +83,8 @@ class WeightRecord:
         for field in fields(self)[: -len(NOT_TEXT)]:
             value, optional = getattr(self, field.name), field.name in ("classes", "url")
             expect(isinstance(value, str) or (optional and value is None), f"text as {field.name}", value)
-        expect(re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.name), "a name of a-z, 0-9, '.', '_' and '-'", self.name)
+        expect(re.fullmatch(NAME, self.name), "a name of a-z, 0-9, '.', '_' and '-'", self.name)
+        expect(re.fullmatch(NAME + "|", self.formerly), "a name or nothing as formerly", self.formerly)
         expect(re.fullmatch(r"[\w][\w.-]*", self.file), "a file name without a directory", self.file)
         expect(self.url is None or re.match(r"https?://", self.url), "a url that begins with http(s)://", self.url)
         expect(self.layout in LAYOUTS, f"a layout out of {LAYOUTS}", self.layout)
@@ -155,10 +163,22 @@ def find_record(name: str, records: tuple[WeightRecord, ...] | None = None) -> W
         CheckpointError: there is none; the message lists those that there are.
     """
     records = load_registry() if records is None else records
+    record = _called(name, records)
+    if record is not None:
+        return record
+    raise CheckpointError(f"no weights named {name!r}: expected one of {[record.name for record in records]}")
+
+
+def _called(name: str, records: tuple[WeightRecord, ...]) -> WeightRecord | None:
     for record in records:
         if record.name == name:
             return record
-    raise CheckpointError(f"no weights named {name!r}: expected one of {[record.name for record in records]}")
+        if record.formerly == name:
+            if name not in _noticed:
+                _noticed.add(name)
+                log.warning("weights %s are replaced by %s, which is used; the old name goes in 0.3", name, record.name)
+            return record
+    return None
 
 
 def record_of(path: str | Path, records: tuple[WeightRecord, ...] | None = None) -> WeightRecord | None:
@@ -198,7 +218,7 @@ def find_weights(name_or_path: str | Path, records: tuple[WeightRecord, ...] | N
     if path.is_dir():
         raise CheckpointError(f"{path}: expected a weight file or a Hugging Face directory; it has no config.json")
     records = load_registry() if records is None else records
-    record = next((record for record in records if record.name == str(name_or_path)), None)
+    record = _called(str(name_or_path), records)
     if record is None:
         raise CheckpointError(
             f"{name_or_path}: neither a weight file nor the name of one: expected a path or one of "

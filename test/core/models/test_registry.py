@@ -11,6 +11,7 @@ from vidseg_core.errors import CheckpointError
 from vidseg_core.models import architectures, registry
 from vidseg_core.models.checksum import checksum
 from vidseg_core.models.download import download
+from vidseg_core.models.open import open_model
 from vidseg_core.models.registry import WeightRecord, find_weights, load_registry
 
 CONTENT = bytes(range(256)) * 9000  # more than two blocks
@@ -69,9 +70,21 @@ def places(tmp_path, monkeypatch):
 
 
 def test_the_sizes_of_the_packages_networks_are_those_of_camvid():
-    default, update = (registry.find_record(name) for name in ("camvid-swiftnet-r18", "camvid-update-r18"))
-    assert (default.input_rows, default.enlarge) == (1.5 * 360, 1.5)
-    assert (update.input_rows, update.enlarge) == (0.5 * 360, None)
+    expected = {
+        "camvid-swiftnet-lite0": (630, 1.75), "camvid-swiftnet-r18": (540, 1.5), "camvid-update-lite0": (180, 1.0),
+    }  # fmt: skip
+    for name, sizes in expected.items():
+        card = open_model(name).card.input
+        assert (card.rows, card.enlarge) == sizes, name
+
+
+def test_a_name_that_was_replaced_is_understood_and_told_once(caplog, monkeypatch):
+    monkeypatch.setattr(registry, "_noticed", set())
+    found = [registry.find_record("camvid-update-r18"), registry.find_weights("camvid-update-r18")]
+    assert (found[0].name, found[1].name) == ("camvid-update-lite0", "camvid-update-lite0.safetensors")
+    assert [record.getMessage() for record in caplog.records] == [
+        "weights camvid-update-r18 are replaced by camvid-update-lite0, which is used; the old name goes in 0.3"
+    ]
 
 
 @pytest.mark.parametrize(
