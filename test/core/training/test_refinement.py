@@ -129,6 +129,7 @@ def test_a_state_of_another_training_is_refused(mix, tmp_path):
         train_refine(mix, segmenter(), config, tmp_path / "out", resume=True)
 
 
+@pytest.mark.long
 def test_two_processes_train_one_refinement(mix, tmp_path):
     """Half of every batch each, gradients and statistics averaged: both hold the same network, one writes it."""
     script = tmp_path / "worker.py"

@@ -174,8 +174,10 @@ def test_scores_are_those_of_the_network(process, size):
     """Of larger pictures and of smaller ones than before, too."""
     frame = picture(*size)
     cpu = torch.device("cpu")
+    model = open_model(DEFAULT_WEIGHTS)
+    network = ready(model.networks["segmenter"], cpu)
     with torch.inference_mode():
-        expected = NetworkSegmenter(ready(open_model(DEFAULT_WEIGHTS).networks["segmenter"], cpu), SMALL, cpu)(frame)
+        expected = NetworkSegmenter(network, SMALL, cpu, input=model.card.input)(frame)
     scores = process(frame)
     assert scores.shape == expected.shape and scores.dtype == torch.float32
     torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-4)
