@@ -103,8 +103,8 @@ _ENCODER_LOADERS = {"r18": load_resnet18_encoder, "lite0": load_lite0_encoder}
 def initialise(path: str | Path, swiftnet: SwiftNet, classes: ClassTable) -> tuple[str, ...]:
     """Start a training from `path`: ImageNet weights for the encoder, or another SwiftNet on the same encoder.
 
-    The last layer of a SwiftNet is taken over only where the file tells the same classes in the same order; the
-    encoder alone is, of one whose decoder has another width.
+    The last layer of a SwiftNet is taken over only where the file tells the same classes in the same order. Where its
+    decoder has another width, only its encoder is taken over.
 
     Returns:
         The notices that the metadata of the trained network must hold: whose work it began from, and its licence.

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch import library as torch_operators
 from torch import nn
 
 from vidseg_core.backends import probe
@@ -254,7 +255,7 @@ def labels_of(path: Path, image: np.ndarray, **config) -> np.ndarray:
 @pytest.fixture(scope="session", autouse=True)
 def operators():
     """Declare torchvision's operators where its build is for CUDA and PyTorch's is not: they are never called."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    schemas = torch_operators.Library("torchvision", "FRAGMENT")
     while find_spec("torchvision"):
         try:
             import torchvision  # noqa: F401
@@ -262,10 +263,10 @@ def operators():
             missing = re.search(r"operator torchvision::(\w+) does not exist", str(error))
             if missing is None:
                 raise
-            library.define(f"{missing[1]}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+            schemas.define(f"{missing[1]}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
         else:
             break
-    yield library
+    yield schemas
 
 
 @pytest.fixture(autouse=True)
