@@ -4,6 +4,7 @@ synchronised; the newest frames win."""
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +12,13 @@ from vidseg_ros.stamps import Run
 
 if TYPE_CHECKING:  # it loads PyAV, which video alone needs
     from vidseg_core.data.packets import Picture
+
+YIELD_S = 1e-3
+"""How long whoever leaves a letter lets go of the interpreter for a worker that waits.
+
+An executor would prepare its next wait meanwhile, and both threads would take the interpreter from each other, which
+costs the frame half a millisecond. A worker that is busy does not need it, so that a burst of letters waits once.
+"""
 
 
 class Letter(NamedTuple):
@@ -39,22 +47,28 @@ class Mailbox:
         self._slots: dict[Hashable, Batch] = {}  # in the order in which the senders began to wait
         self._changed = threading.Condition()
         self._closed = False
+        self._is_awaited = False
 
     def put(self, sender: Hashable, batch: Batch) -> bool:
-        """Leave letters; never blocks for longer than a dictionary takes. Returns True if they replaced others."""
+        """Leave letters, and let a worker that waits go first, see `YIELD_S`. Returns True if they replaced others."""
         with self._changed:
             if self._closed:
                 return False
             replaced = sender in self._slots
             self._slots[sender] = batch
             self._changed.notify()
+            is_awaited, self._is_awaited = self._is_awaited, False
+        if is_awaited:
+            time.sleep(YIELD_S)
         return replaced
 
     def take(self) -> Batch | None:
         """Wait for letters, and take those of the sender that waits longest. Returns None once the box is closed."""
         with self._changed:
             while not self._slots and not self._closed:
+                self._is_awaited = True
                 self._changed.wait()
+            self._is_awaited = False
             if self._closed:
                 return None
             return self._slots.pop(next(iter(self._slots)))

@@ -1,8 +1,11 @@
 """One slot per camera, the newest frame, and nobody starves."""
 
 import threading
+import time
+from types import SimpleNamespace
 
-from vidseg_ros.mailbox import Letter, Mailbox
+from vidseg_ros import mailbox
+from vidseg_ros.mailbox import YIELD_S, Letter, Mailbox
 
 
 def letter(number):
@@ -73,3 +76,19 @@ def test_no_letter_is_handed_out_twice():
     thread.join(30)
     assert taken == sorted(set(taken))
     assert len(taken) + replaced == 20_000
+
+
+def test_whoever_leaves_a_letter_lets_a_waiting_worker_go_first(monkeypatch):
+    pauses, taken = [], []
+    monkeypatch.setattr(mailbox, "time", SimpleNamespace(sleep=pauses.append))
+    box = Mailbox()
+    box.put("front", letter(1))
+    assert box.take() == letter(1) and pauses == []  # nobody waited
+    worker = threading.Thread(target=lambda: taken.append(box.take()))
+    worker.start()
+    while not box._is_awaited:
+        time.sleep(0.001)
+    box.put("front", letter(2))
+    worker.join()
+    box.put("front", letter(3))
+    assert taken == [letter(2)] and pauses == [YIELD_S]

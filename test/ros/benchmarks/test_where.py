@@ -60,11 +60,11 @@ def test_the_stages_of_a_frame_add_up_to_its_latency():
     assert [frame["heard"] - frame["stamp"] for frame in frames] == [20.5 * MS] * 2
     rows = where.rows(frames, load, {5_000: 0.5, 15_000: 2.0})
     assert [row.p50_ms for row in rows] == [2, 1, 4, 1, 1, 2, 1, 2, 6, 0.5]
-    assert [row.floor_ms for row in rows] == [2.0, 2.0, 2.0, None, None, 0.5, 0.5, 0.5, 1.0, None]
-    assert [row.times_floor for row in rows] == [1.0, None, 2.0, None, None, 4.0, 2.0, None, None, None]
+    assert [row.floor_ms for row in rows] == [4.0, 2.0, 4.0, None, None, 0.5, 1.0, 0.5, 1.5, None]
+    assert [row.times_floor for row in rows] == [0.5, None, 1.0, None, None, 4.0, 1.0, None, None, None]
     lines = where.table(rows, {"p50": 20.5, "p95": 41.0}).splitlines()
-    assert lines[3].split() == ["node", "takes", "the", "image", "0.0", "2.00", "4.00", "4.00", "2.00"]
-    assert "p95 is 2.00 times p50" in lines[-1] and lines[-1].split()[-4:] == ["8.50", "20.50", "41.00", "2.41"]
+    assert lines[3].split() == ["node", "takes", "the", "image", "0.0", "4.00", "4.00", "4.00", "1.00"]
+    assert "p95 is 2.00 times p50" in lines[-1] and lines[-1].split()[-4:] == ["13.50", "20.50", "41.00", "1.52"]
 
 
 def test_frames_that_did_not_come_through_are_left_out():
@@ -78,6 +78,6 @@ def test_two_checkouts_are_compared_by_their_medians():
     ours = [Result(10, 10, {"p50": p50, "p95": 2 * p50, "max": 9.0}, 0.1) for p50 in (4.0, 8.0, 5.0)]
     other = [Result(10, 5, {"p50": 10.0, "p95": 11.0, "max": 12.0}, 0.1), Result(10, 0, None, 0.1)]
     lines = where.versus({"/here": ours, "/there/vidseg-0.1.0": other}).splitlines()
-    assert lines[1].split() == ["here", "100.0%", "5.00", "10.00", "2.00"]
-    assert lines[2].split() == ["vidseg-0.1.0", "25.0%", "10.00", "11.00", "1.10"]
+    assert lines[1].split() == ["here", "100.0%", "5.00", "10.00", "2.00", "4.00", "8.00", "5.00"]
+    assert lines[2].split() == ["vidseg-0.1.0", "25.0%", "10.00", "11.00", "1.10", "10.00"]
     assert lines[3] == "p50 is 0.50 times the other's"
