@@ -144,6 +144,25 @@ def mobilevit(t) -> tuple:
     return network, processor, network.segmentation_head.classifier.convolution
 
 
+def mobilevitv2(t) -> tuple:
+    config = t.MobileViTV2Config(
+        image_size=160, width_multiplier=0.5, output_stride=16, aspp_out_channels=32, atrous_rates=[2, 4, 6], **common()
+    )
+    network = t.MobileViTV2ForSemanticSegmentation(config)
+    processor = t.MobileViTImageProcessor(size={"shortest_edge": 160}, do_center_crop=False)
+    return network, processor, network.segmentation_head.classifier.convolution
+
+
+def data2vec(t) -> tuple:
+    config = t.Data2VecVisionConfig(
+        image_size=160, hidden_size=48, num_hidden_layers=4, num_attention_heads=4, intermediate_size=96,
+        use_relative_position_bias=True, use_absolute_position_embeddings=False, use_mask_token=False,
+        out_indices=[1, 2, 3, 4], **common(),
+    )  # fmt: skip
+    network = t.Data2VecVisionForSemanticSegmentation(config)
+    return network, t.BeitImageProcessor(size={"height": 160, "width": 160}), network.decode_head.classifier
+
+
 def beit(t) -> tuple:
     config = t.BeitConfig(
         image_size=160, hidden_size=48, num_hidden_layers=4, num_attention_heads=4, intermediate_size=96,
@@ -211,9 +230,10 @@ def mask2former(t) -> tuple:
     return network, t.Mask2FormerImageProcessor(size={"shortest_edge": 160, "longest_edge": 512}), None
 
 
-HUGGING_FACE: dict[str, Callable] = {
-    one.__name__: one for one in (segformer, mobilenet, mobilevit, beit, dpt, upernet, eomt, maskformer, mask2former)
-}
+FAMILIES: tuple[Callable, ...] = (
+    segformer, mobilenet, mobilevit, mobilevitv2, beit, data2vec, dpt, upernet, eomt, maskformer, mask2former,
+)  # fmt: skip
+HUGGING_FACE = {one.__name__: one for one in FAMILIES}
 
 
 def save(name: str, path: Path):
@@ -284,7 +304,7 @@ def test_labels_are_those_of_the_familys_own_pipeline(tmp_path, name):
     assert len(np.unique(expected)) >= 3, "the comparison says nothing"
     assert (labels_of(tmp_path / name, large) == expected).mean() >= 0.995, "by resizing of our own"
     image = street(3)[2].image
-    if name in ("dpt", "eomt"):  # of one size only
+    if name in ("data2vec", "dpt", "eomt"):  # of one size only
         image = np.ascontiguousarray(large[:160, :160])
     expected = reference(network, processor, image, do_resize=False)
     assert (labels_of(tmp_path / name, image, input_scale=1.0) == expected).mean() >= 0.999, "by the same pixels"
