@@ -26,6 +26,8 @@ examples:
   vidseg bench --case 480 --rounds 20 --json bench.json
   vidseg bench propagated --rounds 100
       the propagated frame stage by stage on all threads and on one: bytes, what they alone would take, milliseconds
+  vidseg bench propagated --against ../vidseg-0.1.0 --rounds 10
+      the same frames here and in another checkout, in processes that take turns: medians, shortest and their ratios
   vidseg bench --device cuda --json card.json
       on a GPU: every kernel against the CPU and its floor, networks in each runtime, frames stage by stage
   vidseg bench --weights mine.onnx
@@ -62,6 +64,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", type=size_of_frames, metavar="WxH", help="video, camera: size of the frames (default: 1024x512; four)"
     )
     parser.add_argument("--seconds", type=float, metavar="S", default=30.0, help="camera: of each run (default: 30)")
+    parser.add_argument(
+        "--against", metavar="CHECKOUT", help="propagated: compare with another checkout of vidseg, in turn"
+    )
     parser.add_argument("--case", action="append", metavar="TEXT", help="only cases whose name has TEXT (repeatable)")
     parser.add_argument(
         "--data", metavar="KIND:WHERE", help="schedules: a labelled video, for instance camvid:DIR (default: without)"
@@ -105,7 +110,9 @@ def main(args: argparse.Namespace) -> int:
     if args.what == "video" or (args.plain_weights is None and is_of_others(args.weights)):
         return video(args)
     if args.what == "propagated":
-        return propagated(args)
+        return in_turn(args) if args.against else propagated(args)
+    if args.against:
+        raise ConfigError("--against: it belongs to bench propagated")
     if args.size:
         raise ConfigError("--size: it belongs to bench video; bench engine has --case")
     cases = chosen(CASES, args.case)
@@ -156,6 +163,24 @@ def propagated(args: argparse.Namespace) -> int:
     cases = chosen(CASES, args.case)
     config = config_of(args, device="cpu")
     report = bench_propagated(config, cases, args.rounds, lambda jobs: tqdm(jobs, unit="case", leave=False))
+    print(table(report))
+    if args.json:
+        write_json(Path(args.json), report)
+    return 0
+
+
+def in_turn(args: argparse.Namespace) -> int:
+    """Run `vidseg bench propagated --against`."""
+    from tqdm import tqdm
+
+    from vidseg_core.data.writers import write_json
+    from vidseg_core.evaluation.bench.in_turn import PAIRINGS, bench_in_turn, table
+
+    pairings = chosen(PAIRINGS, args.case)
+    config = config_of(args, device="cpu")
+    report = bench_in_turn(
+        config, Path(args.against), pairings, args.rounds, lambda jobs: tqdm(jobs, unit="case", leave=False)
+    )
     print(table(report))
     if args.json:
         write_json(Path(args.json), report)
