@@ -219,6 +219,7 @@ def test_encoder_and_decoder_have_rates_of_their_own(mix, tmp_path):
     assert len(rates) == len(list(run.net.parameters()))
 
 
+@pytest.mark.long
 def test_a_state_from_before_encoders_could_be_chosen_goes_on(mix, tmp_path):
     train_segmenter(mix, replace(QUICK, epochs=1), tmp_path, report=lambda line: None)
     path = tmp_path / STATE_FILE

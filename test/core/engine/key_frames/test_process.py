@@ -267,6 +267,7 @@ def test_what_the_network_raises_there(tmp_path):
                 process(picture())
 
 
+@pytest.mark.long
 def test_where_every_processor_is_busy_it_takes_its_share(monkeypatch, caplog):
     monkeypatch.setattr(process_module, "STARVED_S", 0.5)
     processor = min(os.sched_getaffinity(0))
