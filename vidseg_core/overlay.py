@@ -114,6 +114,10 @@ class Colours:
         if not 0.0 <= self.opacity <= 1.0:
             raise ValueError(f"opacity: expected 0..1, got {self.opacity}")
 
+    def is_same(self, other: Colours) -> bool:
+        """Return whether both draw alike."""
+        return self.opacity == other.opacity and np.array_equal(self.lut, other.lut)
+
     def table(self) -> np.ndarray:
         """Return 256 x 4, int32: summands of red, green and blue and the image's share, in units of 1/256."""
         alpha = round(self.opacity * 256)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from vidseg_core.backends.backend import Outputs, Ranges
+from vidseg_core.kernels.recording import CudaGraphs
 from vidseg_core.networks.graph import Graph
 
 log = logging.getLogger(__name__)
-WARM_UP_CALLS = 3  # libraries choose their algorithms in the first; a graph may only record what is chosen
 # Of the largest output: what folding may change by rounding. More means that somebody else read what was folded away.
 FOLDING_ERROR = 1e-3
 
@@ -85,17 +85,9 @@ class Recorded:
     def __init__(self, network: Half, inputs: tuple[Tensor, ...]):
         self._lock = threading.Lock()
         self._inputs = tuple(x.clone() for x in inputs)
-        self._graph = torch.cuda.CUDAGraph()
-        beside = torch.cuda.Stream(inputs[0].device)
-        beside.wait_stream(torch.cuda.current_stream(inputs[0].device))
-        with torch.cuda.stream(beside), torch.inference_mode():
-            for _ in range(WARM_UP_CALLS):
-                network(*self._inputs)
-            # Other threads may ask the device for something meanwhile.
-            with torch.cuda.graph(self._graph, stream=beside, capture_error_mode="thread_local"):
-                self._outputs = network(*self._inputs)
-        torch.cuda.current_stream(inputs[0].device).wait_stream(beside)
         self._network = network  # its weights are what the graph reads
+        with torch.inference_mode():
+            self._replay, self._outputs = CudaGraphs(inputs[0].device).record(lambda: network(*self._inputs))
         self._free = torch.cuda.Event()
 
     def __call__(self, *inputs: Tensor) -> Outputs:
@@ -104,7 +96,7 @@ class Recorded:
             stream.wait_event(self._free)  # another stream may still read the outputs
             for own, given in zip(self._inputs, inputs, strict=True):
                 own.copy_(given, non_blocking=True)
-            self._graph.replay()
+            self._replay()
             outputs = self._outputs
             copies = outputs.clone() if isinstance(outputs, Tensor) else tuple(y.clone() for y in outputs)
             self._free.record(stream)

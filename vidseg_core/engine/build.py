@@ -27,6 +27,7 @@ from vidseg_core.engine.stream import Networks
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.kernel_cache import take_over_installed
 from vidseg_core.kernels.cpu.difference import difference_rows
+from vidseg_core.kernels.recording import CudaGraphs
 from vidseg_core.models.architectures import FLOW, FLOW_LIGHT, REFINEMENT, SEGMENTER, SWNET_SEQ
 from vidseg_core.models.open import Model, open_model
 from vidseg_core.models.registry import find_weights
@@ -111,7 +112,8 @@ def build_engine(
         give_back_free_memory()
         segmenter = process = SegmenterProcess(task, *facts)
     times = EventTimes if on_card else StageTimes
-    networks = Networks(segmenter, flow, refine, device, feedback, updater, times)
+    recorder = CudaGraphs(device) if on_card else None
+    networks = Networks(segmenter, flow, refine, device, feedback, updater, times, recorder)
     try:
         # Of several cards, kernels go to the one in use.
         beside_frames = (partial(CudaQueues, device), partial(torch.cuda.device, device)) if on_card else ()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vidseg_core.engine.geometry import View
-from vidseg_core.kernels.flow import dense_flow, order_on
+from vidseg_core.kernels.flow import computes_flow, dense_flow, order_on
 from vidseg_core.kernels.grey import grey_picture
 from vidseg_core.kernels.resample import resize
 from vidseg_core.networks import flow_light
@@ -32,6 +32,9 @@ class FlowEstimator(Protocol[Prepared]):
     `prepare` makes of a frame what the estimator needs of it, owning its memory; the stream keeps that of the
     previous frame, so nothing is computed twice. `flow` returns 1 x 2 x h x w in pixels of the grid, from the
     current frame to the previous one, or None for "nothing moved".
+
+    One that can be recorded (`kernels.recording`) has a method `obstacle_to_recording(device)`, which returns None
+    there or a reason; what it prepares is then made of tensors, lists and tuples, and values that never change.
 
     Attributes:
         any_grid: whether the grid may change from one frame to the next.
@@ -55,6 +58,10 @@ class NoFlow:
     def flow(self, current: None, previous: None) -> None:
         return None
 
+    def obstacle_to_recording(self, device: torch.device) -> str | None:
+        """See `FlowEstimator`."""
+        return "nothing moves, and there is next to nothing to record"
+
 
 class DIS:
     """Dense inverse search (Kroeger et al., ECCV 2016) on the grey image.
@@ -73,6 +80,7 @@ class DIS:
 
     def __init__(self, preset: str = "ultrafast", scale: float | None = None):
         order = OWN_ORDERS.get(preset)
+        self._preset = preset
         self._search = _OpenCVSearch(preset) if order is None else _OwnSearch(order)
         self._scale = scale
 
@@ -90,6 +98,12 @@ class DIS:
     def flow(self, current, previous) -> Tensor:
         picture, grid, device = current
         return self._search.flow(picture, previous[0], grid).to(device)
+
+    def obstacle_to_recording(self, device: torch.device) -> str | None:
+        """See `FlowEstimator`."""
+        if self._preset not in OWN_ORDERS:
+            return f"OpenCV computes flow of the preset {self._preset} on the CPU"
+        return None if computes_flow(device) else f"there are no kernels for flow on {device.type}"
 
 
 class _OwnSearch:
@@ -142,6 +156,13 @@ class NetworkFlow:
 
     def prepare(self, view: View) -> Tensor:
         return view.grid_rgb if self._raw_rgb else view.grid_bgr
+
+    def obstacle_to_recording(self, device: torch.device) -> str | None:
+        """See `FlowEstimator`."""
+        if self.execute is self.network:
+            return None
+        runtime = getattr(self.execute, "runtime", None)
+        return None if runtime in ("eager", "cuda half") else f"the flow network is executed apart ({runtime or 'new'})"
 
     def flow(self, current: Tensor, previous: Tensor) -> Tensor:
         return resize(self.execute(current, previous), (current.shape[2], current.shape[3])) / self._unit

@@ -193,7 +193,7 @@ def flow_on_grid(flow: Tensor | None, grid: tuple[int, int]) -> Tensor | None:
     if flow is None or tuple(flow.shape[2:]) == grid:
         return flow
     (h, w), (height, width) = flow.shape[2:], grid
-    scale = flow.new_tensor([(width - 1) / max(w - 1, 1), (height - 1) / max(h - 1, 1)])
+    scale = torch.tensor([(width - 1) / max(w - 1, 1), (height - 1) / max(h - 1, 1)]).to(flow.device)
     return resize(flow, grid) * scale.view(1, 2, 1, 1)
 
 

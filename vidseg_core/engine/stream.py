@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from vidseg_core.engine.geometry import View, grid_size
 from vidseg_core.engine.key_frames.jobs import AtOnce, Job, KeyFrames
 from vidseg_core.engine.picture_change import change, small_picture
 from vidseg_core.engine.protocol import capabilities
+from vidseg_core.engine.recorded import Recordings, Rules
 from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.schedule import PROPAGATED, Decision, schedule_of
 from vidseg_core.engine.segmenter import Segmenter
@@ -25,6 +27,7 @@ from vidseg_core.frame import Frame, Segmentation
 from vidseg_core.kernels.difference import difference
 from vidseg_core.kernels.fuse import fuse
 from vidseg_core.kernels.paint import Moved, Painted, draws, paint
+from vidseg_core.kernels.recording import Recorder
 from vidseg_core.kernels.resample import on_grid
 from vidseg_core.kernels.transfer import Pixels, upload
 from vidseg_core.kernels.update import update
@@ -42,6 +45,7 @@ class Networks:
         feedback: whether a frame's refined logits are what the next frame starts from (as published); else each frame
             starts from the key frame's own, and its refinement is for itself.
         times: makes what a frame's stages are timed with.
+        recorder: records propagated frames; None where the device is not asked frame by frame.
     """
 
     segmenter: Segmenter
@@ -51,6 +55,7 @@ class Networks:
     feedback: bool = True
     updater: Segmenter | None = None
     times: Callable[[], StageTimes] = StageTimes
+    recorder: Recorder | None = None
 
     @property
     def feeds_back(self) -> bool:
@@ -95,6 +100,7 @@ class Stream:
         self._key_wanted = False
         self._wants_probabilities = False
         self._colours: Colours | None = None
+        self._recordings: Recordings | None = None
         self.refined: Refined | None = None
         """What guided refinement made of the last frame (for figures); None on key frames and without refinement."""
 
@@ -143,7 +149,9 @@ class Stream:
 
     def set_overlay(self, colours: Colours | None) -> None:
         """Change from the next frame on whether results have `Segmentation.overlay`; never on the CPU."""
-        self._colours = colours if draws(self._networks.device) else None
+        colours = colours if draws(self._networks.device) else None
+        if colours is None or self._colours is None or not colours.is_same(self._colours):
+            self._colours = colours
 
     @torch.inference_mode()
     def step(self, frame: Frame) -> Segmentation:
@@ -161,6 +169,7 @@ class Stream:
             message = f"out of memory on {self._networks.device}: {str(error).splitlines()[0]}"
         # Only now nothing of the frame is referred to any more.
         self.reset("out of memory")
+        self._recordings = None
         torch.cuda.empty_cache()
         raise MemoryError(message)
 
@@ -172,11 +181,13 @@ class Stream:
         view = self._view(frame)
         if self._state is not None:
             self._state = self._state.on_grid(view.grid)
-        with timings.stage("prepare"):
-            flow_input = self._networks.flow.prepare(view)
         self.refined = None
         arrived = self._take_arrived()
         decision = self._decide()
+        if not decision.is_key and (replayed := self._replayed(frame, view, decision, arrived, timings)) is not None:
+            return replayed
+        with timings.stage("prepare"):
+            flow_input = self._networks.flow.prepare(view)
         at_once = self._key_frames.at_once if self._at_once is None else self._at_once
         waits = decision.is_key and (self._state is None or at_once)
         past, waiting = None, None
@@ -206,6 +217,49 @@ class Stream:
         self._state = State(frame.size, frame.stamp_ns, since_key, changed, memory, waiting, flow_input)
         with timings.stage("decode"):
             painted = self._paint(scores, memory, view, half_pixel)
+        return self._result(frame, scores, memory, fresh, painted, view, half_pixel, timings)
+
+    def _replayed(
+        self, frame: Frame, view: View, decision: Decision, arrived: Waiting | None, timings: StageTimes
+    ) -> Segmentation | None:
+        """Label a propagated frame as the device has recorded it; None where it has to be asked stage by stage."""
+        networks, state = self._networks, self._state
+        if networks.recorder is None or state is None:
+            return None
+        if networks.refine is not None or networks.updater is not None:
+            networks.recorder.refuse("networks refine or update propagated frames")
+            return None
+        if self._recordings is None:
+            own = cast("Tensor | None", self._own_on_device())  # recorders are for devices other than the CPU
+            rules = Rules(self._config.warp_align_corners, self._padding, own)
+            self._recordings = Recordings(networks.flow, rules, networks.recorder)
+        recording = self._recordings.of(state, view)
+        if recording is None:
+            return None
+        try:
+            with timings.stage("replay"):
+                memory, waiting, flow_input = recording.step(frame.image, state, self._colours)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            self._recordings.refuse(error)
+            return None
+        changed = self._changed(frame, waiting or memory, timings)
+        since_key = self._since_key(decision)
+        self._state = State(frame.size, frame.stamp_ns, since_key, changed, memory, waiting, flow_input)
+        with timings.stage("decode"):
+            painted = recording.painted()
+        scores = None
+        if self._uses_logits:
+            assert memory.way is not None  # as every replay leaves it
+            scores = warp(memory.logits, memory.way, self._config.warp_align_corners, self._padding)
+        fresh = None if arrived is None else arrived.reason
+        return self._result(frame, scores, memory, fresh, painted, view, False, timings)
+
+    def _result(
+        self, frame: Frame, scores: Tensor | None, memory: Memory, fresh: str | None, painted: Painted, view: View,
+        half_pixel: bool, timings: StageTimes,
+    ) -> Segmentation:  # fmt: skip
         reset, self._reset_reason = self._reset_reason, None
         confidence, probabilities = None, None
         # None where they were asked for only after this frame began.
@@ -238,8 +292,6 @@ class Stream:
 
     def _paint(self, scores: Tensor | None, memory: Memory, view: View, half_pixel: bool) -> Painted:
         """Label the frame by its scores or, without any, by what is remembered."""
-        if self._own is None and self._ego_mask is not None:
-            self._own = upload(self._ego_mask, self._networks.device)
         moved = None
         if scores is None:
             assert memory.way is not None and memory.one_class is not None  # see `Past`
@@ -249,10 +301,16 @@ class Stream:
             view.size,
             half_pixel=half_pixel,
             moved=moved,
-            own=self._own,
+            own=self._own_on_device(),
             image=None if self._colours is None else view.pixels,
             colours=self._colours,
         )
+
+    def _own_on_device(self) -> Pixels | None:
+        """Return the ego mask where the device's kernels read it; None for none."""
+        if self._own is None and self._ego_mask is not None:
+            self._own = upload(self._ego_mask, self._networks.device)
+        return self._own
 
     def _view(self, frame: Frame) -> View:
         return View(frame.image, grid_size(frame.size, self._config.stride_of(frame.size)), self._networks.device)

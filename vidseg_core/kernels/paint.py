@@ -74,6 +74,23 @@ def paint(
     return PAINT.on(logits.device.type)(logits, size, half_pixel, moved, own, image, colours)
 
 
+def draw(
+    logits: Tensor,
+    size: tuple[int, int],
+    *,
+    moved: Moved | None = None,
+    own: Tensor | None = None,
+    image: Tensor | None = None,
+    colours: Colours | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Compute `paint` and leave labels and overlay where the logits are; arguments are not checked.
+
+    Returns:
+        H x W, uint8, and H x W x 3, uint8, or None where no overlay is asked for; newly allocated.
+    """
+    return DRAW.on(logits.device.type)(logits, size, False, moved, own, image, colours)
+
+
 def draws(device: torch.device) -> bool:
     """Return whether overlays are best drawn along with labels: where the image is there, too, and the host waits.
 
@@ -82,11 +99,11 @@ def draws(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
-def paint_reference(
+def draw_reference(
     logits: Tensor, size: tuple[int, int], half_pixel: bool, moved: Moved | None, own: Tensor | None,
     image: Tensor | None, colours: Colours | None,
-) -> Painted:  # fmt: skip
-    """Compute `paint` in plain torch; arguments are not checked."""
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """Compute `draw` in plain torch."""
     logits = logits.float()
     if moved is not None:
         logits = warp(logits, moved.way, moved.align_corners, moved.padding)
@@ -98,13 +115,27 @@ def paint_reference(
     if own is not None:
         labels = torch.where(own, VOID, labels)
     if colours is None or image is None:
-        return Painted(download(labels.to(torch.uint8))[0], None)
+        return labels.to(torch.uint8), None
     table = torch.from_numpy(colours.table()).to(labels.device)[labels]  # H x W x 4
     drawn = (image.int() * table[..., 3:] + table[..., :3]) >> 8
-    found, overlaid = download(labels.to(torch.uint8), drawn.to(torch.uint8))
-    return Painted(found, overlaid)
+    return labels.to(torch.uint8), drawn.to(torch.uint8)
 
 
+def paint_reference(
+    logits: Tensor, size: tuple[int, int], half_pixel: bool, moved: Moved | None, own: Tensor | None,
+    image: Tensor | None, colours: Colours | None,
+) -> Painted:  # fmt: skip
+    """Compute `paint` by `draw`, and bring both to the host; arguments are not checked."""
+    return brought(*DRAW.on(logits.device.type)(logits, size, half_pixel, moved, own, image, colours))
+
+
+def brought(labels: Tensor, overlaid: Tensor | None) -> Painted:
+    """Bring what `draw` returns to the host's memory."""
+    found = download(labels) if overlaid is None else download(labels, overlaid)
+    return Painted(found[0], None if overlaid is None else found[1])
+
+
+DRAW = Operation("draw", draw_reference)
 PAINT = Operation("paint", paint_reference)
 
 

@@ -12,22 +12,24 @@ Pixels = np.ndarray | Tensor
 """Pixels where kernels read them: an array for those of the CPU, a tensor on the device for all others."""
 
 
-def upload(pixels: np.ndarray, device: torch.device) -> Pixels:
+def upload(pixels: np.ndarray, device: torch.device, out: Tensor | None = None) -> Pixels:
     """Bring pixels to a device.
 
     Args:
         pixels: any shape and strides, uint8.
+        out: where to put them on a device other than the CPU; None for new memory.
 
     Returns:
         On the CPU `pixels` themselves; else a tensor on the device, contiguous, of the same shape. The device may still
         be copying; what it is asked for next waits for that, and `pixels` may change at once.
     """
-    return UPLOAD.on(device.type)(pixels, device)
+    return UPLOAD.on(device.type)(pixels, device, out)
 
 
-def upload_reference(pixels: np.ndarray, device: torch.device) -> Tensor:
+def upload_reference(pixels: np.ndarray, device: torch.device, out: Tensor | None = None) -> Tensor:
     """Compute `upload` in plain torch."""
-    return tensor_of(pixels).to(device)
+    there = tensor_of(pixels).to(device)
+    return there if out is None else out.copy_(there)
 
 
 def download(*tensors: Tensor) -> tuple[np.ndarray, ...]:
@@ -67,5 +69,5 @@ DOWNLOAD = Operation("download", download_reference)
 
 
 @UPLOAD.register("cpu")
-def _upload_to_cpu(pixels: np.ndarray, device: torch.device) -> np.ndarray:
+def _upload_to_cpu(pixels: np.ndarray, device: torch.device, out: None = None) -> np.ndarray:
     return pixels

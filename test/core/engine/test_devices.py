@@ -12,19 +12,21 @@ from itertools import product
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from vidseg_core.classes import VOID
+from vidseg_core.classes import VOID, load_classes
 from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import EngineConfig
-from vidseg_core.engine.flow import DIS, NetworkFlow
+from vidseg_core.engine.flow import DIS, NetworkFlow, NoFlow
 from vidseg_core.engine.key_frames.background import Background
 from vidseg_core.engine.key_frames.jobs import Delayed
 from vidseg_core.engine.key_frames.queues import CudaQueues
 from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.segmenter import NetworkSegmenter, TruthSegmenter
 from vidseg_core.engine.stream import Networks, Stream
+from vidseg_core.frame import Frame
 from vidseg_core.kernels.decode import decode
 from vidseg_core.kernels.flow import DENSE_FLOW
 from vidseg_core.networks.flow_light import FlowLight
@@ -77,12 +79,54 @@ def _elsewhere(operation, args, kwargs):
     if to is None and there:  # a number may come from the CPU
         here = [x.shape for x in tensors if x.ndim and not isinstance(x, There)]
         assert not here, f"{operation} has tensors there and others on the CPU, of {here}"
-    if to is not None and tensors and isinstance(tensors[0], There) != there and tensors[0].numel() > 99:
+    crosses = to is not None and bool(tensors) and isinstance(tensors[0], There) != there
+    if crosses and tensors[0].numel() > 99:
         CROSSINGS.append(("in" if there else "out", tensors[0].dtype, tuple(tensors[0].shape)))
     kwargs = kwargs if to is None else {**kwargs, "device": "cpu"}
     args, kwargs = tree_map_only(There, lambda x: x.values, (args, kwargs))
     result = operation(*args, **kwargs)
+    result = result.clone() if crosses else result  # what is here is not what is there
+    if TAPES:
+        assert there or not any(isinstance(x, There) for x in tensors), f"{operation}: the host waits for the device"
+        if there:
+            TAPES[-1].append((operation, args, kwargs, result))
     return tree_map_only(torch.Tensor, There, result) if there else result
+
+
+TAPES = []
+"""What the device was asked for, while it is recorded: operation, arguments and result."""
+
+
+class Tapes:
+    """Records as CUDA graphs do: a replay does the same operations with the same numbers on the same memory again.
+
+    No line of Python runs then, so that what the engine baked in by mistake stays as it was.
+    """
+
+    def __init__(self):
+        self.recorded = self.replayed = 0
+        self.reasons = []
+
+    def record(self, work):
+        work()  # to warm up
+        TAPES.append([])
+        CROSSINGS.clear()
+        made = work()
+        assert not [crossing for crossing in CROSSINGS if crossing[1] in (torch.uint8, torch.bool)]
+        tape = TAPES.pop()
+        self.recorded += 1
+
+        def replay():
+            self.replayed += 1
+            for operation, args, kwargs, result in tape:
+                for old, new in zip(tree_leaves(result), tree_leaves(operation(*args, **kwargs)), strict=True):
+                    if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
+                        old.copy_(new)
+
+        return replay, made
+
+    def refuse(self, reason):
+        self.reasons.append(reason)
 
 
 @pytest.fixture(params=["meta", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -231,6 +275,136 @@ def test_the_overlay_is_drawn_on_the_device(device, engine, light, frames):
 def test_labels_of_rounded_scores_are_not_rounded_again(device):
     scores = torch.randn(1, 11, 20, 28, generator=torch.Generator().manual_seed(0)).bfloat16()
     assert (decode(scores.to(device), SIZE) == decode(scores, SIZE)).mean() > 0.9999
+
+
+@pytest.fixture
+def computes_flow(monkeypatch):
+    """Quickly, and wrongly: each pixel's change decides where it comes from."""
+
+    def flow(current, previous, size, order):
+        apart = [now - past for now, past in zip(current, previous, strict=True)][:2]
+        return torch.cat([F.interpolate(x[None, None] / 50, size) for x in (apart[0], apart[-1])], 1)
+
+    monkeypatch.setitem(DENSE_FLOW.implementations, "meta", flow)
+
+
+@pytest.fixture(scope="module")
+def small_frames(frames):
+    """Coarser, to and fro."""
+    parts = [(frame.image[::3, ::3][:72, :96], frame.labels[::3, ::3][:72, :96]) for frame in frames]
+    order = [*range(NUM_FRAMES), *range(NUM_FRAMES - 2, 0, -1)] * 3
+    return [Frame(parts[which][0], stamp_ns=i * 33_333_333, labels=parts[which][1]) for i, which in enumerate(order)]
+
+
+SMALL = EngineConfig(interval=2, warp_padding="border", device="cpu")
+
+
+class Noisy(TruthSegmenter):
+    """Tells the truth, and no two classes alike."""
+
+    def __call__(self, frame):
+        scores = super().__call__(frame)
+        return scores + torch.rand(scores.shape, generator=torch.Generator().manual_seed(0))
+
+
+def there_with(**parts):
+    """Networks on the stand-in: key frames tell about the truth, flow is searched in rounds."""
+    return replace(
+        Networks(Noisy(len(load_classes("camvid"))), DIS("rounds", 0.5), None, torch.device("meta")), **parts
+    )
+
+
+def replayed_and_asked(config, drive, key_frames=lambda: None):
+    """What `drive` makes of a stream whose propagated frames are recorded, and of one that is asked stage by stage."""
+    tapes, results = Tapes(), []
+    for recorder in (tapes, None):
+        with Elsewhere():
+            own = np.zeros((72, 96), dtype=bool)
+            own[-8:] = True
+            results.append(drive(Stream(config, there_with(recorder=recorder), own, key_frames())))
+    for ours, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(ours.labels, other.labels)
+        assert (ours.overlay is None) == (other.overlay is None)
+        if ours.overlay is not None:
+            np.testing.assert_array_equal(ours.overlay, other.overlay)
+        if ours.confidence is not None:
+            np.testing.assert_allclose(ours.confidence, other.confidence, atol=1e-6)
+        assert (ours.is_key, ours.age, ours.reason, ours.evidence_ns) == (
+            other.is_key, other.age, other.reason, other.evidence_ns,
+        )  # fmt: skip
+    assert len(np.unique(results[0][-1].labels)) > 3
+    return tapes, results[0]
+
+
+@pytest.mark.usefixtures("computes_flow")
+@pytest.mark.parametrize("fusion", [False, True])
+def test_propagated_frames_are_replayed(small_frames, fusion):
+    """With an overlay or without, with confidence or without: none of that is baked in."""
+    colours = [Colours(np.random.default_rng(i).integers(0, 256, (256, 3), dtype=np.uint8), 0.7) for i in range(2)]
+    crossed = []
+
+    def drive(stream):
+        results = []
+        for number, frame in enumerate(small_frames[:11]):
+            stream.set_overlay(colours[number > 7] if number in (4, 5, 7, 8) else None)
+            stream.set_confidence(number == 10)
+            CROSSINGS.clear()
+            results.append(stream.step(frame))
+            crossed.append(list(CROSSINGS))
+        return results
+
+    config = replace(SMALL, fusion=fusion)
+    tapes, results = replayed_and_asked(config, drive)
+    assert [result.is_key for result in results] == [i % 3 == 0 for i in range(11)]
+    assert tapes.recorded == 3 and tapes.replayed == 7 and not tapes.reasons  # plain, and each overlay
+    assert "replay" in results[1].timings and "replay" not in results[3].timings
+    assert crossed[2] == [("in", torch.uint8, (72, 96, 3)), ("out", torch.uint8, (72, 96))]
+
+
+@pytest.mark.usefixtures("computes_flow")
+def test_recorded_frames_take_evidence_that_comes_later(small_frames):
+    """And those of two sizes take turns, and a stream that has forgotten its past goes on."""
+    config = replace(SMALL, interval=3)
+
+    def drive(stream):
+        results = []
+        for number, frame in enumerate(small_frames[:13]):
+            if number == 10:
+                stream.set_grid_stride(4)
+            if number == 12:
+                stream.reset()
+            results.append(stream.step(frame))
+        return results
+
+    tapes, results = replayed_and_asked(config, drive, lambda: Delayed(2))
+    assert [number for number, result in enumerate(results) if result.is_key] == [0, 6, 10, 12]
+    assert tapes.recorded == 3 and not tapes.reasons  # with a key frame under way, without, and on another grid
+
+
+@pytest.mark.usefixtures("computes_flow")
+def test_what_cannot_be_recorded_is_asked_for_stage_by_stage(small_frames):
+    for other, reason in (
+        ({"flow": DIS("fast", 0.5)}, "OpenCV computes flow of the preset fast on the CPU"),
+        ({"flow": NoFlow()}, "nothing moves, and there is next to nothing to record"),
+        ({"updater": TruthSegmenter(11)}, "networks refine or update propagated frames"),
+    ):
+        tapes = Tapes()
+        with Elsewhere():
+            stream = Stream(SMALL, there_with(recorder=tapes, **other))
+            assert [stream.step(frame).age for frame in small_frames[:3]] == [0, 1, 2]
+        assert set(tapes.reasons) == {reason} and not tapes.recorded
+
+    class Refuses(Tapes):
+        def record(self, work):
+            work()
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    tapes, found = Refuses(), []
+    for recorder in (tapes, None):
+        with Elsewhere():
+            stream = Stream(SMALL, there_with(recorder=recorder))
+            found.append([stream.step(frame) for frame in small_frames[:3]])
+    assert agreement(*found) == 1 and tapes.reasons == ["operation not permitted when stream is capturing"]
 
 
 @pytest.mark.gpu

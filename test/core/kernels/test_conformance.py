@@ -183,6 +183,19 @@ def test_paint_s_reference():
     assert stays.overlay is None and (stays.labels == decode.decode(logits, (24, 28), True)).mean() > 0.998
 
 
+@covers(paint.DRAW)
+def test_draw(kind, implementation):
+    """Leaves on the device what `paint`, which `test_paint` compares, brings to the host."""
+    logits, image = random(1, 5, 6, 7), np.random.default_rng(0).integers(0, 256, (24, 28, 3), dtype=np.uint8)
+    colours = Colours(np.random.default_rng(1).integers(0, 256, (256, 3), dtype=np.uint8))
+    arguments = on(kind, logits), (24, 28), False, None, None, pixels_on(kind, image), colours
+    labels, drawn = implementation(*arguments)
+    expected = paint.PAINT.implementations[kind](*arguments)
+    np.testing.assert_array_equal(labels.cpu().numpy(), expected.labels)
+    np.testing.assert_array_equal(drawn.cpu().numpy(), expected.overlay)
+    assert implementation(*arguments[:-1], None)[1] is None
+
+
 @covers(transfer.UPLOAD)
 def test_upload(kind, implementation):
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -192,6 +205,10 @@ def test_upload(kind, implementation):
         assert tuple(there.shape) == view.shape
         np.testing.assert_array_equal(there if kind == "cpu" else transfer.download(there)[0], view)
         np.testing.assert_array_equal(transfer.UPLOAD.reference(view, torch.device("cpu")).numpy(), view)
+        if kind != "cpu":
+            given = torch.empty(view.shape, dtype=there.dtype, device=device)
+            assert implementation(view, device, given) is given
+            np.testing.assert_array_equal(transfer.download(given)[0], view)
 
 
 @covers(transfer.DOWNLOAD)

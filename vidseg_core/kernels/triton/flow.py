@@ -6,6 +6,7 @@ A patch's 64 pixels are a row of a tile. Raster order, in which one patch waits 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 import triton
@@ -264,5 +265,10 @@ def dense_flow(current: Sequence[Tensor], previous: Sequence[Tensor], size: tupl
     assert flow is not None
     if tuple(flow.shape[1:]) == tuple(size):
         return flow[None]
-    scale = flow.new_tensor([size[1] / flow.shape[2], size[0] / flow.shape[1]]).view(1, 2, 1, 1)
+    scale = _units(size[1] / flow.shape[2], size[0] / flow.shape[1], device)
     return F.interpolate(flow[None], size, mode="bilinear", align_corners=False) * scale
+
+
+@cache
+def _units(along_x: float, along_y: float, device: torch.device) -> Tensor:
+    return torch.tensor([along_x, along_y], device=device).view(1, 2, 1, 1)

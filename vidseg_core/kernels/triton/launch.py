@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ def strides(x: Tensor) -> tuple[int, int, int]:
     return x.stride(1), x.stride(2), x.stride(3)
 
 
-@lru_cache(maxsize=64)
+@cache
 def places(
     inputs: int, outputs: int, side: int | None, source_half_pixel: bool, target_half_pixel: bool, device: torch.device
 ) -> tuple[Tensor, Tensor]:

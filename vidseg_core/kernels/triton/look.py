@@ -6,7 +6,7 @@ network's input, whose pixels lie elsewhere, on frames that a network sees.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -146,7 +146,7 @@ def input_kernel(
         tl.store(out + 3 * at + (2 - c if BGR else c), value * gain + offset, mask=there)
 
 
-@lru_cache(maxsize=64)
+@cache
 def _shares(inputs: int, outputs: int, device: torch.device) -> tuple[Tensor, Tensor, int]:
     """Return, for each of `outputs` pixels of a side, the first pixel in it, the shares from there on, and how many."""
     covered = areas(inputs, outputs)
@@ -157,13 +157,13 @@ def _shares(inputs: int, outputs: int, device: torch.device) -> tuple[Tensor, Te
     return first.to(device, torch.int32), shares.to(device, torch.float32).contiguous(), taps
 
 
-@lru_cache(maxsize=64)
+@cache
 def _samples(inputs: int, outputs: int, device: torch.device) -> tuple[Tensor, Tensor]:
     before, behind = positions(inputs, outputs)
     return torch.from_numpy(before).to(device), torch.from_numpy(behind).to(device)
 
 
-@lru_cache(maxsize=64)
+@cache
 def _weights() -> tuple[float, ...]:
     """Return the Gaussian's weights from the middle outwards."""
     at = np.arange(-picture.REACH, picture.REACH + 1)

@@ -7,7 +7,7 @@ others; those of the listed ones, whose logits alone are interpolated.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor
 from vidseg_core.classes import VOID
 from vidseg_core.kernels.cpu.decode import MIXED
 from vidseg_core.kernels.decode import DECODE, DECODE_WARPED
-from vidseg_core.kernels.paint import PAINT, Moved, Painted
+from vidseg_core.kernels.paint import DRAW, PAINT, Moved, Painted, brought
 from vidseg_core.kernels.resample import positions
 from vidseg_core.kernels.transfer import download
 from vidseg_core.kernels.triton.launch import BLOCK, LAUNCH, blocks, strides
@@ -234,7 +234,7 @@ def mixed_kernel(
         first += tl.num_programs(0) * CELLS
 
 
-@lru_cache(maxsize=64)
+@cache
 def places(inputs: int, outputs: int, half_pixel: bool, device: torch.device) -> tuple[Tensor, Tensor, Tensor, int]:
     """Return where `outputs` pixels of a side lie among `inputs` points, as kernels read it.
 
@@ -248,12 +248,13 @@ def places(inputs: int, outputs: int, half_pixel: bool, device: torch.device) ->
     return *tables, int(np.diff(starts).max())  # type: ignore[return-value]
 
 
-@lru_cache(maxsize=16)
+@cache
 def _table(lut: bytes, opacity: float, device: torch.device) -> Tensor:
     colours = Colours(np.frombuffer(lut, np.uint8).reshape(256, 3), opacity)
     return torch.from_numpy(colours.table()).to(device)
 
 
+@DRAW.register("cuda")
 def paint_on_device(
     logits: Tensor, size: tuple[int, int], half_pixel: bool = False, moved: Moved | None = None,
     own: Tensor | None = None, image: Tensor | None = None, colours: Colours | None = None,
@@ -307,9 +308,7 @@ def paint(
     logits: Tensor, size: tuple[int, int], half_pixel: bool, moved: Moved | None, own: Tensor | None,
     image: Tensor | None, colours: Colours | None,
 ) -> Painted:  # fmt: skip
-    labels, overlay = paint_on_device(logits, size, half_pixel, moved, own, image, colours)
-    found = download(labels) if overlay is None else download(labels, overlay)
-    return Painted(found[0], None if overlay is None else found[1])
+    return brought(*paint_on_device(logits, size, half_pixel, moved, own, image, colours))
 
 
 @DECODE.register("cuda")

@@ -18,11 +18,11 @@ def _pinned(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) ->
 
 
 @UPLOAD.register("cuda")
-def upload(pixels: np.ndarray, device: torch.device) -> Tensor:
+def upload(pixels: np.ndarray, device: torch.device, out: Tensor | None = None) -> Tensor:
     dtype = torch.bool if pixels.dtype == bool else torch.uint8
     staged = _pinned(pixels.shape, dtype, device)
     staged.numpy()[...] = pixels
-    return staged.to(device, non_blocking=True)
+    return staged.to(device, non_blocking=True) if out is None else out.copy_(staged, non_blocking=True)
 
 
 @DOWNLOAD.register("cuda")
