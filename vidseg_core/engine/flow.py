@@ -103,7 +103,7 @@ class DIS:
         """See `FlowEstimator`."""
         if self._preset not in OWN_ORDERS:
             return f"OpenCV computes flow of the preset {self._preset} on the CPU"
-        return None if computes_flow(device) else f"there are no kernels for flow on {device.type}"
+        return None if computes_flow(device) else f"there are no kernels for flow on {device}"
 
 
 class _OwnSearch:
