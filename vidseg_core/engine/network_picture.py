@@ -151,10 +151,10 @@ def without_border(scores: Tensor, placed: Placed) -> Tensor:
     """Return the scores of the picture alone.
 
     Args:
-        scores: 1 x C x h x w, of the network's whole input, of which its pixels cover equal parts.
+        scores: B x C x h x w, of the network's whole input, of which its pixels cover equal parts.
 
     Returns:
-        1 x C x h' x w', whose pixels cover equal parts of the picture.
+        B x C x h' x w', whose pixels cover equal parts of the picture.
     """
     if not placed.has_border:
         return scores
@@ -172,7 +172,8 @@ def without_border(scores: Tensor, placed: Placed) -> Tensor:
         at = begin + (torch.arange(count, dtype=torch.float64) + 0.5) * ((end - begin) / count)
         sides.append((2 * at / have - 1).to(scores))
     grid = torch.stack((sides[1].expand(len(sides[0]), -1), sides[0][:, None].expand(-1, len(sides[1]))), -1)
-    return F.grid_sample(scores, grid[None], mode="bilinear", padding_mode="border", align_corners=False)
+    grid = grid.expand(scores.shape[0], *grid.shape)
+    return F.grid_sample(scores, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def _finer(begin: float, end: float) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -75,6 +75,8 @@ class Capabilities:
     Attributes:
         fused: (frame, carried logits, difference) -> the scores of `fuse`, computed where the segmenter computes; None:
             the stream fuses.
+        together: frames of one size -> the scores of each, by one call of the network; None where it takes one frame at
+            a time.
         turns: pauses the segmenter while a stream is at a frame; None if it cannot be paused.
         close: ends the segmenter at once; None if there is nothing to end.
         is_truth: True if scores are the frame's own ground truth.
@@ -90,6 +92,7 @@ class Capabilities:
     """
 
     fused: Callable[[Frame, Tensor, Tensor], Tensor] | None = None
+    together: Callable[[Sequence[Frame]], list[Tensor]] | None = None
     turns: Turns | None = None
     close: Callable[[], None] | None = None
     is_truth: bool = False
@@ -107,6 +110,7 @@ def capabilities(segmenter: object) -> Capabilities:
     """Return what a segmenter can do besides segmenting."""
     return Capabilities(
         fused=getattr(segmenter, "fused", None),
+        together=getattr(segmenter, "together", None),
         turns=getattr(segmenter, "turns", None),
         close=getattr(segmenter, "close", None),
         is_truth=getattr(segmenter, "is_truth", False),

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 import cv2
@@ -26,7 +26,7 @@ from vidseg_core.kernels.queries import scores_of_queries
 from vidseg_core.models.architectures import SEGMENTER
 from vidseg_core.models.card import SWIFTNET_INPUT, InputCard, OutputCard
 from vidseg_core.models.open import Model, open_model
-from vidseg_core.networks.graph import Graph
+from vidseg_core.networks.graph import Foreign, Graph
 
 log = logging.getLogger(__name__)
 TRUTH_LOGIT = 10.0
@@ -84,7 +84,8 @@ def load_segmenter(
             return ready(open_model(path, SEGMENTER).networks[SEGMENTER], device)
 
     execute = runtime.executor(network, name, ranges, again)
-    return NetworkSegmenter(network, input_scale, device, execute, card.input, card.output)
+    takes_batches = card.output.kind in ("logits", "probabilities") and not isinstance(network, Foreign)
+    return NetworkSegmenter(network, input_scale, device, execute, card.input, card.output, takes_batches)
 
 
 def input_scale(card: InputCard, chosen: float | None, default: float = 1.0) -> float | None:
@@ -166,6 +167,7 @@ class NetworkSegmenter:
         execute: what calls it, see `backends.choose`; None for the network itself.
         input: how its input is made of a picture.
         output: what it gives.
+        takes_batches: whether the network and what calls it take several pictures at a time.
 
     Attributes:
         half_pixel: whether its scores' pixels cover equal parts of the picture; else the outermost lie on the
@@ -181,6 +183,7 @@ class NetworkSegmenter:
         execute: Callable[..., Any] | None = None,
         input: InputCard = SWIFTNET_INPUT,
         output: OutputCard = SWIFTNET_OUTPUT,
+        takes_batches: bool = False,
     ):
         self.execute = execute or network
         self._network = None if isinstance(execute, Executor) else network
@@ -188,6 +191,7 @@ class NetworkSegmenter:
         self.input_scale = input_scale
         self.input = input
         self.output = output
+        self._takes_batches = takes_batches
         self.half_pixel = output.corners == "half_pixel" or output.kind == "labels" or input.fit == "letterbox"
         self.share = 1.0
         self.costs: deque[tuple[float, float]] = deque(maxlen=MOST_COSTS)
@@ -214,7 +218,9 @@ class NetworkSegmenter:
 
     def at_share(self, share: float) -> NetworkSegmenter:
         """Return the same network with an input of that share of its size, from the first frame on."""
-        other = NetworkSegmenter(self.network, self.input_scale, self.device, self.execute, self.input, self.output)
+        other = NetworkSegmenter(
+            self.network, self.input_scale, self.device, self.execute, self.input, self.output, self._takes_batches
+        )
         other.share = share
         return other
 
@@ -222,17 +228,33 @@ class NetworkSegmenter:
         """Return (h, w) of the network's input for a picture of `size`, (H, W)."""
         return place(size, self.input, self.input_scale, share).size
 
+    @property
+    def together(self) -> Callable[[Sequence[Frame]], list[Tensor]] | None:
+        """See `Capabilities`."""
+        return self._segment_together if self._takes_batches else None
+
     def __call__(self, frame: Frame) -> Tensor:
         begun_s = time.perf_counter()
         size, share, is_usual = self._size_now(frame.size)
-        placed = place(frame.size, self.input, self.input_scale, share)
-        image = picture_for(source_of(frame, self.input, placed, self.device), self.input, placed)
-        found = self.execute(image.to(self.device))
-        scores = without_border(SCORES_OF[self.output.kind](found, self.output, self.num_classes), placed)
+        scores = self._scores([frame], share)
         self._ready.add(size)
         if is_usual and self._preparing is None:
             self.costs.append((time.perf_counter() - begun_s, share))
         return scores
+
+    def _segment_together(self, frames: Sequence[Frame]) -> list[Tensor]:
+        _, share, _ = self._size_now(frames[0].size)
+        return list(self._scores(frames, share).split(1))
+
+    def _scores(self, frames: Sequence[Frame], share: float) -> Tensor:
+        """Call the network for frames of one size: B x C x h x w."""
+        placed = place(frames[0].size, self.input, self.input_scale, share)
+        images = [
+            picture_for(source_of(frame, self.input, placed, self.device), self.input, placed).to(self.device)
+            for frame in frames
+        ]
+        found = self.execute(images[0] if len(images) == 1 else torch.cat(images))
+        return without_border(SCORES_OF[self.output.kind](found, self.output, self.num_classes), placed)
 
     def _size_now(self, picture: tuple[int, int]) -> tuple[tuple[int, int], float, bool]:
         """Choose the input's size for a picture: (h, w), its share, and whether the network was called so before.

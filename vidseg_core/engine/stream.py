@@ -14,7 +14,7 @@ from torch import Tensor
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.flow import FlowEstimator
 from vidseg_core.engine.geometry import View, grid_size
-from vidseg_core.engine.key_frames.jobs import AtOnce, Job, KeyFrames
+from vidseg_core.engine.key_frames.jobs import AtOnce, Job, KeyFrames, KeyFrameWork
 from vidseg_core.engine.picture_change import change, small_picture
 from vidseg_core.engine.protocol import capabilities
 from vidseg_core.engine.recorded import Recordings, Rules
@@ -196,7 +196,9 @@ class Stream:
             past, waiting = self._move(flow_input, wants_logits, timings)
         job: Job[Segmented] | None = None
         if decision.is_key:
-            job = self._key_frames.begin(partial(self._segment, past, view.grid), view.shared(frame))
+            together = capabilities(self._networks.segmenter).together
+            work = KeyFrameWork(partial(self._segment, past, view.grid), together)
+            job = self._key_frames.begin(work, view.shared(frame))
         small = small_picture(frame.image) if decision.is_key and self._schedule.looks else None
         scores: Tensor | None
         fresh: str | None
@@ -373,8 +375,10 @@ class Stream:
         with timings.stage("change"):
             return change(small_picture(frame.image), key.small, key.motion)
 
-    def _segment(self, past: Past | None, grid: tuple[int, int], frame: Frame) -> Segmented:
-        """A key frame's scores. Reads nothing of the stream that changes: another thread may run it."""
+    def _segment(
+        self, past: Past | None, grid: tuple[int, int], frame: Frame, scores: Tensor | None = None
+    ) -> Segmented:
+        """Segment a key frame, or go on from its scores. Reads nothing that changes: another thread may run it."""
         timings, shown, apart = self._networks.times(), None, None
         view = View(frame.image, grid, self._networks.device, frame.pixels)
         segmenter = self._networks.segmenter
@@ -391,7 +395,8 @@ class Stream:
             if carried is not None and apart is not None and fused is not None:
                 scores, apart = fused(frame, carried, apart), None
             else:
-                scores = segmenter(frame).to(self._networks.device)  # 1 x C x any size
+                scores = segmenter(frame) if scores is None else scores
+                scores = scores.to(self._networks.device)  # 1 x C x any size
         if carried is not None and apart is not None:
             with timings.stage("fuse"):
                 scores = fuse(scores, carried, apart, able.picture_of(frame))

@@ -23,6 +23,7 @@ from vidseg_core.engine.flow import DIS, NetworkFlow, NoFlow
 from vidseg_core.engine.key_frames.background import Background
 from vidseg_core.engine.key_frames.jobs import Delayed
 from vidseg_core.engine.key_frames.queues import CudaQueues
+from vidseg_core.engine.protocol import capabilities
 from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.segmenter import NetworkSegmenter, TruthSegmenter
 from vidseg_core.engine.stream import Networks, Stream
@@ -270,6 +271,19 @@ def test_the_overlay_is_drawn_on_the_device(device, engine, light, frames):
     on_cpu = Stream(engine.config, networks_on(torch.device("cpu"), engine, light))
     on_cpu.set_overlay(colours)
     assert on_cpu.step(frames[0]).overlay is None
+
+
+def test_frames_of_several_cameras_are_segmented_in_one_call(device, engine, frames):
+    of = engine.networks.segmenter
+    segmenter = NetworkSegmenter(deepcopy(of.network).to(device), 0.5, device, takes_batches=True)
+    alone = [segmenter(frame) for frame in frames[:3]]
+    calls, network = [], segmenter.execute
+    segmenter.execute = lambda image: calls.append(tuple(image.shape)) or network(image)
+    together = capabilities(segmenter).together(frames[:3])
+    assert len(calls) == 1 and calls[0][0] == 3
+    for one, other in zip(alone, together, strict=True):
+        assert one.shape == other.shape and (one.argmax(1) == other.argmax(1)).float().mean().item() > 0.999
+    assert capabilities(NetworkSegmenter(of.network, 0.5, torch.device("cpu"))).together is None
 
 
 def test_labels_of_rounded_scores_are_not_rounded_again(device):

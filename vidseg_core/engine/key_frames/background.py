@@ -7,16 +7,17 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
-from queue import SimpleQueue
-from typing import Any, Generic
+from dataclasses import dataclass, replace
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, cast
 
 import torch
+from torch import Tensor
 
-from vidseg_core.engine.key_frames.jobs import Result
+from vidseg_core.engine.key_frames.jobs import KeyFrameWork, Result
 from vidseg_core.engine.key_frames.queues import InOrder, Queues
 from vidseg_core.engine.key_frames.turns import Turns
 from vidseg_core.frame import Frame
@@ -30,6 +31,9 @@ CLOSE_S = 3.0
 class Background:
     """One thread beside the streams: one key frame after the other, in the order they were begun.
 
+    Where a device computes several best together (`Queues.most_together`), those of one size that wait one behind the
+    other are.
+
     As all of an engine's key frames are its work, it alone uses the segmenter. A context manager: `close` when left.
 
     Args:
@@ -42,7 +46,7 @@ class Background:
     def __init__(self, turns: Turns | None = None, queues: Queues | None = None):
         self._turns = turns
         self._queues = queues or InOrder()
-        self._jobs: SimpleQueue[tuple[Callable[[Frame], Any], Frame, Any, Future] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[_Begun | None] = SimpleQueue()
         self._busy_since_s: float | None = None
         self._closed = False
         self._closing = threading.Lock()
@@ -63,7 +67,7 @@ class Background:
     def begin(self, work: Callable[[Frame], Result], frame: Frame) -> BackgroundJob[Result]:
         """Raises RuntimeError once it is closed."""
         result: Future[Result] = Future()
-        job = work, replace(frame, image=frame.image.copy()), self._queues.mark(), result
+        job = _Begun(work, replace(frame, image=frame.image.copy()), self._queues.mark(), result)
         with self._closing:
             if self._closed:
                 raise RuntimeError("the thread for key frames is closed")
@@ -90,26 +94,74 @@ class Background:
     def _run(self) -> None:
         os.nice(NICENESS)  # on Linux, of this thread alone
         with torch.inference_mode():
-            while (job := self._jobs.get()) is not None:
-                work, frame, after, result = job
+            held: _Begun | None = None
+            while (job := held or self._jobs.get()) is not None:
+                jobs, held, ends = self._with_others(job)
                 if self._closed:
-                    result.cancel()
-                if result.set_running_or_notify_cancel():
-                    self._do(work, frame, after, result)
+                    for one in jobs:
+                        one.result.cancel()
+                jobs = [one for one in jobs if one.result.set_running_or_notify_cancel()]
+                if jobs:
+                    self._do(jobs)
+                if ends:
+                    break
 
-    def _do(self, work: Callable[[Frame], Result], frame: Frame, after: Any, result: Future[Result]) -> None:
+    def _with_others(self, job: _Begun) -> tuple[list[_Begun], _Begun | None, bool]:
+        """Take what waits behind a job and can be done with it.
+
+        Returns:
+            All of them; the next job, where one was taken that cannot; and whether it was the end that was taken.
+        """
+        jobs, together = [job], job.together
+        while together is not None and len(jobs) < self._queues.most_together:
+            try:
+                following = self._jobs.get_nowait()
+            except Empty:
+                break
+            if following is None:
+                return jobs, None, True
+            if following.together != together or following.frame.size != job.frame.size:
+                return jobs, following, False
+            jobs.append(following)
+        return jobs, None, False
+
+    def _do(self, jobs: list[_Begun]) -> None:
         self._busy_since_s = time.monotonic()
         if self._turns is not None:
             self._turns.quiet()
         try:
-            with self._queues.key_frame(after):
-                found = work(frame)
+            with self._queues.key_frames([job.after for job in jobs]):
+                if len(jobs) == 1:
+                    found = [jobs[0].work(jobs[0].frame)]
+                else:
+                    together = jobs[0].together
+                    assert together is not None  # see `_with_others`
+                    scores = together([job.frame for job in jobs])
+                    works = [cast(KeyFrameWork, job.work).work for job in jobs]
+                    found = [work(job.frame, one) for work, job, one in zip(works, jobs, scores, strict=True)]
             self._queues.finish(found)
-            result.set_result(found)
+            for job, result in zip(jobs, found, strict=True):
+                job.result.set_result(result)
         except BaseException as error:  # it belongs to whoever waits for the result
-            result.set_exception(error)
+            for job in jobs:
+                if not job.result.done():
+                    job.result.set_exception(error)
         finally:
             self._busy_since_s = None
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A key frame: its work, the frame, a mark in the device's queue of frames, and who gets the result."""
+
+    work: Callable[[Frame], Any]
+    frame: Frame
+    after: Any
+    result: Future
+
+    @property
+    def together(self) -> Callable[[Sequence[Frame]], list[Tensor]] | None:
+        return self.work.together if isinstance(self.work, KeyFrameWork) else None
 
 
 class BackgroundJob(Generic[Result]):

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
+
+from torch import Tensor
 
 from vidseg_core.frame import Frame
 
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class KeyFrameWork(Generic[Result]):
+    """The work of a key frame, part of which others of other streams may share.
+
+    Attributes:
+        work: (frame, its scores, or None to have them computed) -> the result.
+        together: see `Capabilities`.
+    """
+
+    work: Callable[[Frame, Tensor | None], Result]
+    together: Callable[[Sequence[Frame]], list[Tensor]] | None = None
+
+    def __call__(self, frame: Frame) -> Result:
+        return self.work(frame, None)
 
 
 class Job(Protocol[Result_co]):

@@ -13,7 +13,8 @@ from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.flow import DIS, NoFlow
 from vidseg_core.engine.key_frames.background import Background
-from vidseg_core.engine.key_frames.jobs import Delayed
+from vidseg_core.engine.key_frames.jobs import Delayed, KeyFrameWork
+from vidseg_core.engine.key_frames.queues import InOrder
 from vidseg_core.engine.segmenter import TruthSegmenter
 from vidseg_core.engine.stream import Networks, Stream
 from vidseg_core.frame import Frame
@@ -384,6 +385,8 @@ def test_streams_of_one_engine_have_their_key_frames_at_different_times(schedule
 class Recorded:
     """Queues that note what happens, in which thread."""
 
+    most_together = 1
+
     def __init__(self):
         self.events = []
 
@@ -401,13 +404,13 @@ class Recorded:
         return len(self.events)
 
     @contextmanager
-    def key_frame(self, after):
+    def key_frames(self, after):
         self.note(f"key frame begins after {after}")
         yield
         self.note("key frame ends")
 
-    def finish(self, result):
-        self.note(f"finished: {tuple(result.logits.shape)}")
+    def finish(self, results):
+        self.note(f"finished: {[tuple(result.logits.shape) for result in results]}")
 
 
 def test_key_frames_have_a_queue_of_their_own():
@@ -419,8 +422,8 @@ def test_key_frames_have_a_queue_of_their_own():
         stream.step(frame(0))
         here, there = threading.current_thread().name, "vidseg-segmenter"
         assert queues.events == [
-            ("frame begins", here), ("mark", here), ("key frame begins after 2", there), ("key frame ends", there),
-            (f"finished: {(1, CLASSES, 48, 64)}", there), ("frame ends", here),
+            ("frame begins", here), ("mark", here), ("key frame begins after [2]", there), ("key frame ends", there),
+            (f"finished: {[(1, CLASSES, 48, 64)]}", there), ("frame ends", here),
         ]  # fmt: skip
 
 
@@ -452,3 +455,66 @@ def test_a_stream_survives_that_a_device_has_no_memory_left(beside):
                 if beside and stream._state.waiting is not None:
                     assert wait([stream._state.waiting.job._result], WAIT_S).done
         assert failed_at == (3 if beside else 2)
+
+
+class Together(InOrder):
+    """A device that computes three key frames best at once."""
+
+    most_together = 3
+
+    def __init__(self):
+        self.asked = []
+
+    def key_frames(self, after):
+        self.asked.append(len(after))
+        return nullcontext()
+
+
+def test_key_frames_that_wait_are_segmented_together():
+    """Of cameras with pictures of one size, in their order; what fails, fails for all of them."""
+    go, batches, queues, broken = threading.Event(), [], Together(), []
+
+    def together(frames):
+        batches.append([each.name for each in frames])
+        if broken:
+            raise RuntimeError("no labels")
+        return [torch.full((1,), float(each.name)) for each in frames]
+
+    def work(each, scores):
+        return each.name, None if scores is None else float(scores)
+
+    with Background(queues=queues) as background:
+        first = background.begin(lambda each: go.wait(WAIT_S), frame(0))
+        sizes = [(96, 128)] * 4 + [(64, 96), (96, 128)]
+        jobs = [background.begin(KeyFrameWork(work, together), frame(i, size)) for i, size in enumerate(sizes)]
+        alone = background.begin(KeyFrameWork(work), frame(6))
+        go.set()
+        assert first.wait()
+        found = [job.wait() for job in (*jobs, alone)]
+        assert found == [("0", 0.0), ("1", 1.0), ("2", 2.0), *((name, None) for name in "3456")]
+        assert batches == [["0", "1", "2"]] and queues.asked == [1, 3, 1, 1, 1, 1]
+        broken.append(True)
+        go.clear()
+        background.begin(lambda each: go.wait(WAIT_S), frame(0))
+        jobs = [background.begin(KeyFrameWork(work, together), frame(i)) for i in range(2)]
+        go.set()
+        for job in jobs:
+            with pytest.raises(RuntimeError, match="no labels"):
+                job.wait()
+
+
+def test_what_waits_when_the_thread_is_closed_is_cancelled_together_or_not():
+    begun, go, queues = threading.Event(), threading.Event(), Together()
+
+    def blocks(each):
+        begun.set()
+        return go.wait(WAIT_S)
+
+    background = Background(queues=queues)
+    first = background.begin(blocks, frame(0))
+    assert begun.wait(WAIT_S)
+    jobs = [background.begin(KeyFrameWork(lambda each, scores: None, lambda frames: []), frame(i)) for i in range(2)]
+    assert not background.close(0)
+    go.set()
+    assert first.wait() and background.close(WAIT_S)
+    assert all(job._result.cancelled() for job in jobs)
