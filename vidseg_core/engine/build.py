@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -37,6 +38,7 @@ from vidseg_core.networks.guided_refine import GuidedRefine
 from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
 from vidseg_core.threads import available_threads, set_num_threads
 
+log = logging.getLogger(__name__)
 # Stride of the grid that public refinement files were trained on.
 PUBLISHED_STRIDE = 8
 # Default input scale of an update network whose card has none.
@@ -191,7 +193,10 @@ def _flow(
     if config.flow == "none":
         return NoFlow()
     if config.flow == "dis":
-        return DIS(config.dis_preset, config.flow_scale)
+        flow = DIS(config.dis_preset, config.flow_scale)
+        if device.type == "cuda":
+            log.info("flow: dis_preset %s, computed %s", config.dis_preset, flow.place(device))
+        return flow
     if config.flow_weights is not None:
         model = models.open(config.flow_weights, FLOW)
         expected = (FLOW_LIGHT, SWNET_SEQ) if config.flow == FLOW_LIGHT else (config.flow,)

@@ -99,6 +99,13 @@ class DIS:
         picture, grid, device = current
         return self._search.flow(picture, previous[0], grid).to(device)
 
+    def place(self, device: torch.device) -> str:
+        """Describe how flow is computed for an engine on a device."""
+        if self._preset not in OWN_ORDERS:
+            own = " and ".join(OWN_ORDERS)
+            return f"by OpenCV on the CPU and copied to {device} with every frame; {own} are computed on the device"
+        return f"in rounds on {device}" if computes_flow(device) else f"on the CPU, as {device} has no kernels for it"
+
     def obstacle_to_recording(self, device: torch.device) -> str | None:
         """See `FlowEstimator`."""
         if self._preset not in OWN_ORDERS:

@@ -5,23 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from vidseg_core.engine.geometry import network_size
-from vidseg_core.frame import Frame
 from vidseg_core.kernels.resample import network_input
-from vidseg_core.kernels.smooth import REACH, smooth_resize
-from vidseg_core.kernels.transfer import Pixels, lies_on, upload
+from vidseg_core.kernels.stretch import stretch
+from vidseg_core.kernels.transfer import Pixels
 from vidseg_core.models.card import InputCard
 
 BORDER = 114
 """Grey level around a letterboxed picture, as Ultralytics' networks are trained with."""
-PYTORCH = "torch_"
-"""Begins the names of resizes that PyTorch computes, see `InputCard.resize`."""
 
 
 @dataclass(frozen=True)
@@ -94,57 +90,34 @@ def _centred(content: tuple[int, int], size: tuple[int, int]) -> Placed:
     return Placed(size, content, ((size[0] - content[0]) // 2, (size[1] - content[1]) // 2))
 
 
-def source_of(frame: Frame, card: InputCard, placed: Placed, device: torch.device) -> Pixels:
-    """Return the frame's image for `picture_for`: on the network's device, unless only the CPU can make it ready."""
-    if card.resize != "aligned" or placed.has_border:
-        return frame.image
-    return frame.pixels if lies_on(frame.pixels, device) else upload(frame.image, device)
-
-
 def picture_for(image: Pixels, card: InputCard, placed: Placed) -> Tensor:
     """Resize, pad and normalise an image as a network wants it.
 
     Args:
-        image: H x W x 3, uint8, RGB; see `source_of`.
+        image: H x W x 3, uint8, RGB.
         placed: see `place`.
 
     Returns:
         1 x 3 x h x w, float32, on the image's device.
     """
     if card.resize != "aligned" or placed.has_border:
-        assert isinstance(image, np.ndarray)  # see `source_of`
-        image = resized(image, placed.content, card.resize)
+        image = stretch(image, placed.content, card.resize)
     if placed.has_border:
-        (y, x), (height, width) = placed.offset, placed.content
-        whole = np.full((*placed.size, 3), BORDER, dtype=np.uint8)
-        whole[y : y + height, x : x + width] = image
-        image = whole
+        image = bordered(image, placed)
     return network_input(image, placed.size, bgr=card.colours == "bgr", mean=card.mean, std=card.std)
 
 
-def resized(image: np.ndarray, size: tuple[int, int], how: str) -> np.ndarray:
-    """Resize an image; see `InputCard.resize`.
-
-    Args:
-        image: H x W x 3, uint8.
-        size: (h, w).
-
-    Returns:
-        h x w x 3, uint8; `image` itself where that is its size.
-    """
-    if image.shape[:2] == size:
-        return image
-    if how == "linear":
-        return cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
-    if how in REACH:
-        return smooth_resize(image, size, how)
-    if how.startswith(PYTORCH):
-        whole = torch.from_numpy(image).permute(2, 0, 1)[None]
-        smoothed = F.interpolate(whole, size, mode=how.removeprefix(PYTORCH), antialias=True)
-        return np.ascontiguousarray(smoothed[0].permute(1, 2, 0).numpy())
-    given = torch.from_numpy(image).permute(2, 0, 1)[None].float()
-    found = F.interpolate(given, size, mode="bilinear", align_corners=True).round().to(torch.uint8)
-    return np.ascontiguousarray(found[0].permute(1, 2, 0).numpy())
+def bordered(image: Pixels, placed: Placed) -> Pixels:
+    """Return the image at its place, with `BORDER` around it."""
+    (y, x), (height, width) = placed.offset, placed.content
+    shape = *placed.size, 3
+    whole: Pixels
+    if isinstance(image, np.ndarray):
+        whole = np.full(shape, BORDER, dtype=np.uint8)
+    else:
+        whole = torch.full(shape, BORDER, dtype=torch.uint8, device=image.device)
+    whole[y : y + height, x : x + width] = image  # type: ignore[assignment]
+    return whole
 
 
 def without_border(scores: Tensor, placed: Placed) -> Tensor:
@@ -170,7 +143,7 @@ def without_border(scores: Tensor, placed: Placed) -> Tensor:
     for have, begin, end, content in zip(scores.shape[2:], first, last, placed.content, strict=True):
         count = min(_finer(begin, end), content)
         at = begin + (torch.arange(count, dtype=torch.float64) + 0.5) * ((end - begin) / count)
-        sides.append((2 * at / have - 1).to(scores))
+        sides.append((2 * at / have - 1).to(scores.device, scores.dtype))
     grid = torch.stack((sides[1].expand(len(sides[0]), -1), sides[0][:, None].expand(-1, len(sides[1]))), -1)
     grid = grid.expand(scores.shape[0], *grid.shape)
     return F.grid_sample(scores, grid, mode="bilinear", padding_mode="border", align_corners=False)

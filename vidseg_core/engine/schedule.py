@@ -39,7 +39,7 @@ class Schedule(Protocol):
 
         Args:
             since_key: frames since the last key frame, of the frame before this one; None without a past.
-            change: of the picture since the last key frame, of the frame before this one, see `picture_change.py`.
+            change: of the picture since the last key frame, of the frame before this one, see `kernels.change`.
         """
         ...
 

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 
 from vidseg_core.backends.choose import Executor, Runtime
 from vidseg_core.classes import VOID
-from vidseg_core.engine.network_picture import picture_for, place, source_of, without_border
+from vidseg_core.engine.network_picture import picture_for, place, without_border
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.frame import Frame
 from vidseg_core.kernels.fuse import LEAST_PROBABILITY
 from vidseg_core.kernels.queries import scores_of_queries
+from vidseg_core.kernels.transfer import Pixels, lies_on, upload
 from vidseg_core.models.architectures import SEGMENTER
 from vidseg_core.models.card import SWIFTNET_INPUT, InputCard, OutputCard
 from vidseg_core.models.open import Model, open_model
@@ -43,6 +44,11 @@ class Segmenter(Protocol):
     num_classes: int
 
     def __call__(self, frame: Frame) -> Tensor: ...
+
+
+def pixels_on(frame: Frame, device: torch.device) -> Pixels:
+    """Return the frame's image where the device's kernels read it."""
+    return frame.pixels if lies_on(frame.pixels, device) else upload(frame.image, device)
 
 
 def load_segmenter(
@@ -249,10 +255,7 @@ class NetworkSegmenter:
     def _scores(self, frames: Sequence[Frame], share: float) -> Tensor:
         """Call the network for frames of one size: B x C x h x w."""
         placed = place(frames[0].size, self.input, self.input_scale, share)
-        images = [
-            picture_for(source_of(frame, self.input, placed, self.device), self.input, placed).to(self.device)
-            for frame in frames
-        ]
+        images = [picture_for(pixels_on(frame, self.device), self.input, placed) for frame in frames]
         found = self.execute(images[0] if len(images) == 1 else torch.cat(images))
         return without_border(SCORES_OF[self.output.kind](found, self.output, self.num_classes), placed)
 

@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from vidseg_core.engine.key_frames.jobs import Job
 from vidseg_core.kernels.decode import one_class
 from vidseg_core.kernels.resample import resize
+from vidseg_core.kernels.transfer import Pixels
 from vidseg_core.kernels.warp import compose
 
 
@@ -87,7 +87,7 @@ class Memory:
     Attributes:
         logits: 1 x C x h x w on the grid, of the key frame; of the last frame if refinement feeds back.
         picture: of the key frame, see `View.picture`; None where nothing compares with it.
-        small: of the key frame, see `picture_change.small_picture`; None where the schedule does not look.
+        small: of the key frame, see `kernels.change.small_picture`; None where the schedule does not look.
         stamp_ns: of the key frame.
         way: 1 x 2 x h x w, flow from the last frame to that of the logits; None where nothing has moved.
         motion: the same to the key frame.
@@ -97,7 +97,7 @@ class Memory:
 
     logits: Tensor
     picture: Tensor | None
-    small: np.ndarray | None
+    small: Pixels | None
     stamp_ns: int
     way: Tensor | None = None
     motion: Tensor | None = None
@@ -144,7 +144,7 @@ class Waiting:
 
     job: Job[Segmented]
     reason: str
-    small: np.ndarray | None
+    small: Pixels | None
     stamp_ns: int
     motion: Tensor | None = None
     age: int = 0
@@ -167,7 +167,8 @@ class State:
         size: (H, W) of the last frame.
         stamp_ns: of the last frame.
         since_key: frames since the last key frame was begun.
-        change: of the picture since then, see `picture_change.py`; 0 where the schedule does not look.
+        change: of the picture since then, see `kernels.change`; 0 where the schedule does not look. A
+            tensor where the device may still be at it.
         memory: where the labels come from.
         waiting: the key frame that will take its place; None if none is under way.
         flow_input: what the flow estimator keeps of the last frame.
@@ -176,7 +177,7 @@ class State:
     size: tuple[int, int]
     stamp_ns: int
     since_key: int
-    change: float
+    change: float | Tensor
     memory: Memory
     waiting: Waiting | None
     flow_input: object

@@ -15,7 +15,6 @@ from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.flow import FlowEstimator
 from vidseg_core.engine.geometry import View, grid_size
 from vidseg_core.engine.key_frames.jobs import AtOnce, Job, KeyFrames, KeyFrameWork
-from vidseg_core.engine.picture_change import change, small_picture
 from vidseg_core.engine.protocol import capabilities
 from vidseg_core.engine.recorded import Recordings, Rules
 from vidseg_core.engine.refine import Refinement
@@ -24,6 +23,7 @@ from vidseg_core.engine.segmenter import Segmenter
 from vidseg_core.engine.state import Memory, Past, Segmented, StageTimes, State, Waiting
 from vidseg_core.errors import ConfigError
 from vidseg_core.frame import Frame, Segmentation
+from vidseg_core.kernels.change import change, small_picture
 from vidseg_core.kernels.difference import difference
 from vidseg_core.kernels.fuse import fuse
 from vidseg_core.kernels.paint import Moved, Painted, draws, paint
@@ -199,7 +199,7 @@ class Stream:
             together = capabilities(self._networks.segmenter).together
             work = KeyFrameWork(partial(self._segment, past, view.grid), together)
             job = self._key_frames.begin(work, view.shared(frame))
-        small = small_picture(frame.image) if decision.is_key and self._schedule.looks else None
+        small = small_picture(view.pixels) if decision.is_key and self._schedule.looks else None
         scores: Tensor | None
         fresh: str | None
         half_pixel = False
@@ -214,7 +214,7 @@ class Stream:
             fresh = None if arrived is None else arrived.reason
             if job is not None:
                 waiting = Waiting(job, decision.reason, small, frame.stamp_ns)
-        changed = self._changed(frame, waiting or memory, timings)
+        changed = self._changed(view.pixels, waiting or memory, timings)
         since_key = self._since_key(decision)
         self._state = State(frame.size, frame.stamp_ns, since_key, changed, memory, waiting, flow_input)
         with timings.stage("decode"):
@@ -246,7 +246,7 @@ class Stream:
         except RuntimeError as error:
             self._recordings.refuse(error)
             return None
-        changed = self._changed(frame, waiting or memory, timings)
+        changed = self._changed(recording.pixels, waiting or memory, timings)
         since_key = self._since_key(decision)
         self._state = State(frame.size, frame.stamp_ns, since_key, changed, memory, waiting, flow_input)
         with timings.stage("decode"):
@@ -356,7 +356,8 @@ class Stream:
         if self._state is not None and self._state.waiting is not None:
             return Decision(False)
         state = self._state
-        decision = self._schedule.decide(*((None, 0.0) if state is None else (state.since_key, state.change)))
+        since_key, changed = (None, 0.0) if state is None else (state.since_key, float(state.change))
+        decision = self._schedule.decide(since_key, changed)
         if self._key_wanted and not decision.is_key:
             decision = Decision(True, "requested")
         if decision.is_key:
@@ -368,12 +369,12 @@ class Stream:
             return int(self._phase * (self._schedule.longest + 1))
         return 0 if decision.is_key else self._state.since_key + 1
 
-    def _changed(self, frame: Frame, key: Memory | Waiting, timings: StageTimes) -> float:
+    def _changed(self, pixels: Pixels, key: Memory | Waiting, timings: StageTimes) -> float | Tensor:
         """Measure the change of the picture since the last key frame; 0 if the schedule does not look."""
         if key.small is None or key.age == 0:
             return 0.0
         with timings.stage("change"):
-            return change(small_picture(frame.image), key.small, key.motion)
+            return change(small_picture(pixels), key.small, key.motion)
 
     def _segment(
         self, past: Past | None, grid: tuple[int, int], frame: Frame, scores: Tensor | None = None

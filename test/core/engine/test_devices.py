@@ -30,6 +30,7 @@ from vidseg_core.engine.stream import Networks, Stream
 from vidseg_core.frame import Frame
 from vidseg_core.kernels.decode import decode
 from vidseg_core.kernels.flow import DENSE_FLOW
+from vidseg_core.models.card import InputCard
 from vidseg_core.networks.flow_light import FlowLight
 from vidseg_core.overlay import Colours, overlay
 from vidseg_core.street import Street, StreetConfig
@@ -286,6 +287,20 @@ def test_frames_of_several_cameras_are_segmented_in_one_call(device, engine, fra
     assert capabilities(NetworkSegmenter(of.network, 0.5, torch.device("cpu"))).together is None
 
 
+@pytest.mark.parametrize("card", [{"fit": "letterbox", "resize": "bilinear"}, {"resize": "torch_bicubic"}])
+def test_the_network_s_input_is_made_on_the_device(device, engine, frames, card):
+    """By the rules of others, too: the image crosses in bytes, and no other one."""
+    network, card = engine.networks.segmenter.network, InputCard(multiple=64, **card)
+    expected = NetworkSegmenter(network, 0.4, torch.device("cpu"), input=card)(frames[0])
+    there = NetworkSegmenter(deepcopy(network).to(device), 0.4, device, input=card)
+    CROSSINGS.clear()
+    found = there(frames[0])
+    whole = [crossing for crossing in CROSSINGS if crossing[1] == torch.uint8 or crossing[2][:2] == (1, 3)]
+    assert device.type == "cuda" or whole == [("in", torch.uint8, (*SIZE, 3))]
+    assert found.shape == expected.shape
+    assert (found.cpu().argmax(1) == expected.argmax(1)).float().mean().item() > 0.99
+
+
 def test_labels_of_rounded_scores_are_not_rounded_again(device):
     scores = torch.randn(1, 11, 20, 28, generator=torch.Generator().manual_seed(0)).bfloat16()
     assert (decode(scores.to(device), SIZE) == decode(scores, SIZE)).mean() > 0.9999
@@ -393,6 +408,14 @@ def test_recorded_frames_take_evidence_that_comes_later(small_frames):
     tapes, results = replayed_and_asked(config, drive, lambda: Delayed(2))
     assert [number for number, result in enumerate(results) if result.is_key] == [0, 6, 10, 12]
     assert tapes.recorded == 3 and not tapes.reasons  # with a key frame under way, without, and on another grid
+
+
+@pytest.mark.usefixtures("computes_flow")
+def test_an_adaptive_schedule_looks_at_recorded_frames(small_frames):
+    config = replace(SMALL, schedule="adaptive", change_threshold=0.1, min_interval=1)
+    tapes, results = replayed_and_asked(config, lambda stream: [stream.step(frame) for frame in small_frames[:8]])
+    assert "picture changed" in {result.reason for result in results} and tapes.replayed >= 3
+    assert "change" in results[1].timings
 
 
 @pytest.mark.usefixtures("computes_flow")

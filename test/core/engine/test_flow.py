@@ -68,3 +68,17 @@ def test_smallest_images(size, preset):
     view = View(image, grid_size(size, 8), torch.device("cpu"))
     flow = estimator.flow(estimator.prepare(view), estimator.prepare(view))
     assert flow.shape == (1, 2, *grid_size(size, 8)) and torch.isfinite(flow).all()
+
+
+@pytest.mark.parametrize(
+    ("preset", "expected"),
+    [
+        (
+            "fast",
+            "by OpenCV on the CPU and copied to meta with every frame; fine and rounds are computed on the device",
+        ),
+        ("fine", "on the CPU, as meta has no kernels for it"),
+    ],
+)
+def test_it_says_where_flow_is_computed(preset, expected):
+    assert DIS(preset).place(torch.device("meta")) == expected

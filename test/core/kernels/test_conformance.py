@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from vidseg_core.kernels import (
     PADDINGS,
+    change,
     decode,
     difference,
     flow,
@@ -26,6 +27,7 @@ from vidseg_core.kernels import (
     points,
     refine,
     resample,
+    stretch,
     transfer,
     update,
     vote,
@@ -495,6 +497,40 @@ def test_cloud_points(kind, implementation, shape, has_confidence):
     expected = points.CLOUD_POINTS.reference(*arguments)
     assert (shape[1] == 0) or 0.05 < (expected.view(np.uint32)[..., 3] != 0).mean() < 0.5
     same_points(implementation(*arguments), expected)
+
+
+@covers(stretch.STRETCH)
+@pytest.mark.parametrize("how", ["aligned", "linear", "bilinear", "bicubic", "torch_bilinear", "torch_bicubic"])
+@pytest.mark.parametrize("size", [(20, 33), (45, 71), (60, 40)])
+def test_stretch(kind, implementation, how, size):
+    image = np.random.default_rng(0).integers(0, 256, (45, 60, 3), dtype=np.uint8)
+    got = implementation(pixels_on(kind, image), size, how)
+    got = got if kind == "cpu" else transfer.download(got)[0]
+    expected = stretch.STRETCH.reference(image, size, how).numpy()
+    assert got.shape == (*size, 3) and got.dtype == np.uint8
+    apart = np.abs(got.astype(int) - expected)
+    assert apart.max() <= 2 and (apart > 1).mean() < 0.001 and (kind == "cpu" or apart.max() == 0)
+
+
+@covers(change.SMALL_PICTURE)
+@pytest.mark.parametrize("size", [(64, 96), (75, 101)])
+def test_small_picture(kind, implementation, size):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    got = implementation(pixels_on(kind, image))
+    got = got if kind == "cpu" else transfer.download(got)[0]
+    expected = change.SMALL_PICTURE.reference(torch.from_numpy(image)).numpy()
+    assert got.shape == (size[0] // 8, size[1] // 8) and np.abs(got - expected).max() <= 1
+
+
+@covers(change.CHANGE)
+@pytest.mark.parametrize("scale", [1, 2, None])
+def test_change(kind, implementation, scale):
+    """OpenCV samples at 32nds of a pixel."""
+    current, past = (F.interpolate(random(1, 1, 5, 6, seed=i), (30, 40), mode="bicubic")[0, 0] * 40 for i in range(2))
+    motion = None if scale is None else F.interpolate(random(1, 2, 3, 4, seed=2, scale=3.0), (30 * scale, 40 * scale))
+    arguments = [x if kind != "cpu" else x.numpy() for x in (current, past)]
+    got = float(implementation(*(on(kind, x) for x in arguments), on(kind, motion)))
+    assert 0.1 < got < 1 and got == pytest.approx(float(change.CHANGE.reference(current, past, motion)), abs=2e-3)
 
 
 def test_every_operation_is_compared():

@@ -8,6 +8,6 @@ Tables of positions, one for each size that was ever asked for, are kept for goo
 (`kernels.recording`) read them where they are.
 """
 
-from vidseg_core.kernels.triton import difference, flow, fuse, look, paint, refine, transfer, update, warp
+from vidseg_core.kernels.triton import difference, flow, fuse, look, paint, refine, stretch, transfer, update, warp
 
-__all__ = ["difference", "flow", "fuse", "look", "paint", "refine", "transfer", "update", "warp"]
+__all__ = ["difference", "flow", "fuse", "look", "paint", "refine", "stretch", "transfer", "update", "warp"]

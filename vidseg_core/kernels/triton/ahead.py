@@ -24,7 +24,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from vidseg_core.kernels.flow import PAD
-from vidseg_core.kernels.triton import difference, flow, fuse, launch, look, paint, refine, update, warp
+from vidseg_core.kernels.triton import difference, flow, fuse, launch, look, paint, refine, stretch, update, warp
 
 CLASSES = 19
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -150,6 +150,11 @@ CASES = {
     "edges": Case(refine.edges_kernel, _arrays("labels", of="u8") | _arrays("out"), _ELEMENTS),
     "guided sum": Case(
         refine.sum_kernel, _arrays("guide", "warped", "intra", "out"), {"CHANNELS": CLASSES} | _ELEMENTS
+    ),
+    "stretch": Case(
+        stretch.stretch_kernel,
+        _arrays("image", "out", of="u8") | _arrays("first", of="i32") | _arrays("weights"),
+        {"TAPS": 6} | _ELEMENTS,
     ),
     "flow, halve": Case(flow.halve_kernel, _arrays("picture", "out"), _ELEMENTS),
     "flow, first search": Case(flow.search_kernel, _SEARCH, {"STEP": 6, "FIRST": True, "LAST": False, "P": 1}, warps=1),

@@ -14,7 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vidseg_core.kernels import flow, grey, picture
+from vidseg_core.kernels import change, flow, grey, picture
+from vidseg_core.kernels.change import SMALL_PICTURE
 from vidseg_core.kernels.flow import levels_of
 from vidseg_core.kernels.look import LOOK, Looked
 from vidseg_core.kernels.picture import GRID_PICTURE, SMOOTHING, areas
@@ -218,6 +219,12 @@ def grid_picture(image: Tensor, grid: tuple[int, int], shrunk: Tensor | None) ->
     out = torch.empty_like(shrunk)
     smooth_kernel[blocks(out.numel())](shrunk, out, *grid, *_weights(), BLOCK=BLOCK, **LAUNCH)
     return out
+
+
+@SMALL_PICTURE.register("cuda")
+def small_picture(image: Tensor) -> Tensor:
+    size = image.shape[0] // change.STRIDE, image.shape[1] // change.STRIDE
+    return change.grey(shrink(image, size, None)[1][0])
 
 
 @NETWORK_INPUT.register("cuda")

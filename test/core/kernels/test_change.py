@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from vidseg_core.engine.picture_change import change, small_picture
+from vidseg_core.kernels.change import change, small_picture
 
 
 def textured(left=0, size=(240, 320)):
