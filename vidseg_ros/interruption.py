@@ -18,7 +18,8 @@ SAME_S = 1.0
 def end_at_signal(program: str, exit_code: int = 0) -> None:
     """End the process with one line on standard error when SIGINT or SIGTERM comes.
 
-    For the time in which there is nothing to finish yet; whoever has something to finish takes the handlers over.
+    For the time in which there is nothing to finish yet; whoever has something to finish takes the handlers over. A
+    signal that came before, and was held back by whoever started the process, comes now.
 
     Args:
         program: name that the line begins with.
@@ -32,6 +33,7 @@ def end_at_signal(program: str, exit_code: int = 0) -> None:
 
     for one in ENDING:
         signal.signal(one, end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
 
 
 def interrupt_at_signal() -> None:

@@ -6,7 +6,9 @@ Needs `launch` and `launch_ros`, which come with a ROS distribution; nothing but
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ NODE_NAME = "vidseg"
 RESPAWN_DELAY_S = 2.0
 TETHER = "setpriv --pdeathsig TERM "
 """A launch that gets SIGTERM ends at once, and would leave its processes behind: so the kernel sends them one, too."""
+HOLD = "env --block-signal=INT --block-signal=TERM "
+"""Holds back a signal that comes while Python itself is starting, until `end_at_signal` (GNU coreutils 8.31)."""
 MODULES = {
     "vidseg_node": "vidseg_ros.node",
     "camera_player": "vidseg_ros.player.camera_player",
@@ -41,6 +45,16 @@ NODE_ARGUMENTS = {
     "use_sim_time": ("false", "take the time from /clock"),
 }
 """Name: (default, description) of the launch arguments that `vidseg_node` reads."""
+
+
+@cache
+def hold() -> str:
+    """Return `HOLD`, or nothing where `env` cannot do that."""
+    try:
+        done = subprocess.run([*HOLD.split(), "true"], capture_output=True, check=False)
+    except OSError:
+        return ""
+    return HOLD if done.returncode == 0 else ""
 
 
 def declare(arguments: Mapping[str, tuple[str | None, str]]) -> list[DeclareLaunchArgument]:
@@ -65,7 +79,7 @@ def program(launch_file: str, executable: str, arguments: Sequence[str] = (), **
         arguments: its command line.
         options: of `launch_ros.actions.Node`.
     """
-    prefix = [TETHER, LaunchConfiguration("launch-prefix", default="")]
+    prefix = [TETHER, hold(), LaunchConfiguration("launch-prefix", default="")]
     common = {"exec_name": executable, "output": "screen", "prefix": prefix, **options}
     common["additional_env"] = {"TQDM_DISABLE": "1"}  # launch prints whole lines only
     root = Path(launch_file).absolute().parents[1]

@@ -12,6 +12,7 @@
 #     CPU=cortex-a76            what is emulated; `qemu-aarch64-static -cpu help` lists others
 #     TORCH=torch==2.8.0        of PyPI's wheels for aarch64 the last that is built for the CPU alone
 #     TESTS="test/core/kernels ..."
+#     SOURCE=street:...         what is labelled, two small frames by default
 #     STEPS="root wheels tests labels"   what to do
 #
 # No binfmt is needed, so that a process that the emulated one starts would not run: only tests that start none are chosen.
@@ -29,9 +30,11 @@ TESTS=${TESTS:-test/core/kernels test/core/engine/test_stream.py test/core/backe
 STEPS=${STEPS:-root wheels tests labels}
 SUITE=bookworm
 VERSION=3.11 # Debian bookworm's Python
-SOURCE=street:seed=1,frames=6,size=320x240
+SOURCE=${SOURCE:-street:seed=1,frames=2,size=160x120}
 
-for tool in debootstrap qemu-aarch64-static dpkg-deb; do
+tools=qemu-aarch64-static
+case " $STEPS " in *" root "*) tools="$tools debootstrap dpkg-deb" ;; esac
+for tool in $tools; do
 	command -v "$tool" >/dev/null || {
 		echo "$tool: not found (apt install debootstrap qemu-user-static dpkg)" >&2
 		exit 2

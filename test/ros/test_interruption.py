@@ -48,6 +48,27 @@ def test_one_that_comes_during_imports_leaves_one_line(program, name, status, nu
     assert started.returncode == status
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_that_comes_while_python_starts_is_held_back(number, tmp_path, checkout):
+    """As launch files start it: signals are blocked, and this one waits before any line of Python has run."""
+    (tmp_path / "rclpy.py").write_text(STAND_IN)
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{checkout}"}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, interruption.ENDING)  # the process inherits it
+    try:
+        started = subprocess.Popen(
+            [sys.executable, "-m", "vidseg_ros.node"], cwd=checkout, env=environment, stderr=subprocess.PIPE, text=True
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    started.send_signal(number)
+    try:
+        _, errors = started.communicate(timeout=DEADLINE_S)
+    finally:
+        started.kill()
+    assert errors == f"vidseg_node: ended by {signal.Signals(number).name} while it was starting\n"
+    assert started.returncode == 0
+
+
 @pytest.fixture
 def handlers():
     before = {one: signal.getsignal(one) for one in interruption.ENDING}

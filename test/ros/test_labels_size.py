@@ -1,5 +1,7 @@
 """Labels at another size than the camera's, and what goes with them: confidence, camera_info, probabilities."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from sensor_msgs.msg import CameraInfo, Image  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
 
 from vidseg_core.kernels.vote import vote  # noqa: E402
+from vidseg_ros.subscription import LATCHED  # noqa: E402
 
 INFOS = ("labels/camera_info", "probabilities/camera_info")
 
@@ -98,6 +101,15 @@ def test_a_missing_vision_msgs_is_said_once_somebody_wants_label_info(rig, bench
     bench.spin_reports(2)
     [said] = bench.logged("vision_msgs")
     assert f"{bench.namespace}/label_info" in said and "ros-$ROS_DISTRO-vision-msgs" in said
+
+
+def test_label_info_is_there_for_whoever_comes_later(rig, bench):
+    messages = pytest.importorskip("vision_msgs.msg", reason="needs vision_msgs, which comes with a ROS distribution")
+    bench.listen("label_info", messages.LabelInfo, LATCHED)
+    bench.spin_until(lambda: bench.received["label_info"])
+    [info] = bench.received["label_info"]
+    legend = json.loads(bench.latched("legend"))["classes"]
+    assert [(one.class_id, one.class_name) for one in info.class_map] == [(one["id"], one["name"]) for one in legend]
 
 
 def test_confidence_and_probabilities_are_computed_only_while_somebody_listens(rig, ros):
