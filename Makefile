@@ -6,9 +6,9 @@ SOURCE ?=
 WEIGHTS ?=
 OUT ?= demo_output
 
-SUPPORTED := 3.10 3.11 3.12 3.13
+SUPPORTED := 3.10 3.11 3.12 3.13 3.14
 # The first interpreter of a supported version; `make PYTHON=... .venv` takes another.
-PYTHON ?= $(firstword $(foreach name,python3 $(addprefix python,3.12 3.11 3.13 3.10),\
+PYTHON ?= $(firstword $(foreach name,python3 $(addprefix python,3.12 3.11 3.13 3.10 3.14),\
 	$(if $(filter $(SUPPORTED),$(shell $(name) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)),$(name))))
 
 # ROS is on PyPI for x86-64 only; elsewhere it comes from a distribution that has been sourced.

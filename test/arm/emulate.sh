@@ -1,5 +1,5 @@
 #!/bin/sh
-# Emulate a computer with an ARM processor (aarch64): run the kernels' tests there, label a few frames of the synthetic
+# Emulate a computer with an ARM processor (aarch64): run the kernels' tests there, label a frame of the synthetic
 # street, and compare the labels with this computer's.
 #
 #     test/arm/emulate.sh [DIR]
@@ -12,7 +12,7 @@
 #     CPU=cortex-a76            what is emulated; `qemu-aarch64-static -cpu help` lists others
 #     TORCH=torch==2.8.0        of PyPI's wheels for aarch64 the last that is built for the CPU alone
 #     TESTS="test/core/kernels ..."
-#     SOURCE=street:...         what is labelled, two small frames by default
+#     SOURCE=street:...         what is labelled, a small frame by default
 #     STEPS="root wheels tests labels"   what to do
 #
 # No binfmt is needed, so that a process that the emulated one starts would not run: only tests that start none are chosen.
@@ -30,7 +30,7 @@ TESTS=${TESTS:-test/core/kernels test/core/engine/test_stream.py test/core/backe
 STEPS=${STEPS:-root wheels tests labels}
 SUITE=bookworm
 VERSION=3.11 # Debian bookworm's Python
-SOURCE=${SOURCE:-street:seed=1,frames=2,size=160x120}
+SOURCE=${SOURCE:-street:seed=1,frames=1,size=320x240}
 
 tools=qemu-aarch64-static
 case " $STEPS " in *" root "*) tools="$tools debootstrap dpkg-deb" ;; esac
@@ -88,11 +88,11 @@ emulated() {
 		-E XDG_CACHE_HOME="$folder/cache" -E OMP_NUM_THREADS="$(nproc)" "$root/usr/bin/python$VERSION" "$@"
 }
 
-# Labels of a few key frames, from here and from there.
+# Labels of key frames, from here and from there.
 label() {
 	out=$1
 	shift
-	"$@" -m vidseg_core.cli run "$SOURCE" --runtime openvino --interval 0 --no-fusion --no-video --overwrite --out "$out"
+	"$@" -m vidseg_core.cli run "$SOURCE" --runtime openvino --interval 0 --no-fusion --input-scale 0.5 --no-video --overwrite --out "$out"
 }
 
 compare() {
