@@ -191,6 +191,24 @@ def over_rows(kernel: Callable, rows: int, *arguments) -> None:
     bands.wait()
 
 
+def num_threads() -> int:
+    """Return the budget, see `set_num_threads`."""
+    return _num_threads
+
+
+def together(work: Callable[[], None]) -> None:
+    """Call `work` here, and at the same time in the pool's threads, as far as they have nothing else to do.
+
+    It shares out among its calls what there is to do: here it must return once that is done, in a thread that comes
+    late there may be nothing left. What it raises in another thread is not seen here; it has to tell by itself.
+    """
+    if (pool := _pool) is not None:
+        pool.keep_off(_processor())
+        for _ in range(_num_threads - 1):
+            pool.submit(work)
+    work()
+
+
 class _Bands:
     def __init__(self, kernel: Callable, rows: int, count: int, arguments: tuple):
         self._kernel, self._arguments = kernel, arguments

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from dataclasses import dataclass, field
+from functools import lru_cache
+
 import cv2
 import numpy as np
 from numba import njit
 
 from vidseg_core.kernels.cpu.lanes import LANES, add, div, larger, load, mul, spread, store, sub, total
-from vidseg_core.threads import over_rows
+from vidseg_core.kernels.cpu.tasks import DONE, FAILED, floats_at, set_flag, take, wait_for
+from vidseg_core.threads import BANDS_EACH, num_threads, over_rows, together
 
 # Pixels of a patch each way: its rows are vectors.
 SIDE = LANES
@@ -54,22 +59,7 @@ def dense_flow(
     current: list[np.ndarray], previous: list[np.ndarray], size: tuple[int, int], in_rounds: bool
 ) -> np.ndarray:
     """Find flow, 2 x h x w."""
-    flow = np.zeros((2, 0, 0), np.float32)
-    for level in reversed(range(len(current))):
-        pictures = current[level], previous[level]
-        height, width = (side - 2 * PAD for side in current[level].shape)
-        step = FINEST_STEP if level == 0 else STEP
-        rows, columns = (-(-(side - SIDE) // step) + 1 for side in (height, width))
-        patches = np.empty((3, rows, columns), np.float32)
-        out = (min(size[0], height), min(size[1], width)) if level == 0 else (height, width)
-        alone = height * width <= ALONE
-        run, stripe = (_run_alone, rows) if alone else (over_rows, STRIPE)
-        if in_rounds:
-            patches = _rounds(run, pictures, flow, step, FINEST_ROUNDS if level == 0 else COARSE_ROUNDS, patches)
-        else:
-            run(_search, -(-rows // stripe), *pictures, flow, step, stripe, patches)
-        flow = np.empty((2, *out), np.float32)
-        run(_densify, out[0], *pictures, step, patches, flow)
+    flow = _in_rounds(current, previous, size) if in_rounds else _in_raster_order(current, previous, size)
     if flow.shape[1:] == size:
         return flow
     enlarged = np.empty((2, *size), np.float32)
@@ -77,6 +67,159 @@ def dense_flow(
         scale = np.float32(size[1 - component] / plane.shape[1 - component])
         enlarged[component] = cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR) * scale
     return enlarged
+
+
+def _in_raster_order(current, previous, size):
+    """Find flow, 2 x h x w, at most of the pictures' size: all levels in one call of a kernel for each thread."""
+    plan = _plan(tuple(picture.shape for picture in current), size, num_threads())
+    levels = plan.levels.copy()
+    for at, pictures in ((CURRENT, current), (PREVIOUS, previous)):
+        levels[:-1, at] = [picture.__array_interface__["data"][0] for picture in pictures]
+    control = np.zeros(DONE + len(plan.tasks), np.int64)
+    try:
+        scratch = plan.scratch.pop()
+    except IndexError:  # another stream has it
+        scratch = np.empty(plan.floats, np.float32)
+    flow = np.empty((2, *plan.out), np.float32)
+    caller = threading.get_ident()
+
+    def work():
+        try:
+            _work(control, plan.tasks, levels, scratch, flow, threading.get_ident() == caller)
+        except BaseException:
+            control[FAILED] = 1
+            raise
+
+    together(work)
+    if control[FAILED]:
+        raise MemoryError("flow: a thread has failed")
+    plan.scratch.append(scratch)
+    return flow
+
+
+# What `_work` has to know of a level: addresses of its pictures, their size, and where in the scratch memory its
+# patches and its flow are. The level before it is the next one in the table; the last one there has no pictures.
+CURRENT, PREVIOUS, HEIGHT, WIDTH, STEPS, ROWS, COLUMNS, STRIPES, PATCHES, FLOW, FLOW_HEIGHT, FLOW_WIDTH = range(12)
+_SEARCH, _DENSIFY = 0, 1
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How flow of pictures of one size is found.
+
+    Attributes:
+        levels: n + 1 x 12, see `CURRENT` and what follows.
+        tasks: N x 6: what, on which level, on which stripes or rows, after which tasks.
+        floats: size of the scratch memory.
+        scratch: memory that nobody is using.
+        out: (h, w) of the finest level's flow.
+    """
+
+    levels: np.ndarray
+    tasks: np.ndarray
+    floats: int
+    out: tuple[int, int]
+    scratch: list[np.ndarray] = field(default_factory=list)
+
+
+@lru_cache(maxsize=16)
+def _plan(padded: tuple[tuple[int, int], ...], size: tuple[int, int], threads: int) -> _Plan:
+    """Plan the tasks for pictures of these sizes, with their borders. Results are the same for any number of threads."""
+    levels = np.zeros((len(padded) + 1, 12), np.int64)
+    tasks: list[tuple[int, ...]] = []
+    floats = 0
+    coarse: list[tuple[int, int, int]] = []  # of the level before: rows of its flow, and the task that finds them
+    for level in reversed(range(len(padded))):
+        height, width = (side - 2 * PAD for side in padded[level])
+        step = FINEST_STEP if level == 0 else STEP
+        rows, columns = (-(-(side - SIDE) // step) + 1 for side in (height, width))
+        alone = height * width <= ALONE
+        stripe = rows if alone else STRIPE
+        out = (min(size[0], height), min(size[1], width)) if level == 0 else (height, width)
+        levels[level, HEIGHT:] = *padded[level], step, rows, columns, stripe, floats, floats + 3 * rows * columns, *out
+        floats += 3 * rows * columns + 2 * out[0] * out[1]
+        top = [min(row * step, height - SIDE) for row in range(rows)]  # of each row of patches
+        first = len(tasks)
+        for number, begin in enumerate(range(0, rows, stripe)):
+            reads = [(top[row] + SIDE // 2) // 2 for row in (begin, min(begin + stripe, rows) - 1)]
+            needed = _needed(coarse, min(reads[0], _end(coarse) - 1), reads[1] + 1)
+            tasks.append((_SEARCH, level, number, number + 1, *needed))
+        found = [
+            (top[begin], top[min(begin + stripe, rows) - 1] + SIDE, first + number)
+            for number, begin in enumerate(range(0, rows, stripe))
+        ]
+        coarse, count = [], min(out[0], 1 if threads == 1 else threads if alone else threads * BANDS_EACH)
+        for band in range(count):
+            begin, end = out[0] * band // count, out[0] * (band + 1) // count
+            needed = _needed(found, -(-begin * height // out[0]), -(-end * height // out[0]))
+            coarse.append((begin, end, len(tasks)))
+            tasks.append((_DENSIFY, level, begin, end, *needed))
+    return _Plan(levels, np.array(tasks, np.int64), floats, out)
+
+
+def _end(found: list[tuple[int, int, int]]) -> int:
+    return found[-1][1] if found else 1
+
+
+def _needed(found: list[tuple[int, int, int]], begin: int, end: int) -> tuple[int, int]:
+    """First task, and the one behind the last, of those that find anything of the rows; (0, 0) for none."""
+    tasks = [task for first, last, task in found if first < end and last > begin]
+    return (tasks[0], tasks[-1] + 1) if tasks else (0, 0)
+
+
+@njit(nogil=True, cache=True)
+def _work(control, tasks, levels, scratch, out, waits):
+    """Take tasks until none is left; with `waits`, return when all are done.
+
+    Args:
+        control: see `tasks.py`.
+        tasks, levels: see `_Plan`.
+        scratch: for patches and flow of all levels.
+        out: flow of the finest level.
+    """
+    while True:
+        task = take(control)
+        if task >= tasks.shape[0]:
+            break
+        what, level, begin, end = tasks[task, 0], tasks[task, 1], tasks[task, 2], tasks[task, 3]
+        if not wait_for(control, tasks[task, 4], tasks[task, 5]):
+            return
+        own, coarser = levels[level], levels[level + 1]
+        current = floats_at(own[CURRENT], own[HEIGHT], own[WIDTH])
+        previous = floats_at(own[PREVIOUS], own[HEIGHT], own[WIDTH])
+        at, rows, columns = own[PATCHES], own[ROWS], own[COLUMNS]
+        patches = scratch[at : at + 3 * rows * columns].reshape((3, rows, columns))
+        if what == _SEARCH:
+            at, height, width = coarser[FLOW], coarser[FLOW_HEIGHT], coarser[FLOW_WIDTH]
+            coarse = scratch[at : at + 2 * height * width].reshape((2, height, width))
+            _search(begin, end, current, previous, coarse, own[STEPS], own[STRIPES], patches)
+        elif level == 0:
+            _densify(begin, end, current, previous, own[STEPS], patches, out)
+        else:
+            at, height, width = own[FLOW], own[FLOW_HEIGHT], own[FLOW_WIDTH]
+            flow = scratch[at : at + 2 * height * width].reshape((2, height, width))
+            _densify(begin, end, current, previous, own[STEPS], patches, flow)
+        set_flag(control, DONE + task)
+    if waits:
+        wait_for(control, 0, tasks.shape[0])
+
+
+def _in_rounds(current, previous, size):
+    """Find flow, 2 x h x w, at most of the pictures' size."""
+    flow = np.zeros((2, 0, 0), np.float32)
+    for level in reversed(range(len(current))):
+        pictures = current[level], previous[level]
+        height, width = (side - 2 * PAD for side in current[level].shape)
+        step = FINEST_STEP if level == 0 else STEP
+        rows, columns = (-(-(side - SIDE) // step) + 1 for side in (height, width))
+        run = _run_alone if height * width <= ALONE else over_rows
+        distances = FINEST_ROUNDS if level == 0 else COARSE_ROUNDS
+        patches = _rounds(run, pictures, flow, step, distances, np.empty((3, rows, columns), np.float32))
+        flow = np.empty(
+            (2, *((min(size[0], height), min(size[1], width)) if level == 0 else (height, width))), np.float32
+        )
+        run(_densify, flow.shape[1], *pictures, step, patches, flow)
+    return flow
 
 
 def _rounds(run, pictures, coarse, step, distances, patches):
@@ -400,15 +543,30 @@ def _densify(begin, end, current, previous, step, patches, out):
                 store(sums, to + plane, add(mul(weight, all_u), load(sums, to + plane)))
                 store(sums, to + 2 * plane, add(mul(weight, all_v), load(sums, to + 2 * plane)))
     unit_u, unit_v = np.float32(out_width / width), np.float32(out_height / height)
-    edges = np.empty(out_width + 1, np.int64)
-    for column in range(out_width + 1):
-        edges[column] = -(-column * width // out_width)
+    if width != out_width:
+        edges = np.empty(out_width + 1, np.int64)
+        for column in range(out_width + 1):
+            edges[column] = -(-column * width // out_width)
+        for part in range(3):
+            for row in range(end - begin):
+                _add_up(edges, sums[part, row])
     for row in range(begin, end):
         weights, along_x, along_y = sums[0, row - begin], sums[1, row - begin], sums[2, row - begin]
-        for column in range(out_width):
-            weight, u, v = _ZERO, _ZERO, _ZERO
-            for x in range(edges[column], edges[column + 1]):
-                weight += weights[x]
-                u += along_x[x]
-                v += along_y[x]
-            out[0, row, column], out[1, row, column] = unit_u * u / weight, unit_v * v / weight
+        _means(weights, along_x, unit_u, out[0, row])
+        _means(weights, along_y, unit_v, out[1, row])
+
+
+@njit(nogil=True, cache=True)
+def _add_up(edges, values):
+    """Sums of the values between edges, to where the values are."""
+    for column in range(edges.size - 1):
+        found = _ZERO
+        for x in range(edges[column], edges[column + 1]):
+            found += values[x]
+        values[column] = found
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _means(weights, sums, unit, out):
+    for x in range(out.size):
+        out[x] = unit * sums[x] / weights[x]
