@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numba import njit
 
-from vidseg_core.kernels.cpu.lanes import LANES, add, div, larger, load, mul, spread, store, sub, total
+from vidseg_core.kernels.cpu.lanes import LANES, add, div, larger, load, mul, spread, store, sub, total, totals
 from vidseg_core.kernels.cpu.tasks import DONE, FAILED, floats_at, set_flag, take, wait_for
 from vidseg_core.threads import BANDS_EACH, num_threads, over_rows, together
 
@@ -40,7 +40,7 @@ DAMPING = np.float32(16.0)
 # training may see: half and twice as much are less accurate, as is none.
 CONVERGED = PIXELS
 _ZERO, _HALF, _ONE, _TWO = (np.float32(value) for value in (0.0, 0.5, 1.0, 2.0))
-_UNKNOWN = np.float32(-1.0)
+_NO_HESSIAN, _NO_STEP = (_ZERO,) * 5, (_ZERO,) * 3
 
 
 def pyramid(grey: np.ndarray, count: int) -> list[np.ndarray]:
@@ -124,7 +124,7 @@ class _Plan:
 
 @lru_cache(maxsize=16)
 def _plan(padded: tuple[tuple[int, int], ...], size: tuple[int, int], threads: int) -> _Plan:
-    """Plan the tasks for pictures of these sizes, with their borders. Results are the same for any number of threads."""
+    """Plan the tasks for pictures of these sizes, with their borders. Threads change no result."""
     levels = np.zeros((len(padded) + 1, 12), np.int64)
     tasks: list[tuple[int, ...]] = []
     floats = 0
@@ -273,7 +273,7 @@ def _repeat_border(picture):
             picture[height - 1 - y, x] = picture[height - PAD - 1, x]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 def _sampled(picture, x, y):
     """How to sample a patch whose first pixel is at (x, y), border included: index of the pixel before, four weights.
 
@@ -288,7 +288,7 @@ def _sampled(picture, x, y):
     return at, spread(_ONE - wx - wy + both), spread(wx - both), spread(wy - both), spread(both)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 def _differences(previous, at, w00, w01, w10, w11, current, own):
     """One row of a patch: the previous picture, sampled, less the current one."""
     below = at + previous.shape[1]
@@ -298,7 +298,7 @@ def _differences(previous, at, w00, w01, w10, w11, current, own):
     return add(mul(w11, load(previous, below + 1)), row)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, forceinline=True)
 def _cost(current, previous, x, y, u, v):
     """Sum of squared differences less their mean, of the patch at (x, y) moved by (u, v)."""
     pitch = current.shape[1]
@@ -316,6 +316,56 @@ def _cost(current, previous, x, y, u, v):
     return total(add(squares, more_squares)) - mean * mean * PIXELS
 
 
+@njit(nogil=True, cache=True, forceinline=True)
+def _hessian(current, x, y, slopes):
+    """Slopes of the patch at (x, y), 2 x SIDE x SIDE; their means, and the inverse of the Hessian: xx, xy, yy."""
+    pitch = current.shape[1]
+    half = spread(_HALF)
+    sum_x, sum_y, xx, xy, yy = spread(_ZERO), spread(_ZERO), spread(_ZERO), spread(_ZERO), spread(_ZERO)
+    own = y * pitch + x
+    for r in range(SIDE):
+        slope_x = mul(half, sub(load(current, own + 1), load(current, own - 1)))
+        slope_y = mul(half, sub(load(current, own + pitch), load(current, own - pitch)))
+        store(slopes, SIDE * r, slope_x)
+        store(slopes, SIDE * (SIDE + r), slope_y)
+        sum_x, sum_y = add(sum_x, slope_x), add(sum_y, slope_y)
+        xx, xy, yy = add(mul(slope_x, slope_x), xx), add(mul(slope_x, slope_y), xy), add(mul(slope_y, slope_y), yy)
+        own += pitch
+    total_x, total_y, total_xx, total_yy = totals(sum_x, sum_y, xx, yy)
+    mean_x, mean_y = total_x / PIXELS, total_y / PIXELS
+    h_xx = total_xx - mean_x * mean_x * PIXELS + DAMPING
+    h_yy = total_yy - mean_y * mean_y * PIXELS + DAMPING
+    h_xy = total(xy) - mean_x * mean_y * PIXELS
+    scale = _ONE / (h_xx * h_yy - h_xy * h_xy)
+    return mean_x, mean_y, h_yy * scale, -h_xy * scale, h_xx * scale
+
+
+@njit(nogil=True, cache=True, forceinline=True)
+def _step(current, previous, x, y, u, v, slopes, hessian):
+    """What `_cost` finds, and the step that the patch at (x, y), moved by (u, v), would go down from there."""
+    pitch = current.shape[1]
+    own = y * pitch + x
+    at, w00, w01, w10, w11 = _sampled(previous, np.float32(x) + u, np.float32(y) + v)
+    sums, squares, along_x, along_y = spread(_ZERO), spread(_ZERO), spread(_ZERO), spread(_ZERO)
+    more_sums, more_squares, more_x, more_y = spread(_ZERO), spread(_ZERO), spread(_ZERO), spread(_ZERO)
+    for r in range(0, SIDE, 2):
+        row = _differences(previous, at, w00, w01, w10, w11, current, own)
+        sums, squares = add(sums, row), add(mul(row, row), squares)
+        along_x = add(mul(row, load(slopes, SIDE * r)), along_x)
+        along_y = add(mul(row, load(slopes, SIDE * (SIDE + r))), along_y)
+        row = _differences(previous, at + pitch, w00, w01, w10, w11, current, own + pitch)
+        more_sums, more_squares = add(more_sums, row), add(mul(row, row), more_squares)
+        more_x = add(mul(row, load(slopes, SIDE * (r + 1))), more_x)
+        more_y = add(mul(row, load(slopes, SIDE * (SIDE + r + 1))), more_y)
+        at, own = at + 2 * pitch, own + 2 * pitch
+    both, square, sum_x, sum_y = totals(
+        add(sums, more_sums), add(squares, more_squares), add(along_x, more_x), add(along_y, more_y)
+    )
+    mean_x, mean_y, i_xx, i_xy, i_yy = hessian
+    g_x, g_y = sum_x - both * mean_x, sum_y - both * mean_y
+    return square - both * both / PIXELS, i_xx * g_x + i_xy * g_y, i_xy * g_x + i_yy * g_y
+
+
 @njit(nogil=True, cache=True)
 def _descend(current, previous, x, y, u, v, slopes):
     """Gradient descent from (u, v) until steps are short or the cost no longer falls.
@@ -326,59 +376,30 @@ def _descend(current, previous, x, y, u, v, slopes):
     Returns:
         u, v, cost; where they began if they end more than a patch away, which is no longer a descent.
     """
-    pitch = current.shape[1]
-    begin = y * pitch + x
-    half = spread(_HALF)
-    sum_x, sum_y, xx, xy, yy = spread(_ZERO), spread(_ZERO), spread(_ZERO), spread(_ZERO), spread(_ZERO)
-    own = begin
-    for r in range(SIDE):
-        slope_x = mul(half, sub(load(current, own + 1), load(current, own - 1)))
-        slope_y = mul(half, sub(load(current, own + pitch), load(current, own - pitch)))
-        store(slopes, SIDE * r, slope_x)
-        store(slopes, SIDE * (SIDE + r), slope_y)
-        sum_x, sum_y = add(sum_x, slope_x), add(sum_y, slope_y)
-        xx, xy, yy = add(mul(slope_x, slope_x), xx), add(mul(slope_x, slope_y), xy), add(mul(slope_y, slope_y), yy)
-        own += pitch
-    mean_x, mean_y = total(sum_x) / PIXELS, total(sum_y) / PIXELS
-    h_xx = total(xx) - mean_x * mean_x * PIXELS + DAMPING
-    h_yy = total(yy) - mean_y * mean_y * PIXELS + DAMPING
-    h_xy = total(xy) - mean_x * mean_y * PIXELS
-    scale = _ONE / (h_xx * h_yy - h_xy * h_xy)
-    i_xx, i_xy, i_yy = h_yy * scale, -h_xy * scale, h_xx * scale
-    best_u, best_v, best, first = u, v, _UNKNOWN, _UNKNOWN
+    hessian = _hessian(current, x, y, slopes)
+    first = _step(current, previous, x, y, u, v, slopes, hessian)
+    return _descend_on(current, previous, x, y, u, v, slopes, hessian, first)
+
+
+@njit(nogil=True, cache=True, forceinline=True)
+def _descend_on(current, previous, x, y, u, v, slopes, hessian, first):
+    """The same where `_hessian` and the first `_step` are known."""
     begin_u, begin_v = u, v
-    for _ in range(ITERATIONS):
-        at, w00, w01, w10, w11 = _sampled(previous, np.float32(x) + u, np.float32(y) + v)
-        sums, squares, along_x, along_y = spread(_ZERO), spread(_ZERO), spread(_ZERO), spread(_ZERO)
-        more_sums, more_squares, more_x, more_y = spread(_ZERO), spread(_ZERO), spread(_ZERO), spread(_ZERO)
-        own = begin
-        for r in range(0, SIDE, 2):
-            row = _differences(previous, at, w00, w01, w10, w11, current, own)
-            sums, squares = add(sums, row), add(mul(row, row), squares)
-            along_x = add(mul(row, load(slopes, SIDE * r)), along_x)
-            along_y = add(mul(row, load(slopes, SIDE * (SIDE + r))), along_y)
-            row = _differences(previous, at + pitch, w00, w01, w10, w11, current, own + pitch)
-            more_sums, more_squares = add(more_sums, row), add(mul(row, row), more_squares)
-            more_x = add(mul(row, load(slopes, SIDE * (r + 1))), more_x)
-            more_y = add(mul(row, load(slopes, SIDE * (SIDE + r + 1))), more_y)
-            at, own = at + 2 * pitch, own + 2 * pitch
-        squares, along_x, along_y = add(squares, more_squares), add(along_x, more_x), add(along_y, more_y)
-        both = total(add(sums, more_sums))
-        cost = total(squares) - both * both / PIXELS
-        if best == _UNKNOWN:
-            first = cost
-        elif cost >= best:
-            break
-        best_u, best_v, best = u, v, cost
-        g_x, g_y = total(along_x) - both * mean_x, total(along_y) - both * mean_y
-        step_u, step_v = i_xx * g_x + i_xy * g_y, i_xy * g_x + i_yy * g_y
+    best, step_u, step_v = first
+    for iteration in range(ITERATIONS):
+        best_u, best_v = u, v
         u, v = u - step_u, v - step_v
         if step_u * step_u + step_v * step_v < SHORT * SHORT:
             # What is left to gain is less than what looking at it costs.
             best_u, best_v = u, v
             break
+        if iteration + 1 < ITERATIONS:
+            cost, step_u, step_v = _step(current, previous, x, y, u, v, slopes, hessian)
+            if cost >= best:
+                break
+            best = cost
     if (best_u - begin_u) ** 2 + (best_v - begin_v) ** 2 > PIXELS:
-        return begin_u, begin_v, first
+        return begin_u, begin_v, first[0]
     return best_u, best_v, best
 
 
@@ -407,33 +428,39 @@ def _search(begin, end, current, previous, coarse, step, stripe, patches):
                 for column in range(columns):
                     i = columns - 1 - column if back else column
                     x = min(PAD + i * step, last_x)
-                    u, v, cost = _ZERO, _ZERO, _UNKNOWN
-                    better = not back
+                    u, v, cost = _ZERO, _ZERO, _ZERO
+                    hessian, first = _NO_HESSIAN, _NO_STEP
                     if back:
                         u, v, cost = patches[0, j, i], patches[1, j, i], patches[2, j, i]
-                    elif coarse_height > 0:
-                        coarse_x = min((x - PAD + SIDE // 2) // 2, coarse_width - 1)
-                        coarse_y = min((y - PAD + SIDE // 2) // 2, coarse_height - 1)
-                        u, v = _TWO * coarse[0, coarse_y, coarse_x], _TWO * coarse[1, coarse_y, coarse_x]
-                    seen_u, seen_v, seen = u, v, False
+                    else:
+                        hessian = _hessian(current, x, y, slopes)
+                        if coarse_height > 0:
+                            coarse_x = min((x - PAD + SIDE // 2) // 2, coarse_width - 1)
+                            coarse_y = min((y - PAD + SIDE // 2) // 2, coarse_height - 1)
+                            u, v = _TWO * coarse[0, coarse_y, coarse_x], _TWO * coarse[1, coarse_y, coarse_x]
+                        first = _step(current, previous, x, y, u, v, slopes, hessian)
+                        cost = first[0]
+                    seen_u, seen_v, moved = u, v, False
                     for j1, i1 in ((j, i + towards), (j + towards, i)):
                         if not (top <= j1 < bottom and 0 <= i1 < columns):
                             continue
                         u1, v1 = patches[0, j1, i1], patches[1, j1, i1]
                         if abs(u1 - u) + abs(v1 - v) <= ALIKE:
                             continue
-                        if seen and abs(u1 - seen_u) + abs(v1 - seen_v) <= ALIKE:
+                        if abs(u1 - seen_u) + abs(v1 - seen_v) <= ALIKE:
                             continue
-                        if cost == _UNKNOWN:
-                            cost = _cost(current, previous, x, y, u, v)
                         if cost <= CONVERGED:
                             break
                         cost1 = _cost(current, previous, x, y, u1, v1)
-                        seen_u, seen_v, seen = u1, v1, True
+                        seen_u, seen_v = u1, v1
                         if cost1 < cost:
-                            u, v, cost, better = u1, v1, cost1, True
-                    if better:
-                        u, v, cost = _descend(current, previous, x, y, u, v, slopes)
+                            u, v, cost, moved = u1, v1, cost1, True
+                    if moved:
+                        if back:
+                            hessian = _hessian(current, x, y, slopes)
+                        first = _step(current, previous, x, y, u, v, slopes, hessian)
+                    if moved or not back:
+                        u, v, cost = _descend_on(current, previous, x, y, u, v, slopes, hessian, first)
                         patches[0, j, i], patches[1, j, i], patches[2, j, i] = u, v, cost
 
 
@@ -543,30 +570,32 @@ def _densify(begin, end, current, previous, step, patches, out):
                 store(sums, to + plane, add(mul(weight, all_u), load(sums, to + plane)))
                 store(sums, to + 2 * plane, add(mul(weight, all_v), load(sums, to + 2 * plane)))
     unit_u, unit_v = np.float32(out_width / width), np.float32(out_height / height)
-    if width != out_width:
-        edges = np.empty(out_width + 1, np.int64)
-        for column in range(out_width + 1):
-            edges[column] = -(-column * width // out_width)
-        for part in range(3):
-            for row in range(end - begin):
-                _add_up(edges, sums[part, row])
+    if out.shape[1:] == (height, width):
+        for row in range(begin, end):
+            for c in range(2):
+                _divide(sums[c + 1, row - begin], sums[0, row - begin], out[c, row])
+        return
+    edges = np.empty(out_width + 1, np.int64)
+    for column in range(out_width + 1):
+        edges[column] = -(-column * width // out_width)
     for row in range(begin, end):
-        weights, along_x, along_y = sums[0, row - begin], sums[1, row - begin], sums[2, row - begin]
-        _means(weights, along_x, unit_u, out[0, row])
-        _means(weights, along_y, unit_v, out[1, row])
-
-
-@njit(nogil=True, cache=True)
-def _add_up(edges, values):
-    """Sums of the values between edges, to where the values are."""
-    for column in range(edges.size - 1):
-        found = _ZERO
-        for x in range(edges[column], edges[column + 1]):
-            found += values[x]
-        values[column] = found
+        _gather(sums[:, row - begin], edges, unit_u, unit_v, out[:, row])
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _means(weights, sums, unit, out):
+def _divide(sums, weights, out):
     for x in range(out.size):
-        out[x] = unit * sums[x] / weights[x]
+        out[x] = sums[x] / weights[x]
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _gather(sums, edges, unit_u, unit_v, out):
+    """Means of a row of `_densify` between edges."""
+    weights, along_x, along_y = sums[0], sums[1], sums[2]
+    for column in range(out.shape[1]):
+        weight, u, v = _ZERO, _ZERO, _ZERO
+        for x in range(edges[column], edges[column + 1]):
+            weight += weights[x]
+            u += along_x[x]
+            v += along_y[x]
+        out[0, column], out[1, column] = unit_u * u / weight, unit_v * v / weight

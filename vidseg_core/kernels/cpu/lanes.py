@@ -132,6 +132,26 @@ def total(typing, value):
 
 
 @intrinsic
+def totals(typing, a, b, c, d):
+    """The `total` of each of four, in a third of the time."""
+
+    def code(context, builder, signature, arguments):
+        def halves(one, other, first, second):
+            places = (ir.Constant(ir.VectorType(_INDEX, len(first)), list(numbers)) for numbers in (first, second))
+            return builder.fadd(*(builder.shuffle_vector(one, other, place) for place in places))
+
+        a, b, c, d = arguments
+        lower, upper = (0, 1, 2, 3, 8, 9, 10, 11), (4, 5, 6, 7, 12, 13, 14, 15)
+        quarters = (0, 1, 8, 9, 4, 5, 12, 13), (2, 3, 10, 11, 6, 7, 14, 15)
+        four = halves(halves(a, b, lower, upper), halves(c, d, lower, upper), *quarters)
+        found = halves(four, four, (0, 2, 4, 6), (1, 3, 5, 7))  # of a, c, b, d
+        parts = [builder.extract_element(found, ir.Constant(_INDEX, at)) for at in (0, 2, 1, 3)]
+        return context.make_tuple(builder, signature.return_type, parts)
+
+    return types.UniTuple(types.float32, 4)(float8, float8, float8, float8), code
+
+
+@intrinsic
 def add_rounded(typing, a, b):
     """a + b, rounded before anything else is done with it."""
     return float8(float8, float8), lambda context, builder, signature, ab: builder.fadd(*ab)
