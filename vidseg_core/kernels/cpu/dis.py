@@ -83,7 +83,7 @@ def _in_raster_order(current, previous, size):
     flow = np.empty((2, *plan.out), np.float32)
     caller = threading.get_ident()
 
-    def work():
+    def work(held=(current, previous)):  # others may still read them where a thread has failed
         try:
             _work(control, plan.tasks, levels, scratch, flow, threading.get_ident() == caller)
         except BaseException:
