@@ -179,7 +179,15 @@ def agreement(results, expected):
     return np.mean([a.labels == b.labels for a, b in zip(results, expected, strict=True)])
 
 
-CHOICES = list(product(("dis", "light"), (False, True), (False, True), (False, True)))
+# Every pair of choices is in the first five; the others take as long for little more.
+PAIRS = {
+    ("dis", False, False, False), ("dis", True, True, True), ("light", False, True, True), ("light", True, False, True),
+    ("light", True, True, False),
+}  # fmt: skip
+CHOICES = [
+    pytest.param(*choice, marks=[] if choice in PAIRS else [pytest.mark.long])
+    for choice in product(("dis", "light"), (False, True), (False, True), (False, True))
+]
 
 
 @pytest.mark.parametrize(("flow", "refine", "fusion", "update"), CHOICES)

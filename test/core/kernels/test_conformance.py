@@ -107,6 +107,8 @@ def test_compose(kind, implementation, size):
 @pytest.mark.parametrize("classes", [1, 11, 255])
 @pytest.mark.parametrize("half_pixel", [False, True])
 def test_decode(kind, implementation, grid, size, classes, half_pixel):
+    if kind == "cuda" and INTERPRETED and classes == 255 and grid not in ((8, 8), (1, 9)):
+        pytest.skip("takes the interpreter long, and is the same loop over classes")
     logits = random(1, classes, *grid)
     labels = called(implementation, kind, logits, size, half_pixel)
     assert labels.shape == size and labels.dtype == np.uint8
