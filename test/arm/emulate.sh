@@ -134,6 +134,7 @@ for step in $STEPS; do
 		;;
 	labels)
 		cd "$here"
+		rm -rf "$folder/labels-here" "$folder/labels-arm" # of another SOURCE
 		label "$folder/labels-here" "$PYTHON"
 		label "$folder/labels-arm" emulated
 		compare
