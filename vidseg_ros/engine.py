@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,11 @@ from vidseg_core.kernels.points import Labelled, cloud_points, depth_points
 from vidseg_core.kernels.vote import vote
 from vidseg_core.overlay import colorize, overlay
 from vidseg_ros import parameters
+from vidseg_ros.ahead import start_segmenter
 from vidseg_ros.pass_through import PassThrough
+
+if TYPE_CHECKING:
+    from vidseg_core.engine.governed import GovernedEngine
 
 HEIGHT, WIDTH = 120, 160
 # A key frame and a propagated one.
@@ -23,7 +27,7 @@ FRAMES, PERIOD_NS = 2, 33_000_000
 
 
 def prepare(arguments: Sequence[str]) -> None:
-    """Load what an engine needs, and split off the process in which it may segment: to be called before ROS is up.
+    """Load what an engine needs, while the process in which it may segment does the same.
 
     Args:
         arguments: of the command line; those that ask for no engine save the time.
@@ -31,11 +35,8 @@ def prepare(arguments: Sequence[str]) -> None:
     Raises:
         ImportError: a library that computes is not installed.
     """
-    if not any(one.endswith("engine:=pass_through") for one in arguments):
+    if start_segmenter(arguments):
         import vidseg_core.engine.governed  # noqa: F401
-        from vidseg_core.engine.key_frames import spare
-
-        spare.prepare()
 
 
 def build_engine(values: Mapping[str, Any]) -> EngineProtocol:
@@ -62,8 +63,9 @@ def build_engine(values: Mapping[str, Any]) -> EngineProtocol:
     return GovernedEngine(engine, free, values["max_age_s"])
 
 
-def warm_up(engine: EngineProtocol, size: tuple[int, int]) -> None:
+def warm_up(engine: GovernedEngine, size: tuple[int, int]) -> None:
     """Have everything compiled and allocated that the first labels of pictures of `size`, (H, W), need."""
+    engine.prepare(size)
     height, width = size
     stream = engine.stream()
     image = np.frombuffer(bytes(height * width * 3), dtype=np.uint8).reshape(height, width, 3)  # read-only, as messages

@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 if __name__ == "__main__":  # what follows takes seconds to load
+    import sys
+
+    from vidseg_ros.ahead import start_segmenter
     from vidseg_ros.interruption import end_at_signal
 
     end_at_signal("vidseg_node")
+    start_segmenter(sys.argv)
 
 import gc
 import logging

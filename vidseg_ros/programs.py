@@ -1,11 +1,15 @@
 """The installed programs: each is ready for a signal before it loads its libraries."""
 
+import sys
+
+from vidseg_ros.ahead import start_segmenter
 from vidseg_ros.interruption import end_at_signal
 
 
 def vidseg_node() -> None:
     """Run the node until it ends."""
     end_at_signal("vidseg_node")
+    start_segmenter(sys.argv)
     from vidseg_ros.node import program
 
     program()

@@ -33,6 +33,7 @@ ROS_LEVELS = (
     {"points"},
     {"engine", "outputs", "synchronizer", "worker"},
     {
+        "ahead",
         "calibration",
         "diagnostics",
         "heartbeat",

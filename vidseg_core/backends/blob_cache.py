@@ -8,21 +8,21 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-
-from vidseg_core import networks
-from vidseg_core.backends.backend import Ranges, Reloadable
-from vidseg_core.networks.graph import Foreign
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a process that executes what is kept loads no PyTorch
     import openvino
+    from torch import nn
+
+    from vidseg_core.backends.backend import Ranges
+
+    Shapes = Sequence[tuple[int, ...]]
 
 MOST_CACHED = 24
 log = logging.getLogger(__name__)
@@ -74,6 +74,48 @@ def store_trial(blob: Path, baseline_s: float, compiled_s: float) -> None:
         log.info("%s: the result of a trial is not kept: %s", cache_directory(), error.strerror)
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What executes a network, where that is a compiled one that is kept.
+
+    Attributes:
+        blob: name of its file.
+        runtime: what executes it, for people.
+        said: why it was chosen, for the log; empty where that was said of another size.
+    """
+
+    blob: str
+    runtime: str
+    said: str = ""
+
+
+def choice_key(
+    core: openvino.Core, identity: str, shapes: Shapes, ranges: Ranges | None, runtime: str, num_threads: int
+) -> str:
+    """Make a key that differs when anything does that the choice of a runtime depends on; see `key_of`."""
+    return key_of(core, identity, shapes, {"runtime": runtime, "num_threads": num_threads}, ranges)
+
+
+def read_choice(key: str) -> tuple[Path, Choice] | None:
+    """Return the file of the compiled network that was chosen, and the choice; None where there is none."""
+    try:
+        choice = Choice(**json.loads(find_blob(f"{key}.choice").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    blob = find_blob(choice.blob)
+    return (blob, choice) if blob.is_file() else None
+
+
+def store_choice(key: str, choice: Choice) -> None:
+    """Keep a choice for the next process; without a place for it, or for what was chosen, that one chooses again."""
+    if not find_blob(choice.blob).is_file():
+        return
+    try:
+        store_blob(cache_directory() / f"{key}.choice", json.dumps(asdict(choice)).encode())
+    except OSError as error:
+        log.info("%s: the choice of a runtime is not kept: %s", cache_directory(), error.strerror)
+
+
 def cache_directory() -> Path:
     """Return where compiled networks are kept: `$XDG_CACHE_HOME/vidseg/openvino`, by default below `~/.cache`."""
     if _kept_in is not None:
@@ -82,22 +124,26 @@ def cache_directory() -> Path:
     return Path(base) / "vidseg" / "openvino"
 
 
-def key_of(
-    core: openvino.Core, network: nn.Module, inputs: tuple[Tensor, ...], options: dict, ranges: Ranges | None
-) -> str:
-    """Make a key that differs when anything does that the compiled network depends on."""
+def key_of(core: openvino.Core, identity: str, shapes: Shapes, options: dict, ranges: Ranges | None) -> str:
+    """Make a key that differs when anything does that the compiled network depends on.
+
+    Args:
+        identity: see `identity_of`.
+        shapes: of its inputs, B x C x h x w.
+        options: of the compiler.
+    """
     import openvino
 
     key = hashlib.sha256()
     for value in (
         openvino.__version__,
-        torch.__version__,
+        version("torch"),
         core.get_property("CPU", "FULL_DEVICE_NAME"),
         core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"),
         sorted(options.items()),
         ranges,
-        [tuple(x.shape) for x in inputs],
-        identity_of(network),
+        [tuple(shape) for shape in shapes],
+        identity,
     ):
         key.update(repr(value).encode())
     return key.hexdigest()[:40]
@@ -105,6 +151,9 @@ def key_of(
 
 def identity_of(network: nn.Module) -> str:
     """Digest all that decides what a network computes: its weights and its code."""
+    from vidseg_core.backends.backend import Reloadable
+    from vidseg_core.networks.graph import Foreign
+
     if isinstance(network, Reloadable):
         return network.identity
     key = hashlib.sha256()
@@ -123,7 +172,7 @@ def _source_digest(kinds: frozenset[type]) -> str:
     """Digest of the code that decides what a network of modules of these classes computes."""
     here = Path(__file__)
     files = {here.with_name(name) for name in ("openvino.py", "integers.py")}
-    files |= set(Path(networks.__file__).parent.glob("*.py"))
+    files |= set(here.parents[1].joinpath("networks").glob("*.py"))
     bases = {base for kind in kinds for base in kind.__mro__ if base.__module__.partition(".")[0] not in WITH_VERSION}
     # Wrappers and architectures may be defined anywhere.
     places = (getattr(sys.modules.get(base.__module__), "__file__", None) for base in bases)
@@ -148,3 +197,5 @@ def store_blob(path: Path, blob: bytes | memoryview) -> None:
     for old in by_use[:-MOST_CACHED]:
         old.unlink(missing_ok=True)
         old.with_suffix(".json").unlink(missing_ok=True)
+    for old in sorted(path.parent.glob("*.choice"), key=lambda file: file.stat().st_mtime)[:-MOST_CACHED]:
+        old.unlink(missing_ok=True)

@@ -12,13 +12,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from vidseg_core.backends import AUTO_ONLY, BACKENDS
 from vidseg_core.backends.backend import Backend, Compiled, Outputs, Ranges, Reloadable
-from vidseg_core.backends.blob_cache import identity_of, read_trial, store_trial
+from vidseg_core.backends.blob_cache import Choice, choice_key, identity_of, read_trial, store_choice, store_trial
+from vidseg_core.backends.compiled_network import openvino_core
 from vidseg_core.errors import ConfigError
 from vidseg_core.networks.graph import Foreign
 
@@ -68,19 +70,25 @@ class Runtime:
     def __init__(self, choice: str, device: torch.device, num_threads: int):
         self._num_threads = num_threads
         self._device = device
+        self._choice = choice
         self._is_auto = choice == "auto"
-        if self._is_auto:
-            self._backends = (load_backend(BASELINE), *_challengers(device))
-            if len(self._backends) > 1 and not self._backends[0].is_worth_trying():
-                log.info("runtime: %s would end the process on this processor, and is not tried", BASELINE)
-                self._backends = self._backends[1:]
-        else:
-            self._backends = (load_backend(choice),)
+        self.needs_ranges = not self._is_auto and load_backend(choice).needs_ranges
+        if not self._is_auto:
             if reason := self._backends[0].available(device):
                 others = [name for name in BACKENDS if name not in AUTO_ONLY and name != choice]
                 usable = [name for name in others if load_backend(name).available(device) is None]
                 raise ConfigError(f"runtime: expected {' or '.join(['auto', *usable])}, got {choice!r}: {reason}")
-        self.needs_ranges = not self._is_auto and self._backends[0].needs_ranges
+
+    @cached_property
+    def _backends(self) -> tuple[Backend, ...]:
+        """Those that may be used. Looking for them loads libraries, so an engine without executors does not look."""
+        if not self._is_auto:
+            return (load_backend(self._choice),)
+        found = (load_backend(BASELINE), *_challengers(self._device))
+        if len(found) > 1 and not found[0].is_worth_trying():
+            log.info("runtime: %s would end the process on this processor, and is not tried", BASELINE)
+            return found[1:]
+        return found
 
     def executor(
         self,
@@ -112,7 +120,7 @@ class Runtime:
             usable = [one for one in backends if ranges is not None or not one.needs_ranges]
             baseline = [one for one in usable if one.name == BASELINE]
             backends = (*baseline, *[one for one in usable if one.name != BASELINE][:1])
-        return Executor(network, name, backends, self._num_threads, ranges, reload)
+        return Executor(network, name, backends, self._num_threads, ranges, reload, self._choice)
 
     def _foreign_backends(self, network: Foreign, name: str, ranges: Ranges | None) -> tuple[Backend, ...]:
         problems = dict(network.problems)
@@ -156,6 +164,7 @@ class Executor:
         num_threads: of the CPU, 1 or more.
         ranges: activation ranges; used by backends that need them.
         reload: makes the network anew. Where it is given, a network whose compiled form is used is not kept beside it.
+        choice: what was asked for, see `Runtime`.
 
     Attributes:
         runtime: what executes it, as its backend calls it ("eager", "openvino bf16", ...); None while nothing is
@@ -170,13 +179,16 @@ class Executor:
         num_threads: int,
         ranges: Ranges | None = None,
         reload: Callable[[], nn.Module] | None = None,
+        choice: str = "auto",
     ):
+        self._choice = choice
         self._network = network
         self._reload = reload
         self.runtime: str | None = None
         self._name = name
         self._backends = backends
         self._num_threads = num_threads
+        self._known_ranges = ranges
         self._ranges = ranges if any(backend.needs_ranges for backend in backends) else None
         self._lock = threading.Lock()
         self._chosen: Backend | None = None
@@ -202,7 +214,7 @@ class Executor:
                 return self._chosen
             best = candidates[-1]
             if len(candidates) == 1:
-                log.info("runtime of the %s: %s, as asked for", self._name, best.runtime)
+                said = f"runtime of the {self._name}: {best.runtime}, as asked for"
             else:
                 seconds = self._tried_in_part(candidates, inputs)
                 about = "took " if seconds is None else "takes about "
@@ -212,8 +224,10 @@ class Executor:
                 took = [f"{one.runtime} {about * (one is candidates[0])}{s * 1e3:.1f} ms"
                         for one, s in zip(candidates, seconds, strict=True)]  # fmt: skip
                 shapes = ", ".join(" x ".join(map(str, x.shape)) for x in inputs)
-                log.info("runtime of the %s: %s; %s (%s)", self._name, best.runtime, ", ".join(took), shapes)
+                said = f"runtime of the {self._name}: {best.runtime}; {', '.join(took)} ({shapes})"
+            log.info("%s", said)
             self.runtime = best.runtime
+            self._keep(best, inputs, said)
             chosen = self._backends[candidates.index(best)]
             self._compiled = {key: one for key, one in self._compiled.items() if key[0] == chosen.name}
             self._chosen = chosen
@@ -262,8 +276,19 @@ class Executor:
                     if len(self._compiled) >= MOST_SHAPES:
                         self._compiled.pop(next(iter(self._compiled)))
                     self._compiled[key] = compiled
+                    if self._chosen is backend:
+                        self._keep(compiled, inputs)
                     self._let_go()
         return compiled
+
+    def _keep(self, compiled: Compiled, inputs: tuple[Tensor, ...], said: str = "") -> None:
+        """Keep the choice, for a process that has compiled networks alone."""
+        blob = getattr(compiled, "blob", None)
+        if blob is not None:
+            shapes = [x.shape for x in inputs]
+            identity = identity_of(self._network)
+            key = choice_key(openvino_core(), identity, shapes, self._known_ranges, self._choice, self._num_threads)
+            store_choice(key, Choice(blob.name, compiled.runtime, said))
 
     def _let_go(self) -> None:
         fixed = self._chosen is not None and self._chosen.fixed_shapes

@@ -11,8 +11,6 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from vidseg_core.backends.backend import Outputs, Ranges, Reloadable
-from vidseg_core.backends.blob_cache import cache_directory, find_blob, key_of, store_blob
+from vidseg_core.backends.blob_cache import cache_directory, find_blob, identity_of, key_of, store_blob
+from vidseg_core.backends.compiled_network import CompiledNetwork, openvino_core, options_of
 from vidseg_core.backends.cpu_features import integer_instructions
 from vidseg_core.backends.integers import convolutions_of, meets, quantize
 from vidseg_core.networks.graph import Foreign, Graph
@@ -93,57 +92,25 @@ class Compiled:
     """
 
     def __init__(self, network: nn.Module, inputs: tuple[Tensor, ...], num_threads: int, ranges: Ranges | None = None):
-        core = _core()
-        precision = floating_point(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
-        options = {
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": precision,
-            "INFERENCE_NUM_THREADS": num_threads,
-            # A thread that is tied to a processor cannot give way to a camera's frame that is worked on there.
-            "ENABLE_CPU_PINNING": False,
-        }
-        self.blob = find_blob(f"{key_of(core, network, inputs, options, ranges)}.blob")
-        self._model = load(core, network, inputs, options, ranges, self.blob)
+        core = openvino_core()
+        options = options_of(core, num_threads)
+        precision = options["INFERENCE_PRECISION_HINT"]
+        shapes = [x.shape for x in inputs]
+        self.blob = find_blob(f"{key_of(core, identity_of(network), shapes, options, ranges)}.blob")
+        self._network = CompiledNetwork(load(core, network, inputs, options, ranges, self.blob))
         self.runtime = f"openvino {precision}"
-        if ranges is not None and executes_integers(self._model):
+        if ranges is not None and executes_integers(self._network.model):
             self.runtime = f"openvino int8 {precision}"
         elif ranges is not None:
             log.warning("OpenVINO computes no convolution in integers on this processor, all of them in %s", precision)
-        self._shapes = [tuple(output.shape) for output in self._model.outputs]
-        self._idle: list[openvino.InferRequest] = []
 
     def __call__(self, *inputs: Tensor) -> Outputs:
-        from openvino import Tensor as View
-
-        try:
-            request = self._idle.pop()
-        except IndexError:
-            request = self._model.create_infer_request()
-        # Both have to live until `infer` is through.
-        given = [x.permute(0, 2, 3, 1).contiguous().numpy() for x in inputs]
-        outputs = [np.empty(shape, dtype=np.float32) for shape in self._shapes]
-        for k, x in enumerate(given):
-            request.set_input_tensor(k, View(x, shared_memory=True))
-        for k, y in enumerate(outputs):
-            request.set_output_tensor(k, View(y, shared_memory=True))
-        request.infer()
-        self._idle.append(request)
+        outputs = self._network([x.permute(0, 2, 3, 1).contiguous().numpy() for x in inputs])
         first = outputs[0]
         results = [torch.from_numpy(first if first.ndim == 4 else first[..., None]).permute(0, 3, 1, 2)]
         for y in outputs[1:]:  # three dimensions: classes of queries
             results.append(torch.from_numpy(y).permute(0, 3, 1, 2) if y.ndim == 4 else torch.from_numpy(y)[..., None])
         return results[0] if len(results) == 1 else tuple(results)
-
-
-def floating_point(capabilities: Sequence[str]) -> str:
-    """Return the precision for a processor with these capabilities: the one that OpenVINO itself takes for it.
-
-    Args:
-        capabilities: the property OPTIMIZATION_CAPABILITIES.
-    """
-    if "BF16" in capabilities:
-        return "bf16"
-    return "f16" if "FP16" in capabilities else "f32"
 
 
 def executes_integers(model: openvino.CompiledModel) -> bool:
@@ -279,7 +246,7 @@ class Measuring:
         import openvino
         from openvino import opset13
 
-        core = _core()
+        core = openvino_core()
         model = _read(core, self._graph, (image,))
         outputs, names = [model.output(0).get_node().input_value(0)], []
         for name, layer in convolutions_of(model, from_file=True):
@@ -296,13 +263,6 @@ def _rounded(node: openvino.Output) -> openvino.Output:
     from openvino import opset10
 
     return opset10.round(node, "half_to_even").output(0)
-
-
-@cache
-def _core() -> openvino.Core:
-    import openvino
-
-    return openvino.Core()
 
 
 def _import_problem() -> str | None:

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import torch
 
-from vidseg_core.allocator import give_back_free_memory
+from vidseg_core.backends.blob_cache import identity_of
 from vidseg_core.backends.choose import Runtime
 from vidseg_core.classes import ClassTable, load_classes
 from vidseg_core.devices import open_device
@@ -22,7 +22,7 @@ from vidseg_core.engine.key_frames.process import SegmenterProcess
 from vidseg_core.engine.key_frames.queues import CudaQueues
 from vidseg_core.engine.key_frames.worker import Task
 from vidseg_core.engine.refine import Refinement
-from vidseg_core.engine.segmenter import NetworkSegmenter, Segmenter, input_scale, load_segmenter, ready
+from vidseg_core.engine.segmenter import Segmenter, check_segmenter, input_scale, load_segmenter, ranges_of, ready
 from vidseg_core.engine.state import EventTimes, StageTimes
 from vidseg_core.engine.stream import Networks
 from vidseg_core.errors import CheckpointError, ConfigError
@@ -34,6 +34,7 @@ from vidseg_core.models.open import Model, open_model
 from vidseg_core.models.registry import find_weights
 from vidseg_core.networks.flow_light import FlowLight
 from vidseg_core.networks.flownet_s import FlowNet2S, UpstreamFlowNetS
+from vidseg_core.networks.graph import Foreign
 from vidseg_core.networks.guided_refine import GuidedRefine
 from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
 from vidseg_core.threads import available_threads, set_num_threads
@@ -72,11 +73,16 @@ def build_engine(
     num_threads = set_num_threads(_num_threads(config, beside or on_card))
     runtime = Runtime(config.runtime, device, num_threads)
     models = _Models()
-    loaded: NetworkSegmenter | None = None
+    task: Task | None = None
     if segmenter is None:
         model = models.open(config.weights, SEGMENTER)
-        segmenter = loaded = load_segmenter(model, input_scale(model.card.input, config.input_scale), device, runtime)
-        classes = _classes(config, model, segmenter.num_classes)
+        scale = input_scale(model.card.input, config.input_scale)
+        num_classes = cast(int, model.networks[SEGMENTER].num_classes)
+        classes = _classes(config, model, num_classes)
+        if beside:
+            task = _task(config, model, scale, runtime, num_threads)
+        else:
+            segmenter = load_segmenter(model, scale, device, runtime)
     elif classes is None:
         raise ConfigError("classes: expected the class table of the given segmenter, got none")
     refinement: Model | None = None
@@ -106,13 +112,10 @@ def build_engine(
         updater = load_segmenter(model, scale, device, runtime, "update network")
         model.check_classes(classes)
     process: SegmenterProcess | None = None
-    if beside and loaded is not None:  # late, as it has to be ended where anything fails
-        task = Task(models.by_role["segmenter"].path.absolute(), loaded.input_scale, config.runtime, num_threads)
-        facts = loaded.num_classes, loaded.half_pixel, loaded.input_rows
-        del model, loaded, segmenter  # the network is loaded there again, not twice at the same time
-        models.forget()
-        give_back_free_memory()
-        segmenter = process = SegmenterProcess(task, *facts)
+    if task is not None:  # late, as it has to be ended where anything fails
+        card = models.by_role[SEGMENTER].card
+        segmenter = process = SegmenterProcess(task, num_classes, card.input, card.output)
+    assert segmenter is not None  # one of the two
     times = EventTimes if on_card else StageTimes
     recorder = CudaGraphs(device) if on_card else None
     networks = Networks(segmenter, flow, refine, device, feedback, updater, times, recorder)
@@ -126,6 +129,15 @@ def build_engine(
         raise
 
 
+def _task(config: EngineConfig, model: Model, scale: float | None, runtime: Runtime, num_threads: int) -> Task:
+    """Describe a segmenter that is executed in another process; its network is not needed here."""
+    check_segmenter(model, runtime)
+    network, ranges = model.networks[SEGMENTER], ranges_of(model.card)
+    if config.runtime != "auto" or isinstance(network, Foreign):
+        runtime.executor(network, SEGMENTER, ranges)  # whether anything can execute it is said here
+    return Task(model.path.absolute(), scale, config.runtime, num_threads, True, identity_of(network), ranges)
+
+
 class _Models:
     """The models of an engine, each of whose files is opened once.
 
@@ -136,10 +148,6 @@ class _Models:
     def __init__(self):
         self.by_role: dict[str, Model] = {}
         self._opened: dict[Path, Model] = {}
-
-    def forget(self) -> None:
-        """Keep no networks; what is opened again is read again."""
-        self._opened = {}
 
     def open(self, name_or_path: str | Path, kind: str, role: str | None = None) -> Model:
         """Open a model that brings a network of `kind`, for `role`, by default that of the same name.

@@ -70,6 +70,12 @@ class GovernedEngine:
         self._streams.append(made)
         return made
 
+    def prepare(self, size: tuple[int, int]) -> None:
+        """Have the segmentation network made ready for pictures of `size`, (H, W), on a thread of its own."""
+        prepare = capabilities(self._engine.networks.segmenter).prepare
+        if prepare is not None:
+            threading.Thread(target=prepare, args=(size,), name="vidseg-prepare", daemon=True).start()
+
     def segmenting_s(self) -> float:
         return self._engine.segmenting_s()
 

@@ -73,8 +73,6 @@ class Capabilities:
     """Optional abilities of a segmenter. It has one by having the attribute of that name.
 
     Attributes:
-        fused: (frame, carried logits, difference) -> the scores of `fuse`, computed where the segmenter computes; None:
-            the stream fuses.
         together: frames of one size -> the scores of each, by one call of the network; None where it takes one frame at
             a time.
         turns: pauses the segmenter while a stream is at a frame; None if it cannot be paused.
@@ -89,9 +87,10 @@ class Capabilities:
             which it was. Whoever reads it removes what was read. None where that is not told.
         at_share: (share) -> the same network with an input of that share of its size, from the first frame on; None
             where that cannot be had.
+        prepare: ((H, W) of a picture) makes the network ready for such pictures, while others are segmented; None where
+            there is nothing to do ahead.
     """
 
-    fused: Callable[[Frame, Tensor, Tensor], Tensor] | None = None
     together: Callable[[Sequence[Frame]], list[Tensor]] | None = None
     turns: Turns | None = None
     close: Callable[[], None] | None = None
@@ -100,6 +99,7 @@ class Capabilities:
     input_rows: Callable[[tuple[int, int]], int] | None = None
     costs: deque[tuple[float, float]] | None = None
     at_share: Callable[[float], Callable[[Frame], Tensor]] | None = None
+    prepare: Callable[[tuple[int, int]], None] | None = None
 
     def picture_of(self, frame: Frame) -> tuple[int, int] | None:
         """Return the size of the picture where the scores' pixels cover equal parts of it, else None."""
@@ -109,7 +109,6 @@ class Capabilities:
 def capabilities(segmenter: object) -> Capabilities:
     """Return what a segmenter can do besides segmenting."""
     return Capabilities(
-        fused=getattr(segmenter, "fused", None),
         together=getattr(segmenter, "together", None),
         turns=getattr(segmenter, "turns", None),
         close=getattr(segmenter, "close", None),
@@ -118,4 +117,5 @@ def capabilities(segmenter: object) -> Capabilities:
         input_rows=getattr(segmenter, "input_rows", None),
         costs=getattr(segmenter, "costs", None),
         at_share=getattr(segmenter, "at_share", None),
+        prepare=getattr(segmenter, "prepare", None),
     )

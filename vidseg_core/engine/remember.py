@@ -43,8 +43,7 @@ class RememberedSegmenter:
     """A segmenter that computes the scores of each frame once.
 
     All other attributes are those of the segmenter itself, so its capabilities stay the same (see
-    `protocol.capabilities`) but for one: scores fused with a past belong to that past and cannot be remembered, so
-    streams fuse them, by the same formula.
+    `protocol.capabilities`).
 
     Args:
         segmenter: what it asks.
@@ -52,8 +51,6 @@ class RememberedSegmenter:
         recognise: gives equal values for frames with equal scores; the default takes only the same object.
         dtype: stores scores in it; they are returned in float32. None stores them as they are.
     """
-
-    fused = None
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vidseg_core.backends.backend import Ranges
 from vidseg_core.backends.choose import Executor, Runtime
 from vidseg_core.classes import VOID
 from vidseg_core.engine.network_picture import picture_for, place, without_border
@@ -25,7 +26,7 @@ from vidseg_core.kernels.fuse import LEAST_PROBABILITY
 from vidseg_core.kernels.queries import scores_of_queries
 from vidseg_core.kernels.transfer import Pixels, lies_on, upload
 from vidseg_core.models.architectures import SEGMENTER
-from vidseg_core.models.card import SWIFTNET_INPUT, InputCard, OutputCard
+from vidseg_core.models.card import SWIFTNET_INPUT, InputCard, ModelCard, OutputCard
 from vidseg_core.models.open import Model, open_model
 from vidseg_core.networks.graph import Foreign, Graph
 
@@ -72,16 +73,9 @@ def load_segmenter(
         CheckpointError: its input or output is of a kind that the engine does not take.
         ConfigError: the runtime needs activation ranges, and the card has none.
     """
-    card = model.card
-    if card.output.kind not in SCORES_OF:
-        raise CheckpointError(f"{model.path}: output: expected {', '.join(SCORES_OF)}, found {card.output.kind}")
-    if card.activation_ranges is None and runtime.needs_ranges:
-        raise ConfigError(
-            f"runtime: openvino_int8 needs weights that tell their activation ranges, {model.path} does not: "
-            "`vidseg weights calibrate` adds them"
-        )
-    network = ready(model.networks[SEGMENTER], device)
-    ranges = None if card.activation_ranges is None else dict(card.activation_ranges)
+    check_segmenter(model, runtime)
+    card, network = model.card, ready(model.networks[SEGMENTER], device)
+    ranges = ranges_of(card)
     again: Callable[[], nn.Module] | None = None
     if lean and not isinstance(network, Graph):  # a graph's weights are in its file
         path = model.path  # the function must not keep the model
@@ -92,6 +86,23 @@ def load_segmenter(
     execute = runtime.executor(network, name, ranges, again)
     takes_batches = card.output.kind in ("logits", "probabilities") and not isinstance(network, Foreign)
     return NetworkSegmenter(network, input_scale, device, execute, card.input, card.output, takes_batches)
+
+
+def check_segmenter(model: Model, runtime: Runtime) -> None:
+    """Check that the engine can use a model's segmenter; raises as `load_segmenter` does."""
+    card = model.card
+    if card.output.kind not in SCORES_OF:
+        raise CheckpointError(f"{model.path}: output: expected {', '.join(SCORES_OF)}, found {card.output.kind}")
+    if card.activation_ranges is None and runtime.needs_ranges:
+        raise ConfigError(
+            f"runtime: openvino_int8 needs weights that tell their activation ranges, {model.path} does not: "
+            "`vidseg weights calibrate` adds them"
+        )
+
+
+def ranges_of(card: ModelCard) -> Ranges | None:
+    """Return a card's activation ranges as runtimes take them."""
+    return None if card.activation_ranges is None else dict(card.activation_ranges)
 
 
 def input_scale(card: InputCard, chosen: float | None, default: float = 1.0) -> float | None:
@@ -198,7 +209,7 @@ class NetworkSegmenter:
         self.input = input
         self.output = output
         self._takes_batches = takes_batches
-        self.half_pixel = output.corners == "half_pixel" or output.kind == "labels" or input.fit == "letterbox"
+        self.half_pixel = is_half_pixel(input, output)
         self.share = 1.0
         self.costs: deque[tuple[float, float]] = deque(maxlen=MOST_COSTS)
         self.device = device
@@ -292,6 +303,11 @@ class NetworkSegmenter:
             self._ready.add(size)
         finally:
             self._preparing = None
+
+
+def is_half_pixel(input: InputCard, output: OutputCard) -> bool:
+    """Return whether the pixels of a network's scores cover equal parts of the picture."""
+    return output.corners == "half_pixel" or output.kind == "labels" or input.fit == "letterbox"
 
 
 def rows_of(card: InputCard, input_scale: float | None) -> Callable[[tuple[int, int]], int] | None:

@@ -391,13 +391,9 @@ class Stream:
                     apart = difference(shown, past.memory.picture, past.memory.motion)
         with timings.stage("segment"):
             able = capabilities(segmenter)
-            fused = able.fused
             carried = None if past is None else past.logits
-            if carried is not None and apart is not None and fused is not None:
-                scores, apart = fused(frame, carried, apart), None
-            else:
-                scores = segmenter(frame) if scores is None else scores
-                scores = scores.to(self._networks.device)  # 1 x C x any size
+            scores = segmenter(frame) if scores is None else scores
+            scores = scores.to(self._networks.device)  # 1 x C x any size
         if carried is not None and apart is not None:
             with timings.stage("fuse"):
                 scores = fuse(scores, carried, apart, able.picture_of(frame))

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vidseg_core.backends import openvino
+from vidseg_core.backends import compiled_network, openvino
 from vidseg_core.backends.choose import Runtime
 from vidseg_core.backends.integers import measured
 from vidseg_core.engine.build import build_engine
@@ -256,6 +256,6 @@ def test_integers_are_named_by_what_the_execution_graph_runs(network, pictures, 
 
 
 def test_the_precision_is_openvino_s_own():
-    assert openvino.floating_point(["BF16", "FP32", "FP16"]) == "bf16"
-    assert openvino.floating_point(["FP32", "FP16", "INT8"]) == "f16"  # ARM from v8.2 on
-    assert openvino.floating_point(["FP32", "INT8"]) == "f32"
+    assert compiled_network.floating_point(["BF16", "FP32", "FP16"]) == "bf16"
+    assert compiled_network.floating_point(["FP32", "FP16", "INT8"]) == "f16"  # ARM from v8.2 on
+    assert compiled_network.floating_point(["FP32", "INT8"]) == "f32"

@@ -15,29 +15,24 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
-from multiprocessing.connection import Connection
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vidseg_core.engine.key_frames import spare, worker
-from vidseg_core.engine.key_frames.shared_memory import Shared
+from vidseg_core.engine.key_frames import spare
 from vidseg_core.engine.key_frames.turns import Turns
-from vidseg_core.engine.key_frames.worker import Answer, Request, Task, arrays_of
+from vidseg_core.engine.key_frames.worker import Answer, Request, Task
+from vidseg_core.engine.network_picture import Placed, picture_for, place, without_border
+from vidseg_core.engine.segmenter import SCORES_OF, SWIFTNET_OUTPUT, is_half_pixel, rows_of
 from vidseg_core.frame import Frame
-from vidseg_core.tether import tether
+from vidseg_core.models.card import SWIFTNET_INPUT, InputCard, OutputCard
 
 log = logging.getLogger(__name__)
 # How often it is looked whether that is enough, where neither a frame nor an answer comes.
@@ -45,16 +40,6 @@ LOOK_S = 0.25
 MOST_COSTS = 64
 # So many seconds in which it did not stand still, with less than that share of a processor, are too many.
 STARVED_S, STARVED_SHARE = 2.0, 0.05
-# Code that the process runs once it is tethered: the kernel shall end it with the thread that has started it, as one
-# that stands still would not notice. An interrupt from the terminal is for the owner, who ends it; but it gets no
-# session of its own, as Linux shares processors between sessions first (autogroup), and what is nice in one does not
-# give way to another.
-START = """
-os.setpgid(0, 0)
-sys.path[:] = {path!r}
-from {name} import serve
-serve(*{files!r})
-"""
 
 
 class SegmenterProcess:
@@ -66,11 +51,12 @@ class SegmenterProcess:
     Args:
         task: what it computes.
         num_classes: of the network.
-        half_pixel: see `Capabilities`.
+        input: how the network's input is made of a picture, which happens here.
+        output: what it gives, which is read here.
 
     Attributes:
         turns: with which streams make it stand still.
-        share, input_rows, costs: see `Capabilities.input_rows`.
+        half_pixel, share, input_rows, costs: see `Capabilities`.
         runtime: what executes the network there; None while nothing is chosen yet.
     """
 
@@ -78,23 +64,25 @@ class SegmenterProcess:
         self,
         task: Task,
         num_classes: int,
-        half_pixel: bool = False,
-        input_rows: Callable[[tuple[int, int]], int] | None = None,
+        input: InputCard = SWIFTNET_INPUT,
+        output: OutputCard = SWIFTNET_OUTPUT,
     ):
         self.num_classes = num_classes
-        self.half_pixel = half_pixel
+        self.input = input
+        self.output = output
+        self.half_pixel = is_half_pixel(input, output)
         self.input_scale = task.input_scale
-        self.input_rows = input_rows
+        self.input_rows = rows_of(input, task.input_scale)
         self.share = 1.0
         self.costs: deque[tuple[float, float]] = deque(maxlen=MOST_COSTS)
         self.runtime: str | None = None
+        self._shares: dict[tuple[int, int], float] = {}  # in use, by the size of the picture
         self._task = task
         self._one_at_a_time = threading.Lock()
         self._closed = False
         # Another one, later, shall find what this one finds, wherever this process is then.
-        self._path = [os.path.abspath(entry) for entry in sys.path if isinstance(entry, str)]
+        self._path = spare.search_path()
         self.turns = Turns(partial(self._signal, signal.SIGSTOP), partial(self._signal, signal.SIGCONT))
-        self._process: subprocess.Popen | spare.SplitOff
         self._start()
 
     @property
@@ -104,46 +92,66 @@ class SegmenterProcess:
 
     def __call__(self, frame: Frame) -> Tensor:
         """Raises RuntimeError: the network fails there, or the process ends, or `close` was called."""
-        return self._segment(frame, [])
-
-    def fused(self, frame: Frame, carried: Tensor, apart: Tensor) -> Tensor:
-        """`fuse` of this frame's scores and the past, computed there, too. Raises as `__call__`."""
-        return self._segment(frame, [carried[0].permute(1, 2, 0), apart[0, 0]])
-
-    def _segment(self, frame: Frame, past: list[Tensor]) -> Tensor:
         with self._one_at_a_time:
             if self._closed:
                 raise RuntimeError("the segmenter's process is closed")
             if self._process.poll() is not None:
                 log.warning("the segmenter's process %s; another one is started", self._how_it_ended())
                 self._start()
-            arrays = [frame.image, *(values.float().numpy() for values in past)]
+            share = self._share_now(frame.size)
+            placed = place(frame.size, self.input, self.input_scale, share)
+            picture = picture_for(frame.image, self.input, placed)
+            given = picture.permute(0, 2, 3, 1).contiguous().numpy()
             begun_s = time.monotonic()
             with self.turns.segmentation():
-                answer = self._ask(arrays)
+                answer = self._ask(Request(given.shape), given)
                 took_s = time.monotonic() - begun_s - self.turns.look()
-            for level, text in answer.messages:
-                log.log(level, text)
-            if answer.error is not None:
-                raise RuntimeError(f"the segmenter failed:\n{answer.error}")
-            self.runtime = answer.runtime
-            if answer.share is not None:
-                self.costs.append((took_s, answer.share))
-            scores = self._scores.arrays((answer.shape, np.float32))[0].copy()
+            if answer.is_usual:
+                self.costs.append((took_s, share))
+            results = self._results.arrays(*((shape, np.float32) for shape in answer.shapes))
+            found = tuple(torch.from_numpy(values.copy()).permute(0, 3, 1, 2) for values in results)
+        scores = SCORES_OF[self.output.kind](found if len(found) > 1 else found[0], self.output, self.num_classes)
         self.turns.quiet()
-        return torch.from_numpy(scores).permute(0, 3, 1, 2)
+        return without_border(scores, placed)
+
+    def prepare(self, size: tuple[int, int]) -> None:
+        """Have the network made ready for pictures of `size`, (H, W), if it is compiled for them already.
+
+        Raises RuntimeError as a call does.
+        """
+        with self._one_at_a_time:
+            self._is_ready(place(size, self.input, self.input_scale, self.share))
+
+    def _share_now(self, picture: tuple[int, int]) -> float:
+        """Choose the share of the input's size: nothing waits for another one to be compiled."""
+        share, last = self.share, self._shares.get(picture)
+        if last is not None and last != share:
+            placed = place(picture, self.input, self.input_scale, share)
+            share = share if self._is_ready(placed) else last
+        self._shares[picture] = share
+        return share
+
+    def _is_ready(self, placed: Placed) -> bool:
+        """Ask if the network is ready for a size; it is made ready otherwise, beside what it is asked for."""
+        return self._ask(Request((1, *placed.size, 3), is_ahead=True)).is_ready
 
     def close(self) -> None:
         """End the process at once. May be called again."""
         self._closed = True
         self._process.kill()
 
-    def _ask(self, arrays: list[np.ndarray]) -> Answer:
-        image, *past = (values.shape for values in arrays)
-        carried, apart = past or (None, None)
-        request = Request(image, carried, apart, self.share)
-        for memory, values in zip(arrays_of(self._given, request), arrays, strict=True):
-            np.copyto(memory, values)
+    def _ask(self, request: Request, given: np.ndarray | None = None) -> Answer:
+        answer = self._answer(request, given)
+        for level, text in answer.messages:
+            log.log(level, text)
+        if answer.error is not None:
+            raise RuntimeError(f"the segmenter failed:\n{answer.error}")
+        self.runtime = answer.runtime
+        return answer
+
+    def _answer(self, request: Request, given: np.ndarray | None) -> Answer:
+        if given is not None:
+            np.copyto(self._given.arrays((given.shape, np.float32))[0], given)
         begun_s, had_s = time.monotonic(), self._processor_s()
         try:
             self._connection.send(request)
@@ -152,7 +160,8 @@ class SegmenterProcess:
                 waited_s, used_s = time.monotonic() - begun_s - stood_s, self._processor_s() - had_s
                 is_starved = waited_s > STARVED_S and used_s < STARVED_SHARE * waited_s
                 if self._task.is_idle and is_starved and self._process.poll() is None:
-                    return self._ask_another(arrays, waited_s, used_s)
+                    self._replace(waited_s, used_s)
+                    return self._answer(request, given)
             return self._connection.recv()
         except (EOFError, ConnectionError):
             raise RuntimeError(f"the segmenter's process {self._how_it_ended()}") from None
@@ -160,8 +169,8 @@ class SegmenterProcess:
             self._process.kill()
             raise
 
-    def _ask_another(self, arrays: list[np.ndarray], waited_s: float, used_s: float) -> Answer:
-        """One that does not wait until nobody else wants a processor."""
+    def _replace(self, waited_s: float, used_s: float) -> None:
+        """Start one that does not wait until nobody else wants a processor."""
         log.warning(
             "every processor is busy: the segmenter, which lets others go first, had one for %.2f s in %.1f s; "
             "from now on it takes its share, and frames may have to wait for it",
@@ -170,7 +179,6 @@ class SegmenterProcess:
         self._process.kill()
         self._task = replace(self._task, is_idle=False)
         self._start()
-        return self._ask(arrays)
 
     def _processor_s(self) -> float:
         """How long it has had a processor, in seconds; 0 once it has ended."""
@@ -189,31 +197,11 @@ class SegmenterProcess:
         self._process.send_signal(number)
 
     def _start(self) -> None:
-        ours, theirs = socket.socketpair()
-        self._given, self._scores = (Shared(os.memfd_create(f"vidseg-{name}")) for name in ("given", "scores"))
-        files = theirs.fileno(), self._given.file, self._scores.file
-        with theirs:
-            self._process = spare.take(files) or self._start_afresh(files)
-        self._connection = Connection(ours.detach())
+        started = spare.take(self._path)
+        self._process, self._connection = started.process, started.connection
+        self._given, self._results = started.given, started.results
         self._connection.send(self._task)
         weakref.finalize(self, self._process.kill)
         if self._closed:  # meanwhile
             self._process.kill()
             raise RuntimeError("the segmenter's process is closed")
-
-    def _start_afresh(self, files: tuple[int, ...]) -> subprocess.Popen:
-        started: Future[subprocess.Popen] = Future()
-        command = tether(signal.SIGKILL) + START.format(path=self._path, name=worker.__name__, files=files)
-        # The process ends with the thread that has started it: one that is there for that alone.
-        threading.Thread(target=_keep, args=(command, files, started), name="vidseg-keeper", daemon=True).start()
-        return started.result()
-
-
-def _keep(command: str, files: tuple[int, ...], started: Future) -> None:
-    try:
-        process = subprocess.Popen([sys.executable, "-c", command], pass_fds=files, stdin=subprocess.DEVNULL)
-    except BaseException as error:  # whoever waits for it raises it
-        started.set_exception(error)
-        return
-    started.set_result(process)
-    process.wait()

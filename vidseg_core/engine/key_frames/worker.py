@@ -1,30 +1,33 @@
-"""The process that segments beside the streams: what runs in it, and the messages it exchanges."""
+"""The process that segments beside the streams: what runs in it, and the messages it exchanges.
+
+It loads NumPy and OpenVINO, which takes a third of a second and little memory, and executes networks that were compiled
+before. PyTorch, which takes a second and hundreds of megabytes, is loaded only where none was.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import threading
 import traceback
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from vidseg_core.allocator import give_back_at_once, give_back_free_memory
-from vidseg_core.backends.choose import Runtime
+from vidseg_core.backends.blob_cache import choice_key, read_choice
+from vidseg_core.backends.compiled_network import openvino_core, read_network
 from vidseg_core.engine.key_frames.shared_memory import Shared
-from vidseg_core.engine.segmenter import NetworkSegmenter, load_segmenter
-from vidseg_core.frame import Frame
-from vidseg_core.kernels.fuse import fuse
-from vidseg_core.models.architectures import SEGMENTER
-from vidseg_core.models.open import open_model
-from vidseg_core.threads import set_num_threads
 
 log = logging.getLogger(__name__)
-# Where it takes its share, a frame goes first.
+# Where it takes its share, a frame goes first; and of what is compiled meanwhile.
 NICENESS = 5
+Shape = tuple[int, ...]
+Execute = Callable[[np.ndarray], list[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Task:
         runtime: see `Runtime`.
         num_threads: of the CPU, 1 or more.
         is_idle: whether it runs only where nobody else wants a processor.
+        identity: of the network, see `identity_of`; empty where that is not known.
+        ranges: its activation ranges, see `Runtime.executor`.
     """
 
     path: Path
@@ -44,22 +49,21 @@ class Task:
     runtime: str
     num_threads: int
     is_idle: bool = True
+    identity: str = ""
+    ranges: dict[str, tuple[float, float]] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
 class Request:
-    """The shapes of the arrays that lie in the shared memory, one behind the other.
+    """A picture in the shared memory for the network, or one to be ready for.
 
     Attributes:
-        image: H x W x 3, uint8, RGB.
-        carried, apart: h x w x C and h x w, float32, for `fuse`; None where nothing is to be blended in.
-        share: see `Capabilities.input_rows`.
+        shape: 1 x h x w x 3, of the network's input, float32.
+        is_ahead: whether it is only asked to be ready for such pictures; it goes on serving others meanwhile.
     """
 
-    image: tuple[int, ...]
-    carried: tuple[int, ...] | None = None
-    apart: tuple[int, ...] | None = None
-    share: float = 1.0
+    shape: Shape
+    is_ahead: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,80 +71,126 @@ class Answer:
     """The answer to one request.
 
     Attributes:
-        shape: of the scores in the shared memory, 1 x h x w x C.
+        shapes: of what the network gave, each B x h x w x C, one behind the other in the shared memory.
         runtime: what executes the network.
         error: what went wrong instead, with its traceback; None for nothing.
         messages: level and text of its log records.
-        share: of the size at which the network has seen it, where that tells what it costs; None where something was
-            compiled meanwhile.
+        is_ready: whether the network is ready for pictures of that shape.
+        is_usual: whether the time that this took tells what a segmentation costs: nothing was compiled meanwhile.
     """
 
-    shape: tuple[int, ...] = ()
+    shapes: tuple[Shape, ...] = ()
     runtime: str | None = None
     error: str | None = None
     messages: tuple[tuple[int, str], ...] = ()
-    share: float | None = None
+    is_ready: bool = True
+    is_usual: bool = True
 
 
-def arrays_of(memory: Shared, request: Request) -> list[np.ndarray]:
-    """View the image in the shared memory and, if there are any, carried scores and where they are wrong."""
-    past = [(shape, np.float32) for shape in (request.carried, request.apart) if shape is not None]
-    return memory.arrays((request.image, np.uint8), *past)
-
-
-def serve(connection: int, given: int, scores: int) -> None:
-    """Segment whatever is asked for, until the owner hangs up.
+def serve(connection: int, given: int, results: int) -> None:
+    """Execute the network on whatever is asked for, until the owner hangs up.
 
     Args:
         connection: file descriptor, on which a `Task` comes and then `Request`s, each of which has an `Answer`.
-        given: file descriptor of the memory where requests have their arrays.
-        scores: file descriptor of the memory where scores are put, float32.
+        given: file descriptor of the memory where the network's input is.
+        results: file descriptor of the memory where its outputs are put.
     """
     give_back_at_once()
     told = _Told()
-    channel, asked, wanted = Connection(connection), Shared(given), Shared(scores)
+    channel, asked, wanted = Connection(connection), Shared(given), Shared(results)
+    with suppress(ImportError):  # the time until there is a task is well used
+        openvino_core().get_property("CPU", "FULL_DEVICE_NAME")
     try:
-        task, segmenter, problem = channel.recv(), None, None
+        task = channel.recv()
         _let_others_go_first(task.is_idle)
-        try:
-            segmenter = _segmenter(task)
-        except Exception:  # told to whoever asks for scores
-            problem = traceback.format_exc()
+        networks = _Networks(task)
         while True:
             request = channel.recv()
-            if segmenter is None:
-                channel.send(Answer(error=problem, messages=told.take()))
-            else:
-                segmenter.share = request.share
-                channel.send(_answer(segmenter, arrays_of(asked, request), wanted, told))
+            answer = networks.prepare if request.is_ahead else networks.execute
+            try:
+                done = answer(request.shape, asked, wanted)
+            except Exception:  # the owner raises it
+                done = Answer(error=traceback.format_exc())
+            channel.send(replace(done, messages=told.take()))
     except (EOFError, ConnectionError):
         return
 
 
-def _answer(segmenter: NetworkSegmenter, given: list[np.ndarray], wanted: Shared, told: _Told) -> Answer:
-    try:
-        with torch.inference_mode():
-            image, *past = given
-            scores = segmenter(Frame(image, 0))
-            if past:
-                carried, apart = map(torch.from_numpy, past)
-                size = image.shape[:2] if segmenter.half_pixel else None
-                scores = fuse(scores, carried.permute(2, 0, 1)[None], apart[None, None], size)
-            values = scores.permute(0, 2, 3, 1).numpy()
-        np.copyto(wanted.arrays((values.shape, np.float32))[0], values)
-    except Exception:  # the owner raises it
-        return Answer(error=traceback.format_exc(), messages=told.take())
-    costs = [segmenter.costs.popleft() for _ in range(len(segmenter.costs))]
-    if not costs:  # something was compiled meanwhile
-        give_back_free_memory()
-    return Answer(values.shape, segmenter.runtime, None, told.take(), costs[-1][1] if costs else None)
+class _Networks:
+    """The network as it is executed for each shape of its input."""
 
+    def __init__(self, task: Task):
+        self._task = task
+        self._ready: dict[Shape, Execute] = {}
+        self._refused: set[Shape] = set()
+        self._compiling: threading.Thread | None = None
+        self._compile: Callable[[Shape], tuple[Execute, str | None]] | None = None
+        self._runtime: str | None = None
+        self._lock = threading.Lock()
 
-def _segmenter(task: Task) -> NetworkSegmenter:
-    device = torch.device("cpu")
-    set_num_threads(task.num_threads)
-    runtime = Runtime(task.runtime, device, task.num_threads)
-    return load_segmenter(open_model(task.path, SEGMENTER), task.input_scale, device, runtime, lean=True)
+    def execute(self, shape: Shape, asked: Shared, wanted: Shared) -> Answer:
+        is_usual = shape in self._ready and self._compiling is None
+        execute = self._kept(shape) or self._compiled(shape)
+        results = execute(asked.arrays((shape, np.float32))[0])
+        layout = [(values.shape, np.float32) for values in results]
+        for memory, values in zip(wanted.arrays(*layout), results, strict=True):
+            np.copyto(memory, values)
+        if not is_usual:
+            give_back_free_memory()
+        return Answer(tuple(values.shape for values in results), self._runtime, is_usual=is_usual)
+
+    def prepare(self, shape: Shape, asked: Shared, wanted: Shared) -> Answer:
+        if self._kept(shape) is None and self._compiling is None and shape not in self._refused:
+            # A daemon: a compiler that hangs must not keep the process from ending.
+            self._compiling = threading.Thread(target=self._compile_beside, args=(shape,), daemon=True)
+            self._compiling.start()
+        return Answer(runtime=self._runtime, is_ready=shape in self._ready)
+
+    def _kept(self, shape: Shape) -> Execute | None:
+        """Take a compiled network that was kept for this shape; None where there is none."""
+        if shape not in self._ready and self._task.identity:
+            task, inputs = self._task, [(shape[0], shape[3], *shape[1:3])]
+            try:
+                core = openvino_core()
+                found = read_choice(
+                    choice_key(core, task.identity, inputs, task.ranges, task.runtime, task.num_threads)
+                )
+                if found is None:
+                    return None
+                path, choice = found
+                network = read_network(core, path, task.num_threads)
+            except (ImportError, OSError, RuntimeError) as error:
+                log.info("a compiled network that was kept is of no use: %s", " ".join(str(error).split()))
+                return None
+            if not all(len(output.shape) == 4 for output in network.model.outputs):
+                return None
+            if self._runtime is None and choice.said:
+                log.info("%s", choice.said)
+            self._runtime = choice.runtime
+            self._ready[shape] = lambda picture: network([picture])
+        return self._ready.get(shape)
+
+    def _compiled(self, shape: Shape) -> Execute:
+        """Have the network compiled; from then on this process is as large as any that has PyTorch."""
+        with self._lock:
+            if self._compile is None:
+                from vidseg_core.engine.key_frames.compiling import compiler
+
+                task = self._task
+                self._compile = compiler(task.path, task.input_scale, task.runtime, task.num_threads)
+            if shape not in self._ready:  # meanwhile
+                self._ready[shape], self._runtime = self._compile(shape)
+            return self._ready[shape]
+
+    def _compile_beside(self, shape: Shape) -> None:
+        os.nice(NICENESS)  # on Linux, of this thread alone
+        try:
+            self._compiled(shape)
+        except Exception:
+            self._refused.add(shape)
+            log.exception("the segmenter cannot be compiled for an input of %d x %d", shape[2], shape[1])
+        finally:
+            self._compiling = None
 
 
 def _let_others_go_first(is_idle: bool) -> None:

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 
+from vidseg_core.backends.blob_cache import identity_of
+from vidseg_core.backends.choose import Runtime
 from vidseg_core.classes import load_classes
 from vidseg_core.engine import build
 from vidseg_core.engine.build import build_engine
@@ -24,10 +26,9 @@ from vidseg_core.engine.key_frames.process import SegmenterProcess
 from vidseg_core.engine.key_frames.shared_memory import Shared
 from vidseg_core.engine.key_frames.turns import STILL_S, STILL_SHARE, Turns
 from vidseg_core.engine.key_frames.worker import Task
-from vidseg_core.engine.segmenter import NetworkSegmenter, TruthSegmenter, ready
+from vidseg_core.engine.segmenter import NetworkSegmenter, TruthSegmenter, load_segmenter, ranges_of, ready
 from vidseg_core.errors import ConfigError
 from vidseg_core.frame import Frame
-from vidseg_core.kernels.fuse import fuse
 from vidseg_core.models.open import open_model
 from vidseg_core.models.registry import find_weights
 
@@ -41,7 +42,9 @@ def picture(height=64, width=96, seed=0):
 
 
 def start(path=None, runtime="eager", num_threads=1):
-    return SegmenterProcess(Task(path or find_weights(DEFAULT_WEIGHTS), SMALL, runtime, num_threads), CLASSES)
+    weights = find_weights(DEFAULT_WEIGHTS)
+    task = Task(path or weights, SMALL, runtime, num_threads)
+    return SegmenterProcess(task, CLASSES, open_model(weights).card.input)
 
 
 def has_ended(pid):
@@ -187,16 +190,37 @@ def test_scores_are_those_of_the_network(process, size):
     assert not torch.equal(scores, other)
 
 
-def test_the_past_is_blended_in_there(process):
-    frame, generator = picture(), torch.Generator().manual_seed(0)
-    carried = torch.randn(1, CLASSES, 32, 48, generator=generator).to(memory_format=torch.channels_last)
-    apart = 10 * torch.rand(1, 1, 32, 48, generator=generator)
-    apart[..., 0] = torch.inf
-    scores = process(frame)
-    blended = process.fused(frame, carried, apart)
-    torch.testing.assert_close(blended, fuse(scores, carried, apart), rtol=1e-4, atol=1e-4)
-    assert (blended - scores.log_softmax(1)).abs().max() > 0.1
-    torch.testing.assert_close(process(frame), scores)  # not with what was given before
+def test_a_network_that_was_compiled_before_is_executed_without_pytorch(monkeypatch, tmp_path, caplog):
+    """A start that finds everything compiled would wait a second for it, and need hundreds of megabytes more."""
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    cpu, frame, model = torch.device("cpu"), picture(), open_model(DEFAULT_WEIGHTS)
+    here = load_segmenter(model, SMALL, cpu, Runtime("openvino", cpu, 1))
+    with torch.inference_mode():
+        expected = here(frame)
+    identity, ranges = identity_of(model.networks["segmenter"]), ranges_of(model.card)
+    task = Task(find_weights(DEFAULT_WEIGHTS), SMALL, "openvino", 1, True, identity, ranges)
+    with caplog.at_level(logging.INFO), closing(SegmenterProcess(task, CLASSES, model.card.input)) as process:
+        process.prepare(frame.size)
+        torch.testing.assert_close(process(frame), expected)
+        assert "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text()
+        assert process.runtime == here.runtime and len(process.costs) == 1
+        assert f"runtime of the segmenter: {here.runtime}, as asked for" in caplog.text
+        assert process(picture(128, 160)).shape[1] == CLASSES  # another size is compiled, and then it is loaded
+        assert "libtorch" in Path(f"/proc/{process.pid}/maps").read_text()
+
+
+def test_another_size_is_compiled_beside_frames_of_the_last_one():
+    with closing(start()) as process:
+        whole = process(picture(128, 192))
+        process.share = 0.5
+        shares = set()
+        for _ in range(int(WAIT_S / 0.01)):
+            shares.add(process(picture(128, 192)).shape[2] / whole.shape[2])
+            if 0.5 in shares:
+                break
+        assert 0.5 in shares and shares <= {0.5, 1.0}
+        assert process.costs[-1][1] in (0.5, 1.0)
 
 
 def test_padded_rows(process):

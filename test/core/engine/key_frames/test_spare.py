@@ -1,49 +1,59 @@
-"""A process that was split off serves as one that was started does, and never outlives its owner."""
+"""A process that was started ahead serves as any other does, and never outlives its owner."""
 
 import os
+import select
 import subprocess
 import sys
 
-SCRIPT = """
-import os, socket, sys
-from multiprocessing.connection import Connection
 from vidseg_core.engine.key_frames import spare
 
-def alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-spare.serve = lambda *files: os.write(files[0], b"served")
+WAIT_S = 60
+SCRIPT = """
+import os
+from vidseg_core.engine.key_frames import spare
 spare.prepare()
-unused = spare._spare._process.pid
-spare.discard()
-assert not alive(unused) and spare.take([]) is None
-
-spare.prepare()
-ours, theirs = socket.socketpair()
-process = spare.take([theirs.fileno()] * 3)
-assert ours.recv(6) == b"served" and process.wait(10) == 0 and process.poll() == 0
-assert spare.take([]) is None
-
-spare.prepare()
-killed = spare._spare._process
-killed.kill()
-assert killed.wait(10) == -9 and spare.take([theirs.fileno()] * 3) is None
-
-spare.prepare()
-print(spare._spare._process.pid, flush=True)
+print(spare._spare.process.pid, flush=True)
 os._exit(0)  # as a process that is killed: nothing is tidied up
 """
 
 
-def test_a_process_that_was_split_off(tmp_path):
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    for _ in range(100):
-        if not os.path.exists(f"/proc/{done.stdout.strip()}"):
-            return
-        subprocess.run(["sleep", "0.05"], check=True)
-    raise AssertionError(f"process {done.stdout.strip()} outlives its owner")
+def test_one_waits_until_it_is_taken():
+    spare.prepare()
+    waiting = spare._spare
+    spare.prepare()
+    assert spare._spare is waiting  # one is enough
+    taken = spare.take(spare.search_path())
+    assert taken is waiting and taken.process.poll() is None and spare._spare is None
+    other = spare.take(spare.search_path())
+    assert other.process.pid != taken.process.pid
+    for one in (taken, other):
+        one.end()
+        assert one.process.returncode is not None
+
+
+def test_one_that_has_ended_is_not_taken():
+    spare.prepare()
+    ended = spare._spare.process
+    ended.kill()
+    ended.wait(WAIT_S)
+    taken = spare.take(spare.search_path())
+    assert taken.process.pid != ended.pid
+    taken.end()
+
+
+def test_one_that_nobody_takes_is_ended():
+    spare.prepare()
+    process = spare._spare.process
+    spare.discard()
+    assert process.returncode is not None and spare._spare is None
+    spare.discard()
+
+
+def test_it_ends_with_its_owner():
+    done = subprocess.run([sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, text=True, timeout=WAIT_S, check=True)
+    try:
+        handle = os.pidfd_open(int(done.stdout))
+    except ProcessLookupError:
+        return
+    assert select.select([handle], [], [], WAIT_S)[0]
+    os.close(handle)
