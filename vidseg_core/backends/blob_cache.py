@@ -107,8 +107,8 @@ def read_choice(key: str) -> tuple[Path, Choice] | None:
 
 
 def store_choice(key: str, choice: Choice) -> None:
-    """Keep a choice for the next process; without a place for it, or for what was chosen, that one chooses again."""
-    if not find_blob(choice.blob).is_file():
+    """Keep a choice for the next process, if none is; without a place for it, or for the network, that one chooses."""
+    if not find_blob(choice.blob).is_file() or read_choice(key) is not None:
         return
     try:
         store_blob(cache_directory() / f"{key}.choice", json.dumps(asdict(choice)).encode())

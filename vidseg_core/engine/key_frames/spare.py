@@ -97,7 +97,7 @@ def start(path: list[str]) -> Started:
     ours, theirs = socket.socketpair()
     given, results = (Shared(os.memfd_create(f"vidseg-{name}")) for name in ("given", "results"))
     files = theirs.fileno(), given.file, results.file
-    command = tether(signal.SIGKILL) + START.format(path=path, name=worker.__name__, files=files)
+    command = tether(signal.SIGKILL, is_silent=True) + START.format(path=path, name=worker.__name__, files=files)
     started: Future[subprocess.Popen] = Future()
     # The process ends with the thread that has started it: one that is there for that alone.
     threading.Thread(target=_keep, args=(command, files, started), name="vidseg-keeper", daemon=True).start()
