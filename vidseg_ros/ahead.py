@@ -1,4 +1,4 @@
-"""What a program starts before it loads its own libraries. Imports little itself."""
+"""Processes that a program starts before it loads its own libraries. Imports little itself."""
 
 from __future__ import annotations
 

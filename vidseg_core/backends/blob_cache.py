@@ -76,7 +76,7 @@ def store_trial(blob: Path, baseline_s: float, compiled_s: float) -> None:
 
 @dataclass(frozen=True)
 class Choice:
-    """What executes a network, where that is a compiled one that is kept.
+    """The choice of a kept compiled network as the executor of a network.
 
     Attributes:
         blob: name of its file.
