@@ -421,12 +421,17 @@ def test_labels_of_other_stamps_are_a_problem(tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("distribution", [None, "jazzy", "kilted"])
-def test_six_hundred_frames_get_their_labels(distribution, tmp_path, checkout):
-    """Without the transport's profile one frame in ten comes through; ten frames would not show it."""
+def test_six_hundred_frames_reach_the_node(distribution, tmp_path, checkout):
+    """Without the transport's profile one frame in ten comes through; ten frames would not show it.
+
+    How many of them are labelled depends on how busy the computer is; how many come, hardly. Diagnostics are at most a
+    second old when the demo ends.
+    """
     environment = {name: value for name, value in os.environ.items() if "PROFILES_FILE" not in name}
     environment.pop("ROS_DISTRO", None)
     environment |= {} if distribution is None else {"ROS_DISTRO": distribution}
     arguments = [sys.executable, "-m", "vidseg_ros.demo", "--duration", "20", "--out", str(tmp_path)]
     done = subprocess.run(arguments, cwd=checkout, env=environment, capture_output=True, text=True, timeout=DEADLINE_S)
-    labelled, sent = map(int, re.search(r"(\d+) of (\d+) frames labelled", done.stdout + done.stderr).groups())
-    assert sent == 600 and labelled >= 590, done.stdout + done.stderr
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["frames"]["sent"] == 600, done.stdout + done.stderr
+    assert int(summary["node_counts"]["Frames received"]) >= 500, done.stdout + done.stderr
