@@ -3,39 +3,79 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
+from typing import Any
 
 from tqdm import tqdm
 
 from vidseg_core.data.open import open_source
+from vidseg_core.engine.config import EngineConfig
 from vidseg_core.errors import ConfigError
 from vidseg_core.frame import Frame
 from vidseg_core.models.accuracy import Accuracy
 
 MOST_FRAMES = 300
+MOST_BYTES = 10**9
 
 
-def read_drive(spec: str) -> tuple[list[Frame], float]:
-    """Read the first consecutive frames of a source that have labels, at most `MOST_FRAMES`, and their rate in Hz.
+def read_drive(spec: str, labelled: bool = True) -> tuple[list[Frame], float]:
+    """Read the first consecutive frames of a source that have one size, and their rate in Hz.
+
+    There are at most `MOST_FRAMES`, and fewer of large pictures: at most `MOST_BYTES`.
+
+    Args:
+        spec: see `open_source`.
+        labelled: take only frames with labels.
 
     Raises:
-        ConfigError: fewer than two consecutive frames have labels.
+        ConfigError: there are fewer than two such frames.
         VidsegError: the source cannot be read.
     """
     source = open_source(spec, packed=True)
     frames: list[Frame] = []
     total = min(MOST_FRAMES, source.num_frames or MOST_FRAMES)
     for frame in tqdm(source, desc="reading", total=total, unit="frame", leave=False, disable=not sys.stderr.isatty()):
-        if frame.labels is None:
-            if len(frames) > 1:
-                break
+        continues = (not labelled or frame.labels is not None) and (not frames or frame.size == frames[0].size)
+        if not continues and len(frames) > 1:
+            break
+        if not continues:
             frames.clear()
             continue
         frames.append(frame)
-        if len(frames) == MOST_FRAMES:
+        if len(frames) == MOST_FRAMES or (len(frames) + 1) * frame.image.nbytes > MOST_BYTES:
             break
     if len(frames) < 2:
-        raise ConfigError(f"{spec}: expected consecutive frames with labels, got {len(frames)}")
+        wanted = "with labels" if labelled else "of one size"
+        raise ConfigError(f"{spec}: expected consecutive frames {wanted}, got {len(frames)}")
     return frames, source.rate_hz
+
+
+def measure_own(config: EngineConfig, spec: str) -> tuple[Accuracy, dict[str, Any]]:
+    """Measure a network on a drive without labels: the truth are its own labels of every frame at full size.
+
+    Scored are the classes that have at least `COMMON` of the pixels.
+
+    Args:
+        config: names the network; with synchronous key frames.
+        spec: the drive, see `open_source`.
+
+    Returns:
+        The accuracies, and how they were measured, JSON-safe.
+
+    Raises:
+        ConfigError: see `read_drive` and `measure`.
+        VidsegError: drive or network cannot be read.
+    """
+    from vidseg_core.engine.build import build_engine
+    from vidseg_core.evaluation.ladder import COMMON, measure, with_own_labels
+
+    frames, rate_hz = read_drive(spec, labelled=False)
+    progress = partial(tqdm, leave=False, disable=not sys.stderr.isatty())
+    with build_engine(config) as engine:
+        labelled = with_own_labels(engine, frames, partial(progress, desc="labelling", unit="frame"))
+        accuracy = measure(engine, labelled, rate_hz, partial(progress, desc="ladder", unit="step"), COMMON)
+    about = {"truth": "own labels", "frames": len(frames), "size": list(frames[0].size), "rate_hz": rate_hz}
+    return accuracy, about
 
 
 def as_yaml(accuracy: Accuracy) -> str:

@@ -13,6 +13,7 @@ from vidseg_core.errors import CheckpointError
 
 if TYPE_CHECKING:
     from vidseg_core.frame import Frame
+    from vidseg_core.models.accuracy import Accuracy
 
 EXPORT_PICTURES = 3
 # Pictures on which rounded networks are compared with float32.
@@ -31,6 +32,8 @@ examples:
                                                  what 8 bit integers need to know: twice as fast where the CPU has them
   vidseg weights calibrate mine.onnx mine.ranges.json --data drive.mp4
                                                  the same for an ONNX file; it stays beside it
+  vidseg weights calibrate mine.onnx mine.accuracy.json --ladder drive.mp4
+                                                 what the node's governor has to know of it, by its own labels
   vidseg weights export camvid-swiftnet-lite0 street.onnx --size 480x640
                                                  for other runtimes; --nav2 for Nav2's segmentation node
 
@@ -74,24 +77,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     calibrate = action(
         "calibrate",
         calibrate_weights,
-        "have a segmentation network look at pictures, and write a file that tells which values its convolutions meet: "
-        "so they can be computed in 8 bit integers (runtime auto or openvino_int8)",
+        "have a segmentation network look at pictures, and write a file that tells which values its convolutions meet "
+        "(--data): so they can be computed in 8 bit integers (runtime auto or openvino_int8); or at a drive, and write "
+        "what accuracy the node's governor may expect of it (--ladder)",
     )
     calibrate.add_argument("source", metavar="SRC", help="a file, or a registered name")
     calibrate.add_argument(
         "target",
         metavar="DST",
         type=Path,
-        help="a file name that ends in .safetensors; for NAME.onnx, NAME.ranges.json",
+        help="a file name that ends in .safetensors; for networks of others, beside them, NAME.ranges.json or, with "
+        "--ladder alone, NAME.accuracy.json",
     )
     calibrate.add_argument(
-        "--data", nargs="+", required=True, metavar="SOURCE", help="data sets (camvid:DIR[:SPLIT], ...; SPLIT is "
+        "--data", nargs="+", metavar="SOURCE", help="data sets (camvid:DIR[:SPLIT], ...; SPLIT is "
         "train unless said), folders of images, videos, recordings, street:...; what the network will see, the more "
         "varied the better, but no test data",
     )  # fmt: skip
     calibrate.add_argument(
         "--count", type=positive, default=64, metavar="N", help="pictures of each, evenly spread (default: %(default)s)"
     )
+    calibrate.add_argument(
+        "--ladder", metavar="DRIVE", help="consecutive frames, as --data without data sets' splits; at most 300 are "
+        "taken. Each size of the network's input, age of labels and grid stride is scored against the network's own "
+        "labels of every frame at full size",
+    )  # fmt: skip
     input_scale = calibrate.add_argument(
         "--input-scale", type=scale, metavar="S", help="size of the network's input in units of the picture's, 0.25 to "
         "2 (default: as many rows as it was trained at, or the scale it was trained at, or 1)",
@@ -225,27 +235,69 @@ def calibrate_weights(args, records) -> int:
 
     from vidseg_core.backends.integers import measured
     from vidseg_core.engine.segmenter import NetworkSegmenter, input_scale, ready
+    from vidseg_core.errors import ConfigError
     from vidseg_core.models.architectures import SEGMENTER
     from vidseg_core.models.open import open_model
-    from vidseg_core.networks.graph import Graph
+    from vidseg_core.networks.graph import Foreign
 
+    if args.data is None and args.ladder is None:
+        raise ConfigError("weights calibrate: expected --data or --ladder, or both, got neither")
     model, device = open_model(args.source, SEGMENTER, records), torch.device("cpu")
     scale = input_scale(model.card.input, args.input_scale)
-    graph = model.networks[SEGMENTER]
-    if isinstance(graph, Graph):
-        return calibrate_graph(args, model, scale)
+    if isinstance(model.networks[SEGMENTER], Foreign):
+        return calibrate_foreign(args, model, scale)
     check_target(args.target)
-    network = ready(model.torch_network(SEGMENTER), device)
-    segment = NetworkSegmenter(network, scale, device, input=model.card.input)
-    with torch.inference_mode(), measured(network) as ranges:
-        count = 0
-        for picture in chosen_pictures(args):
-            segment(picture)
-            count += 1
-    calibration = {"pictures": count, "input_scale": scale}
-    known = {"activation_ranges": ranges, "calibration": calibration}
-    print(f"{len(ranges)} convolutions have seen {count} pictures")
+    known: dict[str, Any] = {}
+    if args.data is not None:
+        network = ready(model.torch_network(SEGMENTER), device)
+        segment = NetworkSegmenter(network, scale, device, input=model.card.input)
+        with torch.inference_mode(), measured(network) as ranges:
+            count = 0
+            for picture in chosen_pictures(args):
+                segment(picture)
+                count += 1
+        known |= {"activation_ranges": ranges, "calibration": {"pictures": count, "input_scale": scale}}
+        print(f"{len(ranges)} convolutions have seen {count} pictures")
+    if args.ladder is not None:
+        accuracy, about = measure_ladder(args, model, records)
+        known |= {"accuracy": accuracy.to_dict(), "ladder": about}
     return write_weights(args, records, model.path, known)
+
+
+def calibrate_foreign(args, model, scale) -> int:
+    """Measure a network of others; what was found stays beside it."""
+    from vidseg_core.errors import ConfigError
+    from vidseg_core.models.accuracy_file import accuracy_path, write_accuracy
+    from vidseg_core.models.architectures import SEGMENTER
+    from vidseg_core.models.ranges_file import ranges_path
+    from vidseg_core.networks.graph import Graph
+
+    place = accuracy_path(model.path) if args.data is None else ranges_path(model.path)
+    if args.target != place:
+        raise ConfigError(f"{args.target}: expected {place}, beside the network that it is for")
+    if args.data is not None:
+        if not isinstance(model.networks[SEGMENTER], Graph):
+            model.torch_network(SEGMENTER)  # raises
+        calibrate_graph(args, model, scale, place)
+    if args.ladder is not None:
+        accuracy, about = measure_ladder(args, model, None)
+        write_accuracy(accuracy_path(model.path), model.card.checksum, accuracy, about)
+        print(f"{accuracy_path(model.path)}: measured on {about['frames']} frames")
+    return 0
+
+
+def measure_ladder(args, model, records) -> tuple[Accuracy, dict[str, Any]]:
+    """Measure by `--ladder` what to expect of a network, print it and return it, with how it was measured."""
+    from vidseg_core.cli.ladder import as_yaml, measure_own
+    from vidseg_core.engine.config import EngineConfig
+    from vidseg_core.models.registry import record_of
+
+    record = None if records is None else record_of(model.path, records)
+    classes = args.classes or (None if record is None else record.classes)
+    config = EngineConfig(weights=str(model.path), classes=classes, input_scale=args.input_scale)
+    accuracy, about = measure_own(config, args.ladder)
+    print(as_yaml(accuracy), end="")
+    return accuracy, about
 
 
 def chosen_pictures(args) -> Iterable[Frame]:
@@ -261,7 +313,7 @@ def chosen_pictures(args) -> Iterable[Frame]:
                     bar.update()
 
 
-def calibrate_graph(args, model, scale) -> int:
+def calibrate_graph(args, model, scale, target: Path) -> None:
     """Measure an ONNX file's convolutions; write what they meet beside it, and say what rounding costs."""
     import numpy as np
     import torch
@@ -272,11 +324,9 @@ def calibrate_graph(args, model, scale) -> int:
     from vidseg_core.errors import ConfigError
     from vidseg_core.kernels.decode import decode
     from vidseg_core.models.architectures import SEGMENTER
-    from vidseg_core.models.ranges_file import ranges_path, write_ranges
+    from vidseg_core.models.ranges_file import write_ranges
     from vidseg_core.threads import available_threads
 
-    if args.target != ranges_path(model.path):
-        raise ConfigError(f"{args.target}: expected {ranges_path(model.path)}, beside the network that it is for")
     graph, device, threads = model.networks[SEGMENTER], torch.device("cpu"), available_threads()
 
     def segmenter(execute):
@@ -306,13 +356,12 @@ def calibrate_graph(args, model, scale) -> int:
         shares = [np.mean(decode(other(frame), frame.size, other.half_pixel) == labels) for frame, labels in kept]
         agreement[next(iter(compiled.values())).runtime] = float(np.mean(shares))
     write_ranges(
-        args.target, model.card.checksum, measuring.ranges,
+        target, model.card.checksum, measuring.ranges,
         {"calibration": {"pictures": count, "input_scale": scale}, "agreement_with_float32": agreement},
     )  # fmt: skip
-    print(f"{args.target}: {len(measuring.ranges)} convolutions have seen {count} pictures")
+    print(f"{target}: {len(measuring.ranges)} convolutions have seen {count} pictures")
     for name, share in agreement.items():
         print(f"  {name}: labels agree with float32's on {100 * share:.2f} % of pixels of {len(kept)} pictures")
-    return 0
 
 
 def export_weights(args, records) -> int:
@@ -389,8 +438,8 @@ def write_weights(args, records, source: Path, known: dict) -> int:
     table, record = args.classes, record_of(source, records)
     if record is not None:  # the new file is not registered: what the record says has to stand in it
         table = table or record.classes
-        sizes = {"input_rows": record.input_rows, "enlarge": record.enlarge}
-        known = {name: value for name, value in sizes.items() if value is not None} | known
+        names = ("input_rows", "enlarge", "activation_ranges", "accuracy")
+        known = {name: value for name in names if (value := getattr(record, name)) is not None} | known
     architecture = convert(source, args.target, None if table is None else load_classes(table), known)
     print(f"{args.target}: {architecture}, classes: {table or 'as in the source'} ({size_of(args.target)})")
     return 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
 from vidseg_core.classes import ClassTable, load_classes
 from vidseg_core.errors import CheckpointError
+from vidseg_core.models.accuracy_file import read_accuracy
 from vidseg_core.models.architectures import SEGMENTER, expect, names_with
 from vidseg_core.models.card import ModelCard, card_of
 from vidseg_core.models.checkpoint import check_classes
@@ -83,7 +84,8 @@ def open_model(
         found = study(path)
         if found.card is None or found.network is None:
             raise found.fail()
-        return Model(path, found.card, {SEGMENTER: found.network})
+        card = replace(found.card, accuracy=read_accuracy(path, found.card.checksum))
+        return Model(path, card, {SEGMENTER: found.network})
     file = read_file(path)
     architecture = expect(path, file.tensors, *names_with(role))
     networks = architecture.networks(path, file.tensors)

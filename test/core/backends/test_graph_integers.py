@@ -82,6 +82,26 @@ def met(path):
     return found
 
 
+def test_expected_accuracy_of_a_file_of_others_stays_beside_it(made, capsys, monkeypatch):
+    monkeypatch.setattr("vidseg_core.evaluation.ladder.RUNS", 2)
+    measured, pictures = made.with_suffix(".accuracy.json"), str(made.parent / "pictures")
+    assert cli.main(["weights", "calibrate", str(made), str(made.with_suffix(".json")), "--ladder", pictures]) == 2
+    assert f"expected {measured}" in capsys.readouterr().err
+    assert open_model(made).card.accuracy is None
+    assert cli.main(["weights", "calibrate", str(made), str(measured), "--ladder", pictures]) == 0
+    assert f"{measured}: measured on 3 frames" in capsys.readouterr().out
+    accuracy = open_model(made).card.accuracy
+    assert max(accuracy.rows) == (64, pytest.approx(100, abs=1)) and accuracy.of_rows(22) < 90
+    kept = json.loads(measured.read_text())
+    measured.write_text(json.dumps(kept | {"sha256": "0" * 64}))
+    with pytest.raises(CheckpointError, match=r"was measured with another network than net\.onnx"):
+        open_model(made)
+    measured.write_text("{}")
+    with pytest.raises(CheckpointError, match="expected JSON with expected accuracies: accuracy: expected rows"):
+        open_model(made)
+    measured.unlink()
+
+
 def test_integers_for_a_file_of_others(made, capsys, monkeypatch):
     ranges, pictures = made.with_suffix(".ranges.json"), str(made.parent / "pictures")
     with pytest.raises(ConfigError, match="openvino_int8 needs weights that tell their activation ranges"):

@@ -13,6 +13,7 @@ from vidseg_core.cli import main as cli
 from vidseg_core.models.architectures import FLOW_LIGHT
 from vidseg_core.models.files import read_metadata, save_weights
 from vidseg_core.networks.flow_light import FlowLight
+from vidseg_core.street import Street, StreetConfig
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -154,6 +155,31 @@ def test_calibrate_makes_a_file_that_integers_can_be_used_with(tmp_path, capsys)
         assert engine.networks.segmenter.execute._ranges["logits.conv"] == tuple(ranges["logits.conv"])
 
 
+def test_calibrate_measures_the_ladder_that_the_governor_reads(tmp_path, capsys, monkeypatch):
+    from vidseg_core.engine.build import build_engine
+    from vidseg_core.engine.config import EngineConfig
+    from vidseg_core.evaluation import ladder
+    from vidseg_core.models.registry import find_record
+
+    monkeypatch.setattr(ladder, "RUNS", 1)
+    monkeypatch.setattr(ladder, "SHARES", (0.5, 1.0))
+    (tmp_path / "drive").mkdir()
+    street = Street(StreetConfig(seed=3, width=320, height=240, num_frames=4))
+    for i in range(4):
+        cv2.imwrite(str(tmp_path / "drive" / f"f{i}.png"), street.render(i).image[::2, ::2, ::-1])
+    ours = tmp_path / "ours.safetensors"
+    assert vidseg("calibrate", "camvid-swiftnet-r18", ours, "--input-scale", 1, "--ladder", tmp_path / "drive") == 0
+    assert "accuracy:" in capsys.readouterr().out
+    metadata = read_metadata(ours)
+    assert metadata["ladder"] == {"truth": "own labels", "frames": 4, "size": [120, 160], "rate_hz": 30.0}
+    assert set(metadata["activation_ranges"]) == set(find_record("camvid-swiftnet-r18").activation_ranges)
+    with build_engine(EngineConfig(weights=str(ours), device="cpu", runtime="eager")) as engine:
+        found = engine.accuracy
+    assert [age for age, _ in found.lost_by_age_s] == [0.0, 0.0333, 0.0667]
+    assert [rows for rows, _ in found.rows] == [60, 120]
+    assert found.of_rows(60) < found.of_rows(120) == pytest.approx(100, abs=3)
+
+
 def test_calibrate_looks_at_data_sets(tmp_path, capsys):
     (tmp_path / "train").mkdir()
     for i in range(3):
@@ -174,6 +200,11 @@ def test_calibrate_looks_at_data_sets(tmp_path, capsys):
         (
             ["camvid-swnet-seq", "DST.safetensors", "--data", "street:frames=1"],
             "expected weights of swiftnet-lite0 or swiftnet-r18",
+        ),
+        (["camvid-swiftnet-r18", "DST.safetensors"], "expected --data or --ladder, or both, got neither"),
+        (
+            ["camvid-swiftnet-r18", "DST.safetensors", "--ladder", "street:frames=1,size=320x240"],
+            "street:frames=1,size=320x240: expected consecutive frames of one size, got 1",
         ),
     ],
 )

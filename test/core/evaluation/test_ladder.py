@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from vidseg_core.classes import load_classes
@@ -34,6 +35,15 @@ def test_accuracy_by_size_age_and_stride(frames, monkeypatch):
     assert [age for age, _ in found.lost_by_age_s] == [0, 0.1, 0.2] and found.lost_by_age_s[0][1] == 0
     assert min(lost for _, lost in found.lost_by_stride) == 0
     assert engine.networks.segmenter.share == 1.0  # the engine itself is as it was
+
+
+def test_rare_classes_can_be_left_out(frames):
+    labels = np.zeros((240, 320), np.uint8)
+    labels[:, :40], labels[0, -1], labels[1] = 3, 5, 255
+    labelled = [replace(frame, labels=labels) for frame in frames]
+    assert ladder._common(labelled, 11, 0.01).tolist() == [0, 3]
+    assert ladder._common(labelled, 11, 1e-6).tolist() == [0, 3, 5]
+    assert ladder._common(labelled, 11, 0.95).tolist() == [0]  # none has as much: the largest one
 
 
 @pytest.mark.parametrize("some", [slice(0, 1), slice(0, 0)])
