@@ -260,6 +260,12 @@ def _train_refine(args: argparse.Namespace) -> int:
     )  # fmt: skip
 
 
+NOT_MEASURED = (
+    "expected accuracy for the node's governor: not measured, as held-back pictures do not tell their frame rate; "
+    "`vidseg weights calibrate {weights} DST.safetensors --ladder DRIVE` measures it; without, the prior is used"
+)
+
+
 def _train_segmenter(args: argparse.Namespace) -> int:
     from vidseg_core.devices import open_device
     from vidseg_core.models.registry import find_weights
@@ -285,12 +291,14 @@ def _train_segmenter(args: argparse.Namespace) -> int:
             lambda command, report: train_student(
                 teacher, sets, config, args.out, command=command, report=report, **about
             ),
+            NOT_MEASURED,
         )
     use_threads(args.num_threads)
     mix = _mix(args, config.hold_back)
     return _watched(
         args.out,
         lambda command, report: train_segmenter(mix, config, args.out, command=command, report=report, **about),
+        NOT_MEASURED,
     )
 
 
@@ -362,8 +370,12 @@ def _mix(args: argparse.Namespace, hold_back: float):
     return make_mix(sets, [share for _, share in named], hold_back)
 
 
-def _watched(output: Path, train: Callable[[str, Callable[[str], None]], Path]) -> int:
-    """Run a training, given what was typed and where to report; say where things are when it ends or is stopped."""
+def _watched(output: Path, train: Callable[[str, Callable[[str], None]], Path], note: str | None = None) -> int:
+    """Run a training, given what was typed and where to report; say where things are when it ends or is stopped.
+
+    Args:
+        note: to print after the weights' path, by which `{weights}` in it is replaced.
+    """
     from tqdm import tqdm
 
     from vidseg_core import distributed
@@ -380,6 +392,8 @@ def _watched(output: Path, train: Callable[[str, Callable[[str], None]], Path]) 
         return 130
     if distributed.is_writer():
         print(f"weights: {weights}")
+        if note is not None:
+            print(note.format(weights=weights))
     return 0
 
 

@@ -167,6 +167,7 @@ def test_at_the_command_line(weights, footage, tmp_path, capsys, monkeypatch):
              "--num-threads", "1"]  # fmt: skip
     assert cli.main(given) == 0
     said = capsys.readouterr().out
+    assert "weights.safetensors DST.safetensors --ladder DRIVE` measures it" in said
     assert "agreement with the teacher" in said and "weights: " in said
     sources = read_metadata(tmp_path / "out" / "weights.safetensors")["training"]["sources"]
     assert [one["train"] + one["held_back"] for one in sources[0]["data"]] == [5, 5]
