@@ -35,6 +35,7 @@ def test_after_the_step_of_installing_a_user_with_empty_caches_compiles_nothing(
     assert "data saved" in run("compile", "--size", "640x360")
     assert list((installed / "vidseg_core/__compiled__/openvino").glob("*.blob")) and not (cache / "vidseg").exists()
     for options in ((), ("--key-frames", "async")):
-        printed = run("run", "street:seed=1,frames=12,size=640x360", "--out", str(tmp_path / "out"), *options)
+        out = tmp_path / f"out{len(options)}"
+        printed = run("run", "street:seed=1,frames=12,size=640x360", "--out", str(out), *options)
         saved = [line for line in printed.splitlines() if "data saved" in line and "/kernels/" in line]
         assert saved == [] and not list(cache.rglob("*.blob"))
