@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 
 MIN_SIDE = 64
+MOST_JITTER_NS = 100_000_000
+"""How far a stamp may lie before the newest one of its camera, in nanoseconds, and be jitter of a clock, or a frame
+that another overtook. Further back, time begins again, as in a recording that is played once more."""
 
 
 @dataclass(frozen=True)
@@ -91,5 +94,5 @@ class Segmentation:
 
     @property
     def age_s(self) -> float:
-        """Return how old the evidence for the labels is, in seconds of the camera's stamps."""
-        return 0.0 if self.evidence_ns is None else (self.stamp_ns - self.evidence_ns) / 1e9
+        """Return how old the evidence for the labels is, 0 or more, in seconds of the camera's stamps."""
+        return 0.0 if self.evidence_ns is None else max(0, self.stamp_ns - self.evidence_ns) / 1e9

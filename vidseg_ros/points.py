@@ -23,6 +23,7 @@ from vidseg_core.data.wire import (
     parse_point_cloud,
     serialise_point_cloud,
 )
+from vidseg_core.frame import MOST_JITTER_NS
 from vidseg_core.kernels.points import Labelled, cloud_points, depth_points
 from vidseg_core.overlay import confidence_levels
 from vidseg_ros.calibration import Calibration
@@ -160,7 +161,7 @@ class Points:
         """Take a labelled image. On the worker's thread."""
         shown = Shown(header, stamp_ns, picture)
         with self._lock:
-            if self._pictures and stamp_ns < self._pictures[-1].stamp_ns:  # time ran backwards
+            if self._pictures and stamp_ns < self._pictures[-1].stamp_ns - MOST_JITTER_NS:  # time begins again
                 self._forget()
             self._slop_ns = round(picture.settings.points_slop_s * 1e9)
             nearest = min(self._messages, key=lambda one: abs(one[0] - stamp_ns), default=None)

@@ -9,6 +9,7 @@ from typing import Protocol
 from std_msgs.msg import Header
 
 from vidseg_core.errors import ConfigError
+from vidseg_core.frame import MOST_JITTER_NS
 from vidseg_ros.diagnostics import Statistics
 from vidseg_ros.mailbox import Letter, Mailbox
 
@@ -68,15 +69,15 @@ class Synchronizer:
         Args:
             header: of the message; its stamp is not negative.
         """
-        stamp = header.stamp.sec, header.stamp.nanosec
-        if stamp < self._newest.get(camera, stamp):
+        stamp_ns = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
+        if stamp_ns < self._newest_ns.get(camera, stamp_ns) - MOST_JITTER_NS:
             self._begin()
-        self._newest[camera] = stamp
+        self._newest_ns[camera] = max(stamp_ns, self._newest_ns.get(camera, stamp_ns))
         self._inputs[camera].signalMessage(Waiting(header, camera, letter))
 
     def _begin(self) -> None:
         """Forget all that waits."""
-        self._newest: dict[Sender, tuple[int, int]] = {}
+        self._newest_ns: dict[Sender, int] = {}
         self._inputs = {camera: self._filters.SimpleFilter() for camera in self._cameras}
         inputs = list(self._inputs.values())
         found = self._filters.ApproximateTimeSynchronizer(inputs, MOST_WAITING, self._slop_s)

@@ -165,7 +165,7 @@ class State:
 
     Attributes:
         size: (H, W) of the last frame.
-        stamp_ns: of the last frame.
+        newest_ns: the newest stamp, of the last frame or, where stamps jitter, of one before it.
         since_key: frames since the last key frame was begun.
         change: of the picture since then, see `kernels.change`; 0 where the schedule does not look. A
             tensor where the device may still be at it.
@@ -175,7 +175,7 @@ class State:
     """
 
     size: tuple[int, int]
-    stamp_ns: int
+    newest_ns: int
     since_key: int
     change: float | Tensor
     memory: Memory

@@ -22,7 +22,7 @@ from vidseg_core.engine.schedule import PROPAGATED, Decision, schedule_of
 from vidseg_core.engine.segmenter import Segmenter
 from vidseg_core.engine.state import Memory, Past, Segmented, StageTimes, State, Waiting
 from vidseg_core.errors import ConfigError
-from vidseg_core.frame import Frame, Segmentation
+from vidseg_core.frame import MOST_JITTER_NS, Frame, Segmentation
 from vidseg_core.kernels.change import change, small_picture
 from vidseg_core.kernels.difference import difference
 from vidseg_core.kernels.fuse import fuse
@@ -63,7 +63,7 @@ class Networks:
 
 
 class Stream:
-    """The engine for the frames of one camera, in order. Not for use by two threads at once.
+    """The engine for the frames of one camera, in order of arrival. Not for use by two threads at once.
 
     A key frame's scores may come some frames later. Meanwhile the past is carried on; once they are there, they take
     its place, carried to the current frame by all the flow since their own. At most one key frame is under way. Where
@@ -216,7 +216,7 @@ class Stream:
                 waiting = Waiting(job, decision.reason, small, frame.stamp_ns)
         changed = self._changed(view.pixels, waiting or memory, timings)
         since_key = self._since_key(decision)
-        self._state = State(frame.size, frame.stamp_ns, since_key, changed, memory, waiting, flow_input)
+        self._state = State(frame.size, self._newest_ns(frame), since_key, changed, memory, waiting, flow_input)
         with timings.stage("decode"):
             painted = self._paint(scores, memory, view, half_pixel)
         return self._result(frame, scores, memory, fresh, painted, view, half_pixel, timings)
@@ -248,7 +248,7 @@ class Stream:
             return None
         changed = self._changed(recording.pixels, waiting or memory, timings)
         since_key = self._since_key(decision)
-        self._state = State(frame.size, frame.stamp_ns, since_key, changed, memory, waiting, flow_input)
+        self._state = State(frame.size, self._newest_ns(frame), since_key, changed, memory, waiting, flow_input)
         with timings.stage("decode"):
             painted = recording.painted()
         scores = None
@@ -341,15 +341,18 @@ class Stream:
         if frame.size != self._state.size:
             (h, w), (new_h, new_w) = self._state.size, frame.size
             return f"image size changed from {w} x {h} to {new_w} x {new_h}"
-        gap_s = (frame.stamp_ns - self._state.stamp_ns) / 1e9
-        if gap_s < 0:
-            return f"time ran back by {-gap_s:.3f} s"
+        gap_ns = frame.stamp_ns - self._state.newest_ns
+        if gap_ns < -MOST_JITTER_NS:
+            return f"time ran back by {-gap_ns / 1e9:.3f} s"
         # Frames that the engine was too slow for are no pause of the camera's: a slow key frame must not make the next
         # frame a key frame, and so on.
-        pause_s = gap_s if frame.pause_s is None else frame.pause_s
+        pause_s = gap_ns / 1e9 if frame.pause_s is None else frame.pause_s
         if pause_s > self._config.max_gap_s:
             return f"no frame for {pause_s:.3f} s"
         return None
+
+    def _newest_ns(self, frame: Frame) -> int:
+        return frame.stamp_ns if self._state is None else max(self._state.newest_ns, frame.stamp_ns)
 
     def _decide(self) -> Decision:
         """Decide if a key frame begins; none does while one is under way."""

@@ -9,7 +9,7 @@ from vidseg_core.engine.flow import DIS, NoFlow
 from vidseg_core.engine.segmenter import TruthSegmenter
 from vidseg_core.engine.stream import Networks, Stream
 from vidseg_core.errors import ConfigError
-from vidseg_core.frame import Frame
+from vidseg_core.frame import MOST_JITTER_NS, Frame
 from vidseg_core.kernels.decode import decode
 from vidseg_core.networks.guided_refine import GuidedRefine
 
@@ -142,6 +142,52 @@ def test_an_update_network_has_seen_every_frame():
     networks = Networks(CountingSegmenter(4), NoFlow(), None, CPU, updater=CountingSegmenter(4))
     stream = Stream(EngineConfig(interval=2, grid_stride=4), networks)
     assert [stream.step(frame(i)).age_s for i in range(3)] == [0, 0, 0]
+
+
+def test_stamps_that_jitter_are_taken_in_order_of_arrival():
+    """100 Hz, each stamp up to 5 ms early or late: labels are those of a camera whose stamps do not jitter."""
+    jittering, _ = make_stream(interval=4, flow=DIS())
+    steady, _ = make_stream(interval=4, flow=DIS())
+    off_ns = np.random.default_rng(0).integers(-5_000_000, 5_000_001, 60)
+    off_ns[:6] = [0, 5_000_000, -5_000_000, 5_000_000, -5_000_000, -5_000_000]
+    stamps_ns = [10_000_000 * (i + 1) + int(off) for i, off in enumerate(off_ns)]
+    stamps_ns[7], stamps_ns[30] = stamps_ns[6], stamps_ns[29] - 8_000_000
+    assert min(np.diff(stamps_ns)) == -8_000_000 and 0 in np.diff(stamps_ns)
+    for i, stamp_ns in enumerate(stamps_ns):
+        result = jittering.step(frame(i, stamp_ns=stamp_ns))
+        expected = steady.step(frame(i, stamp_ns=10_000_000 * (i + 1)))
+        assert (result.stamp_ns, result.reset) == (stamp_ns, None) and 0 <= result.age_s < 0.06
+        assert (result.is_key, result.reason, result.age) == (expected.is_key, expected.reason, expected.age)
+        np.testing.assert_array_equal(result.labels, expected.labels)
+
+
+@pytest.mark.parametrize(("back_ns", "resets"), [(MOST_JITTER_NS, False), (MOST_JITTER_NS + 1, True)])
+@pytest.mark.parametrize("max_gap_s", [0.01, 86400.0])
+def test_more_than_jitter_is_time_that_begins_again(back_ns, resets, max_gap_s):
+    stream, _ = make_stream(interval=9, max_gap_s=max_gap_s)
+    stream.step(frame(0, stamp_ns=1_000_000_000))
+    result = stream.step(frame(1, stamp_ns=1_000_000_000 - back_ns))
+    assert (result.is_key, result.reset) == (resets, "time ran back by 0.100 s" if resets else None)
+    after = stream.step(frame(2, stamp_ns=1_000_000_000 - back_ns + 5_000_000))
+    assert (after.is_key, after.reset) == (False, None)
+
+
+def test_time_that_runs_back_in_small_steps_is_no_jitter():
+    stream, _ = make_stream(interval=9)
+    results = [stream.step(frame(i, stamp_ns=-i * STEP_NS)) for i in range(6)]
+    assert [r.reset for r in results] == [None] * 4 + ["time ran back by 0.133 s", None]
+
+
+def test_after_a_minute_without_frames_the_stream_is_as_a_fresh_one():
+    used, fresh = (make_stream(interval=3, flow=DIS())[0] for _ in range(2))
+    for i in range(6):
+        used.step(frame(i + 20, stamp_ns=i * STEP_NS))
+    for i in range(8):
+        after = frame(i, stamp_ns=60_000_000_000 + i * STEP_NS)
+        result, expected = used.step(after), fresh.step(after)
+        assert result.reset == (None if i else f"no frame for {60 - 5 * STEP_NS / 1e9:.3f} s")
+        assert (result.is_key, result.age, result.age_s) == (expected.is_key, expected.age, expected.age_s)
+        np.testing.assert_array_equal(result.labels, expected.labels)
 
 
 def test_equal_stamps_do_not_reset():
