@@ -267,9 +267,8 @@ def calibrate_weights(args, records) -> int:
 def calibrate_foreign(args, model, scale) -> int:
     """Measure a network of others; what was found stays beside it."""
     from vidseg_core.errors import ConfigError
-    from vidseg_core.models.accuracy_file import accuracy_path, write_accuracy
     from vidseg_core.models.architectures import SEGMENTER
-    from vidseg_core.models.ranges_file import ranges_path
+    from vidseg_core.models.sidecars import accuracy_path, ranges_path, write_accuracy
     from vidseg_core.networks.graph import Graph
 
     place = accuracy_path(model.path) if args.data is None else ranges_path(model.path)
@@ -324,7 +323,7 @@ def calibrate_graph(args, model, scale, target: Path) -> None:
     from vidseg_core.errors import ConfigError
     from vidseg_core.kernels.decode import decode
     from vidseg_core.models.architectures import SEGMENTER
-    from vidseg_core.models.ranges_file import write_ranges
+    from vidseg_core.models.sidecars import write_ranges
     from vidseg_core.threads import available_threads
 
     graph, device, threads = model.networks[SEGMENTER], torch.device("cpu"), available_threads()

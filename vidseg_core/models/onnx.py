@@ -9,7 +9,7 @@ from vidseg_core.classes import ClassTable
 from vidseg_core.errors import CheckpointError
 from vidseg_core.models.card_file import CardFile, read_card_file
 from vidseg_core.models.onnx_graph import Cut, OnnxGraph, Port, exported, read_graph
-from vidseg_core.models.ranges_file import read_ranges
+from vidseg_core.models.sidecars import read_ranges
 from vidseg_core.models.study import ASSUMED_MULTIPLE, CLASSES_LINE, IDS, STATISTICS_LINE, Study
 from vidseg_core.networks.graph import Graph
 

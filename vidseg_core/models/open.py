@@ -10,13 +10,13 @@ from torch import nn
 
 from vidseg_core.classes import ClassTable, load_classes
 from vidseg_core.errors import CheckpointError
-from vidseg_core.models.accuracy_file import read_accuracy
 from vidseg_core.models.architectures import SEGMENTER, expect, names_with
 from vidseg_core.models.card import ModelCard, card_of
 from vidseg_core.models.checkpoint import check_classes
 from vidseg_core.models.files import read_file
 from vidseg_core.models.foreign import is_foreign, study
 from vidseg_core.models.registry import WeightRecord, find_weights, load_registry, record_with
+from vidseg_core.models.sidecars import read_accuracy
 from vidseg_core.networks.graph import Foreign
 
 
