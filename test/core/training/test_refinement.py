@@ -130,6 +130,7 @@ def test_a_state_of_another_training_is_refused(mix, tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.long
 def test_two_processes_train_one_refinement(mix, tmp_path):
     """Half of every batch each, gradients and statistics averaged: both hold the same network, one writes it."""
     script = tmp_path / "worker.py"

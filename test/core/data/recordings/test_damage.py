@@ -28,7 +28,7 @@ def ended(process, timeout_s):
 
 def test_damaged_recordings_give_errors_or_labels():
     """No traceback, no hang, bounded memory; and what is written opens again."""
-    said = ended(run("mutate.py", 400), 300)
+    said = ended(run("mutate.py", 250), 300)
     for outcome in ("whole", "in part", "error", "not stored"):
         assert f"'{outcome}': " in said
 
