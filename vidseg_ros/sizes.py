@@ -10,10 +10,14 @@ from pathlib import Path
 from rclpy.logging import get_logger
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
-from rclpy.wait_for_message import wait_for_message
 
 from vidseg_core.data.encodings import to_rgb
 from vidseg_ros.messages.kinds import Kind
+
+try:
+    from rclpy.wait_for_message import wait_for_message
+except ImportError:  # ROS 2 Humble before rclpy 3.3.14
+    wait_for_message = None
 
 MOST_CAMERAS = 64
 WAIT_S = 0.5
@@ -48,8 +52,13 @@ def remembered(topic: str) -> tuple[int, int] | None:
 
 
 def look(node: Node, topic: str, kind: Kind) -> tuple[int, int] | None:
-    """Look at the first message of a camera that is on; None where none comes at once, or it cannot be read alone."""
-    if kind.is_video or not node.count_publishers(topic):
+    """Look at the first message of a camera that is on.
+
+    Returns:
+        The size, (H, W), of its picture; None where no message comes at once, where it cannot be read alone, and with
+        an rclpy that cannot wait for a message.
+    """
+    if wait_for_message is None or kind.is_video or not node.count_publishers(topic):
         return None
     came, message = wait_for_message(
         kind.message_type(), node, topic, qos_profile=qos_profile_sensor_data, time_to_wait=WAIT_S

@@ -124,11 +124,14 @@ def subscribe_raw(
         "incompatible_qos": lambda event: on_incompatible(qos_policy_name_from_kind(event.last_policy_kind).lower()),
         "message_lost": lambda event: on_lost(event.total_count_change),
     }
-    try:
-        subscription = _subscribe(node, message_type, topic, on_message, events, group)
-    except UnsupportedEventTypeError:  # not every middleware tells of losses
-        del events["message_lost"]
-        subscription = _subscribe(node, message_type, topic, on_message, events, group)
+    while True:
+        try:
+            subscription = _subscribe(node, message_type, topic, on_message, events, group)
+            break
+        except UnsupportedEventTypeError:  # not every middleware tells of losses; Humble's rclpy raises for QoS, too
+            if not events:
+                raise
+            events.popitem()
     taker = None if libraries is None else _Taker(node, subscription, on_message, libraries)
     return RawSubscription(node, subscription, taker)
 

@@ -4,6 +4,7 @@ import pytest
 
 pytest.importorskip("diagnostic_msgs", reason="needs ROS (extra `ros`)")
 
+from vidseg_ros.demo.listener import OUTCOMES  # noqa: E402
 from vidseg_ros.diagnostics import ERROR, OK, WARN, Rates, Statistics, Tick, device_name  # noqa: E402
 
 SECOND = 1_000_000_000
@@ -53,6 +54,7 @@ def test_a_camera_at_its_rate_is_ok():
     assert values["Minimum acceptable frequency (Hz)"] == "27.00"
     assert (values["Frames received"], values["Frames processed"], values["Frames dropped"]) == ("90", "90", "0")
     assert values["Age of the key frame (frames)"] == "4"
+    assert sum(int(values[outcome]) for outcome in OUTCOMES) == 90
 
 
 def test_status_has_the_names_of_the_design():

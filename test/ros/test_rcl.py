@@ -13,7 +13,7 @@ from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import Header  # noqa: E402
 
 from vidseg_core.data.wire import ImageWriter, Stamp, parse_image  # noqa: E402
-from vidseg_ros import rcl  # noqa: E402
+from vidseg_ros import rcl, subscription  # noqa: E402
 from vidseg_ros.subscription import subscribe_raw  # noqa: E402
 
 DEADLINE_S = 30
@@ -26,7 +26,7 @@ def pair(ros):
     """A publisher, what a subscription has received, and a function that waits until that are so many."""
     node, received = ros.create_node("pair"), []
     publisher = node.create_publisher(Image, TOPIC, qos_profile_sensor_data)
-    subscription = subscribe_raw(node, Image, TOPIC, received.append, on_lost=print, on_incompatible=print)
+    raw = subscribe_raw(node, Image, TOPIC, received.append, on_lost=print, on_incompatible=print)
 
     def wait_for(number):
         deadline = time.monotonic() + DEADLINE_S
@@ -37,7 +37,7 @@ def pair(ros):
     while not publisher.get_subscription_count():
         ros.spin_once(node, timeout_sec=0.1)
     yield publisher, wait_for
-    subscription.destroy()
+    raw.destroy()
     node.destroy_node()
 
 
@@ -96,6 +96,19 @@ def test_without_rcl_within_reach_rclpy_does_it(ros, message, monkeypatch, reque
         assert capfd.readouterr().err.count("librcl.so: gone") == 1
     finally:
         rcl.libraries.cache_clear()
+
+
+@pytest.mark.parametrize("known", [(), ("incompatible_qos",), ("incompatible_qos", "message_lost")])
+def test_events_that_the_middleware_does_not_know_are_left_out(known, monkeypatch):
+    def subscribe(node, message_type, topic, on_message, events, group):
+        if not set(events) <= set(known):
+            raise subscription.UnsupportedEventTypeError("unknown")
+        return tuple(events)
+
+    monkeypatch.setattr(rcl, "libraries", lambda: None)
+    monkeypatch.setattr(subscription, "_subscribe", subscribe)
+    made = subscribe_raw(None, Image, TOPIC, print, on_lost=print, on_incompatible=print)
+    assert made._subscription == known
 
 
 def test_what_the_middleware_refuses_is_told(ros, message):

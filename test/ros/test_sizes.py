@@ -40,3 +40,9 @@ def test_a_place_that_cannot_be_written_is_no_obstacle(cache):
     (cache / "vidseg").touch()
     sizes.remember("/a", (720, 1280))
     assert sizes.remembered("/a") is None
+
+
+def test_an_rclpy_that_cannot_wait_for_a_message_looks_at_none(monkeypatch):
+    """As Humble's before 3.3.14."""
+    monkeypatch.setattr(sizes, "wait_for_message", None)
+    assert sizes.look(None, "/a", None) is None

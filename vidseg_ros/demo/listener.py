@@ -25,8 +25,11 @@ from vidseg_ros.memory import keep_freed_memory
 DEPTH = 100
 WINDOW_S = 2.0
 LAST_S = 10.0
+GRACE_S = 60.0
 SIGNALS_S = 0.1
 """Python sees to signals so often."""
+OUTCOMES = ("Frames processed", "Frames dropped", "Frames repeated", "Frames refused", "Engine faults")
+"""Of a frame that the node has received, as its diagnostics call them."""
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE)
 
 
@@ -106,6 +109,22 @@ class Listener:
             now_s = time.monotonic()
             if counts != (counts := self._counts()):
                 changed_s = now_s
+
+    def node_is_at_work(self) -> bool:
+        """Tell if the node has received frames of which its latest report does not say what became of them."""
+        received, *done = (int(self.diagnostics.get(key, 0)) for key in ("Frames received", *OUTCOMES))
+        return received > sum(done)
+
+    def turn_until_idle(self, turn: Callable[[], bool], most_s: float = GRACE_S) -> None:
+        """Go on while the node is at work: its first label may take long where much has to be compiled for it.
+
+        Args:
+            turn: takes what comes for a moment. Returns False where that shall be the last.
+            most_s: seconds, at most.
+        """
+        end_s = time.monotonic() + most_s
+        while self.node_is_at_work() and time.monotonic() < end_s and turn():
+            pass
 
     def live_line(self) -> str:
         """Return rates and latency over the last seconds as one line."""

@@ -79,6 +79,7 @@ def listen(namespace: str, folder: Path) -> Run:
             reports, end_s = listener.num_reports + 2, time.monotonic() + REPORT_S  # one may be under way
             while listener.num_reports < reports and time.monotonic() < end_s and turn():
                 pass
+            listener.turn_until_idle(turn)
         display.close()
         return Run(
             recording=recording,

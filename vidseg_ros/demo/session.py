@@ -202,11 +202,17 @@ class Session:
                 raise ChildFailed(camera, "does not end")
 
     def _wait_for_the_last(self, listener: Listener, node: Child) -> None:
-        """Until nothing comes any more, and the node has reported once again; then the node has to end well."""
+        """Until nothing comes any more, and the node has reported that it is idle; then the node has to end well."""
+
+        def turn() -> bool:
+            self._turn(listener, node)
+            return True
+
         listener.turn_until_quiet(QUIET_S)
         reports, end_s = listener.num_reports, time.monotonic() + REPORT_S
         while listener.num_reports == reports and time.monotonic() < end_s:
-            self._turn(listener, node)
+            turn()
+        listener.turn_until_idle(turn)
         if status := node.stop():
             raise ChildFailed(node, f"ended with status {status}")
 

@@ -405,6 +405,31 @@ def test_labels_that_stay_away_are_waited_for_a_while(tmp_path, monkeypatch):
     assert now_s[0] == pytest.approx(5.0, abs=0.3) and len(recording.labels) == 2
 
 
+def test_a_node_at_work_is_waited_for(tmp_path, monkeypatch):
+    """As with the first label of a computer that has to compile for it, and a camera that has ended long before."""
+    from vidseg_ros.demo import listener as demo_listener
+
+    listener, now_s, done_s = demo_listener.Listener("/camera", Recording(tmp_path)), [0.0], [7.0]
+    listener.diagnostics = {"Frames received": "20", "Frames processed": "0", "Frames dropped": "19"}
+    monkeypatch.setattr(demo_listener.time, "monotonic", lambda: now_s[0])
+
+    def turn():
+        now_s[0] += 1.0
+        if now_s[0] >= done_s[0]:
+            listener.diagnostics = listener.diagnostics | {"Frames processed": "1"}
+        return now_s[0] < 100.0
+
+    listener.turn_until_idle(turn)
+    assert now_s[0] == 7.0
+    listener.turn_until_idle(turn)  # which is idle
+    assert now_s[0] == 7.0
+    listener.diagnostics, done_s[0] = {"Frames received": "3"}, float("inf")
+    listener.turn_until_idle(turn, most_s=10.0)
+    assert now_s[0] == 17.0
+    listener.turn_until_idle(turn, most_s=1000.0)
+    assert now_s[0] == 100.0
+
+
 def test_programs_that_only_listen_do_without_torch(checkout):
     """Its import takes seconds."""
     look = "import sys, vidseg_ros.demo.main, vidseg_ros.demo.score; sys.exit('torch' in sys.modules)"
