@@ -58,8 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="frames between two key frames (default: 4; video: 9)",
     )  # fmt: skip
     parser.add_argument(
-        "--rounds", type=int, default=5, metavar="N", help="measured loops per case, or streets (default: 5)"
-    )
+        "--rounds", type=int, action=Given, default=5, metavar="N",
+        help="measured loops per case, or streets (default: 5; camera: runs of each kind, 1)",
+    )  # fmt: skip
     parser.add_argument(
         "--size", type=size_of_frames, metavar="WxH", help="video, camera: size of the frames (default: 1024x512; four)"
     )
@@ -268,6 +269,7 @@ def camera(args: argparse.Namespace) -> int:
     if not args.seconds >= 3:
         raise ConfigError(f"--seconds: expected 3 or more, got {args.seconds:g}")
     config = config_of(args)
+    rounds = args.rounds if "rounds" in args.given else 1
     # Of another size, as many frames per second as most cameras give.
     known = {(width, height): rate_hz for width, height, rate_hz in CAMERAS}
     sizes = list(known) if args.size is None else [(args.size[1], args.size[0])]
@@ -277,7 +279,8 @@ def camera(args: argparse.Namespace) -> int:
         def tell(line: str) -> None:
             print(line, file=sys.stderr, flush=True)
 
-        reports.append(bench_camera(config, size, known.get(size, CAMERAS[0][2]), args.seconds, STREET_SEEDS[0], tell))
+        rate_hz = known.get(size, CAMERAS[0][2])
+        reports.append(bench_camera(config, size, rate_hz, args.seconds, STREET_SEEDS[0], tell, rounds))
         print(table(reports[-1:]), flush=True)
     if args.json:
         write_json(Path(args.json), {"cameras": reports})

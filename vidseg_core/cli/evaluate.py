@@ -24,7 +24,7 @@ examples:
       ground truth on key frames: what is lost is lost by propagation alone
   vidseg evaluate --data camvid:CamVid --key-delay 4
       what asynchronous key frames cost whose labels come 4 frames later
-  vidseg evaluate --data street:seed=7,size=1280x720,frames=240 --ladder
+  vidseg evaluate --data street:seed=7,size=1280x720,frames=240 --ladder street:seed=8,size=1280x720,frames=240
       what the node's governor has to know of the weights: mIoU by the size of the network's input, by the age of labels
   torchrun --nproc-per-node 4 -m vidseg_core.cli evaluate ...
       four processes, each with its share of the frames
@@ -50,9 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "without (default: at once)",
     )  # fmt: skip
     parser.add_argument(
-        "--ladder", action="store_true",
-        help="measure, on consecutive labelled frames, what the node's governor has to know, and print it as it stands "
-        "in a record of weights/registry.yaml",
+        "--ladder", nargs="*", metavar="KIND:WHERE",
+        help="measure, on consecutive labelled frames of --data and of further drives, what the node's governor has to "
+        "know, and print it as it stands in a record of weights/registry.yaml",
     )  # fmt: skip
     parser.add_argument("--no-fps", action="store_true", help="do not measure frame rates")
     add_result_arguments(parser)
@@ -86,14 +86,14 @@ def main(args: argparse.Namespace) -> int:
 def _ladder(args: argparse.Namespace) -> int:
     from vidseg_core.cli.data_options import data_name
     from vidseg_core.cli.engine_options import method_choices
-    from vidseg_core.cli.ladder import as_yaml, read_drive
+    from vidseg_core.cli.ladder import as_yaml, read_drives
     from vidseg_core.engine.build import build_engine
     from vidseg_core.evaluation.ladder import measure
 
     base, choices = method_choices(args)
-    frames, rate_hz = read_drive(str(data_name(args)))
+    drives, rate_hz = read_drives([str(data_name(args)), *args.ladder])
     engine = build_engine(replace(base, input_scale=choices.scales[0], flow=choices.flows[0]))
-    print(as_yaml(measure(engine, frames, rate_hz, progress("ladder"))), end="")
+    print(as_yaml(measure(engine, drives, rate_hz, progress("ladder"))), end="")
     return 0
 
 
@@ -120,7 +120,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from vidseg_core.evaluation.distance.methods import build_methods
     from vidseg_core.evaluation.metrics import consistency
 
-    if args.ladder:
+    if args.ladder is not None:
         return _ladder(args)
     truth = args.key_frames == "truth"
     if truth:  # what is lost shall be lost by propagation, unless something else is asked for

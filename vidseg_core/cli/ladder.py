@@ -1,8 +1,9 @@
-"""Read the drive that a governor's ladder is measured on, and write the result."""
+"""Read the drives that a governor's ladder is measured on, and write the result."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -18,14 +19,32 @@ MOST_FRAMES = 300
 MOST_BYTES = 10**9
 
 
-def read_drive(spec: str, labelled: bool = True) -> tuple[list[Frame], float]:
+def read_drives(specs: Sequence[str]) -> tuple[list[list[Frame]], float]:
+    """Read the first consecutive labelled frames of each source, and the rate in Hz that all have.
+
+    Raises:
+        ConfigError: the rates differ, or see `read_drive`.
+        VidsegError: a source cannot be read.
+    """
+    drives, rate_hz = [], 0.0
+    for spec in specs:
+        frames, rate = read_drive(spec, most_bytes=MOST_BYTES // len(specs))
+        if drives and rate != rate_hz:
+            raise ConfigError(f"{spec}: expected {rate_hz:g} Hz as in {specs[0]}, got {rate:g}")
+        drives.append(frames)
+        rate_hz = rate
+    return drives, rate_hz
+
+
+def read_drive(spec: str, labelled: bool = True, most_bytes: int = MOST_BYTES) -> tuple[list[Frame], float]:
     """Read the first consecutive frames of a source that have one size, and their rate in Hz.
 
-    There are at most `MOST_FRAMES`, and fewer of large pictures: at most `MOST_BYTES`.
+    There are at most `MOST_FRAMES`, and fewer of large pictures.
 
     Args:
         spec: see `open_source`.
         labelled: take only frames with labels.
+        most_bytes: of all images.
 
     Raises:
         ConfigError: there are fewer than two such frames.
@@ -42,7 +61,7 @@ def read_drive(spec: str, labelled: bool = True) -> tuple[list[Frame], float]:
             frames.clear()
             continue
         frames.append(frame)
-        if len(frames) == MOST_FRAMES or (len(frames) + 1) * frame.image.nbytes > MOST_BYTES:
+        if len(frames) == MOST_FRAMES or (len(frames) + 1) * frame.image.nbytes > most_bytes:
             break
     if len(frames) < 2:
         wanted = "with labels" if labelled else "of one size"
@@ -73,7 +92,7 @@ def measure_own(config: EngineConfig, spec: str) -> tuple[Accuracy, dict[str, An
     progress = partial(tqdm, leave=False, disable=not sys.stderr.isatty())
     with build_engine(config) as engine:
         labelled = with_own_labels(engine, frames, partial(progress, desc="labelling", unit="frame"))
-        accuracy = measure(engine, labelled, rate_hz, partial(progress, desc="ladder", unit="step"), COMMON)
+        accuracy = measure(engine, [labelled], rate_hz, partial(progress, desc="ladder", unit="step"), COMMON)
     about = {"truth": "own labels", "frames": len(frames), "size": list(frames[0].size), "rate_hz": rate_hz}
     return accuracy, about
 

@@ -10,6 +10,8 @@ from vidseg_core.models.accuracy import Accuracy
 INTERVALS = {"sync": (0, 1, 2, 4, 9), "async": (0, 4)}
 # Points of mIoU that a processor kept busy all the time has to bring.
 WORTH = 0.5
+# Points of mIoU that it is worth to have labels a whole frame period sooner: until they come, things move on.
+LATE = 3.0
 AGES = (0.0, 0.25, 0.5, 0.75, 1.0)
 # Share of the time that key frames beside the streams get at least, see `key_frames.turns`.
 LEAST_LEFT = 0.25
@@ -70,7 +72,7 @@ class Forecast:
     @property
     def worth(self) -> float:
         """Return what steps are compared by."""
-        return self.accuracy - WORTH * min(1.0, self.load)
+        return self.accuracy - WORTH * min(1.0, self.load) - LATE * min(1.0, self.frame_share)
 
 
 def forecast(

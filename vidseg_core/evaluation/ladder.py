@@ -1,9 +1,15 @@
-"""Measure what a governor has to know of a network: mIoU by the size of its input, lost points by the labels' age."""
+"""Measure what a governor has to know of a network: mIoU by the size of its input, lost points by the labels' age.
+
+Labels are scored against the truth of the next frame, as they are the newest that there are until its own come
+(streaming accuracy, see `evaluation.replay.live`). A larger input tells more details, but these have moved on by then:
+scored against their own frame, sizes differ by three times as much as on a vehicle.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -20,8 +26,8 @@ from vidseg_core.models.accuracy import Accuracy
 
 AGES = (0, 1, 2, 4, 8, 15, 30)
 """Frames since the key frame, of those that there are."""
-RUNS = 8
-KEY_FRAMES = 16
+RUNS, KEY_FRAMES = 8, 16
+"""Of each drive, for ages and strides, and for sizes."""
 STRIDE_AGE = 4
 # Of the pixels. Rarer classes flicker: against labels of a network itself they would outweigh all that is lost.
 COMMON = 0.01
@@ -29,36 +35,36 @@ COMMON = 0.01
 
 def measure(
     engine: Engine,
-    frames: Sequence[Frame],
+    drives: Sequence[Sequence[Frame]],
     rate_hz: float,
     progress: Callable[[Iterable], Iterable] = iter,
     least_share: float = 0.0,
 ) -> Accuracy:
-    """Measure mIoU against the frames' labels.
+    """Measure mIoU against the labels of each next frame.
 
     Args:
         engine: with synchronous key frames and a network of ours, or one whose input has any size.
-        frames: consecutive, with labels.
+        drives: consecutive frames with labels of one or more drives, whose frames may differ in size.
         rate_hz: of the frames.
         progress: wraps the iteration over what is measured, for instance `tqdm`.
         least_share: score only classes that have this share of the labelled pixels, 0..1; 0 for all, as usual.
 
     Raises:
-        ConfigError: there are fewer than two frames, some without labels, or the network cannot be asked.
+        ConfigError: a drive has fewer than two frames, some without labels, or the network cannot be asked.
     """
-    if len(frames) < 2 or any(frame.labels is None for frame in frames):
-        raise ConfigError(f"ladder: expected two frames or more, all with labels, got {len(frames)}")
+    for frames in drives:
+        if len(frames) < 2 or any(frame.labels is None for frame in frames):
+            raise ConfigError(f"ladder: expected two frames or more, all with labels, got {len(frames)}")
     segmenter = engine.networks.segmenter
     at_share = capabilities(segmenter).at_share
     if at_share is None:
         raise ConfigError("ladder: expected synchronous key frames")
-    size = frames[0].size
+    size = drives[0][0].size
     rows_of = capabilities(segmenter).input_rows
-    spread = [frames[index * len(frames) // KEY_FRAMES] for index in range(min(KEY_FRAMES, len(frames)))]
-    ages = [age for age in AGES if age < len(frames)]
+    ages = [age for age in AGES if age < min(map(len, drives)) - 1]
     strides = [stride for stride in GRID_STRIDES if stride >= min(4, engine.config.stride_of(size))]
     shares = SHARES if rows_of is not None else (1.0,)
-    common = _common(frames, len(engine.classes), least_share) if least_share else None
+    common = _common(drives, len(engine.classes), least_share) if least_share else None
     tasks: list[Callable[[], None]] = []
     rows: dict[float, float] = {}
     by_age: dict[float, float] = {}
@@ -66,21 +72,16 @@ def measure(
 
     def of_share(share: float) -> None:
         other = engine.variant(segmenter=at_share(share))
-        rows[0 if rows_of is None else round(share * rows_of(size))] = _score(
-            other, [[frame] for frame in spread], common
-        )[0]
+        found = _score(other, _runs(drives, KEY_FRAMES, 0), common)
+        rows[0 if rows_of is None else round(share * rows_of(size))] = found[0]
 
     def of_ages() -> None:
-        begins = np.linspace(0, len(frames) - 1 - ages[-1], RUNS).astype(int)
-        found = _score(engine, [frames[begin : begin + ages[-1] + 1] for begin in begins], common)
+        found = _score(engine, _runs(drives, RUNS, ages[-1]), common)
         by_age.update({round(age / rate_hz, 4): found[0] - found[age] for age in ages})
 
     def of_stride(stride: int) -> None:
         other = engine.variant(replace(engine.config, grid_stride=stride))
-        length = min(STRIDE_AGE + 1, len(frames))
-        begins = np.linspace(0, len(frames) - length, RUNS).astype(int)
-        runs = [frames[begin : begin + length] for begin in begins]
-        by_stride[stride] = float(np.mean(_score(other, runs, common)))
+        by_stride[stride] = float(np.mean(_score(other, _runs(drives, RUNS, min(STRIDE_AGE, ages[-1])), common)))
 
     tasks += [lambda share=share: of_share(share) for share in shares]  # type: ignore[misc]
     tasks.append(of_ages)
@@ -110,9 +111,18 @@ def with_own_labels(
         return [replace(frame, labels=decode(segmenter(frame), frame.size, half_pixel)) for frame in progress(frames)]
 
 
-def _common(frames: Sequence[Frame], num_classes: int, least_share: float) -> np.ndarray:
+def _runs(drives: Iterable[Sequence[Frame]], most: int, age: int) -> Iterator[Sequence[Frame]]:
+    """Spread so many runs over each drive: a key frame, the frames up to `age` after it, and the next one."""
+    for frames in drives:
+        last = len(frames) - 2 - age
+        for begin in sorted({round(place) for place in np.linspace(0, last, most)}):
+            yield frames[begin : begin + age + 2]
+
+
+def _common(drives: Iterable[Sequence[Frame]], num_classes: int, least_share: float) -> np.ndarray:
     """The classes with that share of the labelled pixels, or the largest one."""
-    counts = sum(np.bincount(frame.labels.ravel(), minlength=256) for frame in frames if frame.labels is not None)
+    labels = [frame.labels for frames in drives for frame in frames if frame.labels is not None]
+    counts = sum(np.bincount(one.ravel(), minlength=256) for one in labels)
     shares = counts[:num_classes] / max(1, np.sum(counts[:num_classes]))
     return np.flatnonzero(shares >= min(least_share, shares.max()))
 
@@ -123,11 +133,11 @@ def _score(engine: Engine, runs: Iterable[Sequence[Frame]], classes: np.ndarray 
     stream = engine.variant(replace(engine.config, interval=len(AGES) * AGES[-1])).stream()
     for run in runs:
         stream.reset()
-        for age, frame in enumerate(run):
+        for age, (frame, following) in enumerate(pairwise(run)):
             if age == len(matrices):
                 matrices.append(ConfusionMatrix(len(engine.classes)))
-            assert frame.labels is not None  # `measure` has looked
-            matrices[age].update(stream.step(frame).labels, frame.labels)
+            assert following.labels is not None  # `measure` has looked
+            matrices[age].update(stream.step(frame).labels, following.labels)
     if classes is None:
         return [100 * matrix.mean_iou() for matrix in matrices]
     return [100 * float(np.nanmean(matrix.iou()[classes])) for matrix in matrices]

@@ -1,5 +1,6 @@
 """The accuracy to expect of a segmentation network, by the size of its input and the age of its labels.
 
+It is that of labels at the moment at which the next frame comes, until which they are the newest that there are.
 It stands in the weights' record (`accuracy` in the registry or in the file), measured by `vidseg evaluate --ladder`;
 `PRIOR` takes its place where it does not.
 """
@@ -23,7 +24,7 @@ class Accuracy:
     """Expected mIoU in points of percent. Between and beyond what was measured it is interpolated, or the nearest one.
 
     Attributes:
-        rows: (rows of the network's input, mIoU of its own labels on key frames), rows ascending; at least one.
+        rows: (rows of the network's input, mIoU of its labels of key frames), rows ascending; at least one.
         lost_by_age_s: (age of the labels in seconds, points lost), ages ascending, from (0, 0) on.
         lost_by_stride: (grid stride, points lost), strides ascending.
         is_measured: whether it was measured with this network.
@@ -96,8 +97,8 @@ def _between(points: tuple[tuple[float, float], ...], place: float) -> float:
 
 # Of networks without a record: camvid-swiftnet-r18's shape, on the synthetic street.
 PRIOR = Accuracy(
-    rows=((192, 48.0), (270, 57.0), (360, 62.0), (540, 66.0), (810, 67.0)),
-    lost_by_age_s=((0.0, 0.0), (0.033, 0.3), (0.067, 0.9), (0.133, 2.5), (0.267, 6.0), (0.5, 10.0), (1.0, 17.0)),
-    lost_by_stride=((2, 0.0), (4, 0.3), (8, 2.0)),
+    rows=((189, 61.1), (270, 64.4), (378, 66.8), (540, 67.7)),
+    lost_by_age_s=((0.0, 0.0), (0.033, 0.6), (0.067, 1.4), (0.133, 2.4), (0.267, 4.6), (0.5, 8.5), (1.0, 15.9)),
+    lost_by_stride=((2, 0.0), (4, 0.3), (8, 1.0)),
     is_measured=False,
 )

@@ -177,7 +177,7 @@ def test_calibrate_measures_the_ladder_that_the_governor_reads(tmp_path, capsys,
         found = engine.accuracy
     assert [age for age, _ in found.lost_by_age_s] == [0.0, 0.0333, 0.0667]
     assert [rows for rows, _ in found.rows] == [60, 120]
-    assert found.of_rows(60) < found.of_rows(120) == pytest.approx(100, abs=3)
+    assert found.of_rows(60) < found.of_rows(120) < 99  # by then the next frame is there
 
 
 def test_calibrate_looks_at_data_sets(tmp_path, capsys):

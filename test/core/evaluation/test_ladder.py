@@ -27,7 +27,7 @@ def frames():
 def test_accuracy_by_size_age_and_stride(frames, monkeypatch):
     monkeypatch.setattr(ladder, "RUNS", 2)
     engine = build_engine(CONFIG)
-    found = measure(engine, frames, RATE_HZ)
+    found = measure(engine, [frames], RATE_HZ)
     rows = dict(found.rows)
     assert len(rows) == 4 and max(rows) == engine.networks.segmenter.input_rows(frames[0].size)
     assert all(0 < miou <= 100 for miou in rows.values())
@@ -37,25 +37,40 @@ def test_accuracy_by_size_age_and_stride(frames, monkeypatch):
     assert engine.networks.segmenter.share == 1.0  # the engine itself is as it was
 
 
+def test_labels_are_scored_against_the_next_frame(frames):
+    labels = [np.full((240, 320), i, np.uint8) for i in range(4)]
+    moving = [replace(frame, labels=one) for frame, one in zip(frames, labels, strict=True)]
+    still = [replace(frame, labels=labels[0]) for frame in frames]
+    engine = build_engine(CONFIG, TruthSegmenter(11), load_classes("camvid"))
+    assert ladder._score(engine, [moving], None) == [0.0] * 3 and ladder._score(engine, [still], None) == [100.0] * 3
+
+
+def test_runs_are_spread_over_every_drive_and_end_with_the_frame_after_the_last_age():
+    drives = [list(range(10)), list(range(20, 24))]
+    found = list(ladder._runs(drives, 3, 2))
+    assert found == [[0, 1, 2, 3], [3, 4, 5, 6], [6, 7, 8, 9], [20, 21, 22, 23]]
+    assert list(ladder._runs([[0, 1]], 3, 0)) == [[0, 1]]
+
+
 def test_rare_classes_can_be_left_out(frames):
     labels = np.zeros((240, 320), np.uint8)
     labels[:, :40], labels[0, -1], labels[1] = 3, 5, 255
     labelled = [replace(frame, labels=labels) for frame in frames]
-    assert ladder._common(labelled, 11, 0.01).tolist() == [0, 3]
-    assert ladder._common(labelled, 11, 1e-6).tolist() == [0, 3, 5]
-    assert ladder._common(labelled, 11, 0.95).tolist() == [0]  # none has as much: the largest one
+    assert ladder._common([labelled], 11, 0.01).tolist() == [0, 3]
+    assert ladder._common([labelled], 11, 1e-6).tolist() == [0, 3, 5]
+    assert ladder._common([labelled], 11, 0.95).tolist() == [0]  # none has as much: the largest one
 
 
 @pytest.mark.parametrize("some", [slice(0, 1), slice(0, 0)])
 def test_one_frame_is_no_drive(frames, some):
     engine = build_engine(CONFIG, TruthSegmenter(11), load_classes("camvid"))
     with pytest.raises(ConfigError, match=r"ladder: expected two frames or more, all with labels, got [01]"):
-        measure(engine, frames[some], RATE_HZ)
+        measure(engine, [frames, frames[some]], RATE_HZ)
 
 
 def test_frames_without_labels_and_networks_that_cannot_be_asked(frames):
     engine = build_engine(CONFIG, TruthSegmenter(11), load_classes("camvid"))
     with pytest.raises(ConfigError, match="all with labels"):
-        measure(engine, [frames[0], replace(frames[1], labels=None)], RATE_HZ)
+        measure(engine, [[frames[0], replace(frames[1], labels=None)]], RATE_HZ)
     with pytest.raises(ConfigError, match="expected synchronous key frames"):
-        measure(engine, frames, RATE_HZ)
+        measure(engine, [frames], RATE_HZ)

@@ -99,10 +99,10 @@ class SegmenterProcess:
                 log.warning("the segmenter's process %s; another one is started", self._how_it_ended())
                 self._start()
             share = self._share_now(frame.size)
+            begun_s = time.monotonic()
             placed = place(frame.size, self.input, self.input_scale, share)
             picture = picture_for(frame.image, self.input, placed)
             given = picture.permute(0, 2, 3, 1).contiguous().numpy()
-            begun_s = time.monotonic()
             with self.turns.segmentation():
                 answer = self._ask(Request(given.shape), given)
                 took_s = time.monotonic() - begun_s - self.turns.look()
