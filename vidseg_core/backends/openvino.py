@@ -159,7 +159,13 @@ def load(
     model = _read(core, network, inputs) if isinstance(network, Graph) else _convert(network, inputs)
     if ranges is not None:
         quantize(model, ranges, from_file=isinstance(network, Graph))
-    model = core.compile_model(model, "CPU", options)
+    try:
+        model = core.compile_model(model, "CPU", options)
+    except RuntimeError as error:  # float16, as on ARM, does not hold the scale of a small range
+        if ranges is None:
+            raise
+        log.warning("OpenVINO cannot compile the network in integers here: %s", " ".join(str(error).split()))
+        return load(core, network, inputs, options, None, path)
     blob = io.BytesIO()
     model.export_model(blob)
     try:
