@@ -16,6 +16,8 @@ from vidseg_core.threads import over_rows
 
 # Pixels that are looked at together: their bytes, and twice as wide numbers, are vectors.
 BLOCK = 16
+# Nanoseconds that a pixel takes on one thread, see `threads.over_rows`.
+PIXEL_NS = 0.3
 _BYTES, _WIDE = (ir.VectorType(ir.IntType(bits), BLOCK) for bits in (8, 16))
 _INDEX = ir.IntType(32)
 
@@ -179,5 +181,6 @@ def confidence_levels(confidence: np.ndarray, size: tuple[int, int]) -> np.ndarr
 def _run(image, labels, keep, color):
     out = np.empty((*labels.shape, 3), dtype=np.uint8)
     labels = labels if labels.strides[1] == 1 else np.ascontiguousarray(labels)
-    over_rows(_blend, labels.shape[0], image, labels, keep, np.tile(color, (1, BLOCK)), out)
+    work_us = PIXEL_NS * labels.size / 1e3
+    over_rows(_blend, labels.shape[0], image, labels, keep, np.tile(color, (1, BLOCK)), out, work_us=work_us)
     return out

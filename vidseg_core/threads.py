@@ -13,17 +13,23 @@ import math
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 
 _pool: Pool | None = None
 _num_threads = 1
+_all_threads = False
 _processor = ctypes.PyDLL(None).sched_getcpu  # keeps the interpreter's lock: it takes less time than giving it back
 
 # Two for each thread: where only one is there in time, it has computed half of the other's share before it waits.
 BANDS_EACH = 2
+
+# One thread for each so many microseconds of work: waking another one up and waiting for it takes about half of that.
+# Measured with kernels of 20 to 2000 microseconds on one thread and on two, in turn (`vidseg bench threads`).
+WORTH_US = 100.0
 
 log = logging.getLogger(__name__)
 
@@ -170,8 +176,15 @@ class Pool:
             log.warning("helping threads run where the system puts them: %s", error.strerror)
 
 
-def over_rows(kernel: Callable, rows: int, *arguments) -> None:
+def over_rows(kernel: Callable, rows: int, *arguments, work_us: float = math.inf) -> None:
     """Run `kernel(begin, end, *arguments)` over bands that together make up `range(rows)`, and wait for all of them.
+
+    Args:
+        kernel: computes rows `begin` to `end`, without the interpreter's lock.
+        rows: their number.
+        arguments: for the kernel.
+        work_us: microseconds that one thread takes for all rows, about: `WORTH_US` for each thread. By default there is
+            enough for all of them.
 
     Whoever has time takes the next band: a helper that wakes up late is not waited for. So results must not depend on
     where bands begin, nor on their order.
@@ -179,13 +192,14 @@ def over_rows(kernel: Callable, rows: int, *arguments) -> None:
     Raises:
         Exception: the first thing that `kernel` has raised, once no band is under way.
     """
-    pool, count = _pool, min(_num_threads * BANDS_EACH, rows)
-    if pool is None or count < 2:
+    pool, threads = _pool, worth(work_us)
+    count = min(threads * BANDS_EACH, rows)
+    if pool is None or threads < 2 or count < 2:
         kernel(0, rows, *arguments)
         return
     pool.keep_off(_processor())
     bands = _Bands(kernel, rows, count, arguments)
-    for _ in range(min(_num_threads, count) - 1):
+    for _ in range(min(threads, count) - 1):
         pool.submit(bands.take)
     bands.take()
     bands.wait()
@@ -196,15 +210,35 @@ def num_threads() -> int:
     return _num_threads
 
 
-def together(work: Callable[[], None]) -> None:
+def worth(work_us: float) -> int:
+    """Return how many threads are worth it, 1 or more, for work that takes one thread so many microseconds."""
+    return _num_threads if _all_threads else int(max(1.0, min(float(_num_threads), work_us / WORTH_US)))
+
+
+@contextmanager
+def regardless(all_threads: bool = True) -> Iterator[None]:
+    """Have all threads share all work, be it worth it or not: to measure what is worth it."""
+    global _all_threads
+    before, _all_threads = _all_threads, all_threads
+    try:
+        yield
+    finally:
+        _all_threads = before
+
+
+def together(work: Callable[[], None], threads: int) -> None:
     """Call `work` here, and at the same time in the pool's threads, as far as they have nothing else to do.
 
     It shares out among its calls what there is to do: here it must return once that is done, in a thread that comes
     late there may be nothing left. What it raises in another thread is not seen here; it has to tell by itself.
+
+    Args:
+        work: as said.
+        threads: how many, this one included, see `worth`.
     """
-    if (pool := _pool) is not None:
+    if (pool := _pool) is not None and threads > 1:
         pool.keep_off(_processor())
-        for _ in range(_num_threads - 1):
+        for _ in range(threads - 1):
             pool.submit(work)
     work()
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from vidseg_core.overlay import colorize, confidence_levels, overlay
-from vidseg_core.threads import set_num_threads
+from vidseg_core.threads import regardless, set_num_threads
 
 
 @pytest.fixture
@@ -20,7 +20,8 @@ def picture():
 def test_overlay_is_the_blend_and_leaves_void_alone(picture, opacity, threads):
     image, labels, lut = picture
     set_num_threads(threads)
-    result = overlay(image, labels, lut, opacity)
+    with regardless():
+        result = overlay(image, labels, lut, opacity)
     expected = image * (1 - opacity) + lut[labels] * opacity
     known = labels != 255
     assert np.abs(result.astype(float) - expected)[known].max() <= 0.5 + 255 / 512

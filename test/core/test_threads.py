@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vidseg_core import threads
-from vidseg_core.threads import BANDS_EACH, Pool, available_threads, cpu_quota, over_rows, set_num_threads
+from vidseg_core.threads import BANDS_EACH, Pool, available_threads, cpu_quota, over_rows, set_num_threads, worth
 
 needs_two = pytest.mark.skipif(available_threads() < 2, reason="needs two processors")
 
@@ -50,6 +50,17 @@ def test_bands_make_up_all_rows(restored, num_threads):
         assert (seen == 1).all()
         assert len(names) == min(num_threads * BANDS_EACH, rows) if num_threads > 1 else 1
         assert all(name.startswith("vidseg-rows") or name == "MainThread" for name in names)
+
+
+@pytest.mark.parametrize(
+    ("work_us", "threads"), [(0.0, 1), (199.0, 1), (200.0, 2), (350.0, 3), (1e9, 4), (float("inf"), 4)]
+)
+def test_a_thread_has_to_be_worth_it(restored, work_us, threads):
+    set_num_threads(4)
+    calls = []
+    over_rows(lambda begin, end: calls.append((begin, end)), 100, work_us=work_us)
+    assert worth(work_us) == threads and sum(end - begin for begin, end in calls) == 100
+    assert len(calls) == (1 if threads == 1 else threads * BANDS_EACH)
 
 
 def test_the_budget_is_torch_s_too(restored):

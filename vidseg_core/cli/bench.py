@@ -28,6 +28,10 @@ examples:
       the propagated frame stage by stage on all threads and on one: bytes, what they alone would take, milliseconds
   vidseg bench propagated --against ../vidseg-0.1.0 --rounds 10
       the same frames here and in another checkout, in processes that take turns: medians, shortest and their ratios
+  vidseg bench propagated --counts
+      calls, locks and memory of a propagated frame of 320 x 240, from a camera's message to what is published
+  vidseg bench threads
+      each kernel of a propagated frame on one thread, on all, and on as many as are worth it
   vidseg bench --device cuda --json card.json
       on a GPU: every kernel against the CPU and its floor, networks in each runtime, frames stage by stage
   vidseg bench --weights mine.onnx
@@ -49,7 +53,8 @@ ratio.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "what", nargs="?", choices=("engine", "propagated", "video", "schedules", "camera"), default="engine",
+        "what", nargs="?", default="engine",
+        choices=("engine", "propagated", "threads", "video", "schedules", "camera"),
         help="what to measure (default: engine; video for networks that are not vidseg's own)",
     )  # fmt: skip
     parser.add_argument("--json", metavar="FILE", help="write the figures here, too")
@@ -68,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against", metavar="CHECKOUT", help="propagated: compare with another checkout of vidseg, in turn"
     )
+    parser.add_argument("--counts", action="store_true", help="propagated: count calls, locks and memory instead")
     parser.add_argument("--case", action="append", metavar="TEXT", help="only cases whose name has TEXT (repeatable)")
     parser.add_argument(
         "--data", metavar="KIND:WHERE", help="schedules: a labelled video, for instance camvid:DIR (default: without)"
@@ -110,6 +116,10 @@ def main(args: argparse.Namespace) -> int:
             raise ConfigError(f"--{name}: expected 1 or more, got {getattr(args, name)}")
     if args.what == "video" or (args.plain_weights is None and is_of_others(args.weights)):
         return video(args)
+    if args.what == "threads":
+        return threads(args)
+    if args.counts and args.what != "propagated":
+        raise ConfigError("--counts: it belongs to bench propagated")
     if args.what == "propagated":
         return in_turn(args) if args.against else propagated(args)
     if args.against:
@@ -159,11 +169,31 @@ def propagated(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from vidseg_core.data.writers import write_json
+    from vidseg_core.evaluation.bench import counts
     from vidseg_core.evaluation.bench.propagated import CASES, bench_propagated, table
 
-    cases = chosen(CASES, args.case)
     config = config_of(args, device="cpu")
-    report = bench_propagated(config, cases, args.rounds, lambda jobs: tqdm(jobs, unit="case", leave=False))
+    if args.counts:
+        report = counts.bench_counts(config, chosen((*counts.CASES, *CASES), args.case) if args.case else counts.CASES)
+        print(counts.table(report))
+    else:
+        cases = chosen(CASES, args.case)
+        report = bench_propagated(config, cases, args.rounds, lambda jobs: tqdm(jobs, unit="case", leave=False))
+        print(table(report))
+    if args.json:
+        write_json(Path(args.json), report)
+    return 0
+
+
+def threads(args: argparse.Namespace) -> int:
+    """Run `vidseg bench threads`."""
+    from tqdm import tqdm
+
+    from vidseg_core.data.writers import write_json
+    from vidseg_core.evaluation.bench.threads import CASES, bench_threads, table
+
+    cases = chosen(CASES, args.case)
+    report = bench_threads(args.num_threads, cases, args.rounds, lambda each: tqdm(each, unit="case", leave=False))
     print(table(report))
     if args.json:
         write_json(Path(args.json), report)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from vidseg_core.frame import Frame
+from vidseg_core.kernels.change import small_picture
 from vidseg_core.kernels.flow import computes_flow
 from vidseg_core.kernels.look import look
 from vidseg_core.kernels.picture import grid_picture
@@ -48,14 +49,27 @@ class View:
         grid: (h, w).
         device: where tensors shall be.
         pixels: the image on that device, if it is there already.
+        shrunk: see `kernels.look`, if it is there already.
+
+    Attributes:
+        compares: whether the frame is compared with others: then `pyramid`, if it comes first, shrinks the image, too.
+        shrunk: 1 x 3 x any size, the image shrunk as far as the pyramid's finest level; None where it is not there.
     """
 
-    def __init__(self, image: np.ndarray, grid: tuple[int, int], device: torch.device, pixels: Pixels | None = None):
+    def __init__(
+        self,
+        image: np.ndarray,
+        grid: tuple[int, int],
+        device: torch.device,
+        pixels: Pixels | None = None,
+        shrunk: Tensor | None = None,
+    ):
         self.image = image
         self.grid = grid
         self.device = device
+        self.compares = False
+        self.shrunk = shrunk
         self._given = pixels
-        self._shrunk: Tensor | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -74,9 +88,10 @@ class View:
 
     def pyramid(self, size: tuple[int, int]) -> list[Tensor]:
         """Return the levels that `kernels.flow.dense_flow` compares, where it computes; the finest is of `size`."""
-        levels, shrunk = look(self.pixels if computes_flow(self.device) else self.image, size)
-        if size == self.grid:
-            self._shrunk = shrunk
+        pixels = self.pixels if computes_flow(self.device) else self.image
+        levels, shrunk = look(pixels, size, self.compares)
+        if type(pixels) is type(self.pixels):  # a picture of the host's is none of the device's
+            self.shrunk = shrunk
         return levels
 
     @cached_property
@@ -92,4 +107,8 @@ class View:
     @cached_property
     def picture(self) -> Tensor:
         """1 x 3 x h x w, uint8, RGB, smoothed: what later frames compare with."""
-        return grid_picture(self.pixels, self.grid, self._shrunk)
+        return grid_picture(self.pixels, self.grid, self.shrunk)
+
+    def small(self) -> Pixels:
+        """Return what the schedule compares, see `kernels.change.small_picture`."""
+        return small_picture(self.pixels, self.shrunk)

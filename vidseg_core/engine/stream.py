@@ -186,6 +186,7 @@ class Stream:
         decision = self._decide()
         if not decision.is_key and (replayed := self._replayed(frame, view, decision, arrived, timings)) is not None:
             return replayed
+        view.compares = self._compares(decision)
         with timings.stage("prepare"):
             flow_input = self._networks.flow.prepare(view)
         at_once = self._key_frames.at_once if self._at_once is None else self._at_once
@@ -197,9 +198,9 @@ class Stream:
         job: Job[Segmented] | None = None
         if decision.is_key:
             together = capabilities(self._networks.segmenter).together
-            work = KeyFrameWork(partial(self._segment, past, view.grid), together)
+            work = KeyFrameWork(partial(self._segment, past, view.grid, view.shrunk), together)
             job = self._key_frames.begin(work, view.shared(frame))
-        small = small_picture(view.pixels) if decision.is_key and self._schedule.looks else None
+        small = view.small() if decision.is_key and self._schedule.looks else None
         scores: Tensor | None
         fresh: str | None
         half_pixel = False
@@ -214,7 +215,7 @@ class Stream:
             fresh = None if arrived is None else arrived.reason
             if job is not None:
                 waiting = Waiting(job, decision.reason, small, frame.stamp_ns)
-        changed = self._changed(view.pixels, waiting or memory, timings)
+        changed = self._changed(view.small, waiting or memory, timings)
         since_key = self._since_key(decision)
         self._state = State(frame.size, self._newest_ns(frame), since_key, changed, memory, waiting, flow_input)
         with timings.stage("decode"):
@@ -246,7 +247,7 @@ class Stream:
         except RuntimeError as error:
             self._recordings.refuse(error)
             return None
-        changed = self._changed(recording.pixels, waiting or memory, timings)
+        changed = self._changed(partial(small_picture, recording.pixels), waiting or memory, timings)
         since_key = self._since_key(decision)
         self._state = State(frame.size, self._newest_ns(frame), since_key, changed, memory, waiting, flow_input)
         with timings.stage("decode"):
@@ -367,24 +368,30 @@ class Stream:
             self._key_wanted = False
         return decision
 
+    def _compares(self, decision: Decision) -> bool:
+        """Tell if a frame's picture is compared with another one's, by an update, the schedule or the key frame."""
+        at_key = decision.is_key and self._config.fusion
+        return at_key or self._schedule.looks or self._networks.updater is not None
+
     def _since_key(self, decision: Decision) -> int:
         if self._state is None:
             return int(self._phase * (self._schedule.longest + 1))
         return 0 if decision.is_key else self._state.since_key + 1
 
-    def _changed(self, pixels: Pixels, key: Memory | Waiting, timings: StageTimes) -> float | Tensor:
-        """Measure the change of the picture since the last key frame; 0 if the schedule does not look."""
+    def _changed(self, small: Callable[[], Pixels], key: Memory | Waiting, timings: StageTimes) -> float | Tensor:
+        """Measure the change of the small picture since the last key frame; 0 if the schedule does not look."""
         if key.small is None or key.age == 0:
             return 0.0
         with timings.stage("change"):
-            return change(small_picture(pixels), key.small, key.motion)
+            return change(small(), key.small, key.motion)
 
     def _segment(
-        self, past: Past | None, grid: tuple[int, int], frame: Frame, scores: Tensor | None = None
-    ) -> Segmented:
+        self, past: Past | None, grid: tuple[int, int], shrunk: Tensor | None, frame: Frame,
+        scores: Tensor | None = None,
+    ) -> Segmented:  # fmt: skip
         """Segment a key frame, or go on from its scores. Reads nothing that changes: another thread may run it."""
         timings, shown, apart = self._networks.times(), None, None
-        view = View(frame.image, grid, self._networks.device, frame.pixels)
+        view = View(frame.image, grid, self._networks.device, frame.pixels, shrunk)
         segmenter = self._networks.segmenter
         if self._config.fusion or self._networks.updater is not None:
             with timings.stage("compare"):

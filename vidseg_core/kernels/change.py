@@ -13,16 +13,25 @@ from torch.nn import functional as F
 
 from vidseg_core.kernels.cpu.grey import BLUE, GREEN, RED, SHIFT
 from vidseg_core.kernels.dispatch import Operation
-from vidseg_core.kernels.picture import shrunk_reference
+from vidseg_core.kernels.picture import finer, shrunk_reference
 from vidseg_core.kernels.transfer import Pixels, device_type_of
 
 STRIDE = 8
 TOLERANCE = 20.0  # grey levels: a pixel this wrong has changed altogether
 
 
-def small_picture(image: Pixels) -> Pixels:
-    """H x W x 3, uint8 -> H/8 x W/8, float32, 0..255, where the image is; owns its memory."""
-    return SMALL_PICTURE.on(device_type_of(image))(image)
+def small_picture(image: Pixels, shrunk: Tensor | None = None) -> Pixels:
+    """Shrink an image and take its grey levels.
+
+    Args:
+        image: H x W x 3, uint8, RGB.
+        shrunk: 1 x 3 x any size, uint8: the image shrunk already, see `kernels.look`; on the CPU it is taken instead of
+            the image if it is large enough.
+
+    Returns:
+        H/8 x W/8, float32, 0..255, where the image is; owns its memory.
+    """
+    return SMALL_PICTURE.on(device_type_of(image))(image, shrunk)
 
 
 def change(current: Pixels, past: Pixels, motion: Tensor | None) -> float | Tensor:
@@ -38,7 +47,7 @@ def change(current: Pixels, past: Pixels, motion: Tensor | None) -> float | Tens
     return CHANGE.on(device_type_of(current))(current, past, motion)
 
 
-def small_picture_reference(image: Tensor) -> Tensor:
+def small_picture_reference(image: Tensor, shrunk: Tensor | None = None) -> Tensor:
     """Compute `small_picture` in plain torch."""
     return grey(shrunk_reference(image, (image.shape[0] // STRIDE, image.shape[1] // STRIDE)))
 
@@ -72,9 +81,9 @@ CHANGE = Operation("change", change_reference)
 
 
 @SMALL_PICTURE.register("cpu")
-def _small_picture_on_cpu(image: np.ndarray) -> np.ndarray:
-    height, width = image.shape[:2]
-    small = cv2.resize(image, (width // STRIDE, height // STRIDE), interpolation=cv2.INTER_AREA)
+def _small_picture_on_cpu(image: np.ndarray, shrunk: Tensor | None = None) -> np.ndarray:
+    height, width = image.shape[0] // STRIDE, image.shape[1] // STRIDE
+    small = cv2.resize(finer(image, (height, width), shrunk), (width, height), interpolation=cv2.INTER_AREA)
     return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 

@@ -22,6 +22,9 @@ from vidseg_core.kernels.resample import positions, resize
 from vidseg_core.kernels.warp import sampling_lattice, warp
 from vidseg_core.threads import over_rows
 
+# Nanoseconds on one thread, see `threads.over_rows`: of a pixel of the grid, and of a value whose largest is sought.
+GRID_NS, VALUE_NS = 20.0, 0.55
+
 
 def decode(logits: Tensor, size: tuple[int, int], half_pixel: bool = False) -> np.ndarray:
     """Decode logits into labels at full size.
@@ -137,7 +140,7 @@ def _decode_warped_on_cpu(
 def _one_class_on_cpu(logits: Tensor) -> Tensor:
     values = logits.float().permute(0, 2, 3, 1).contiguous()[0].numpy()  # h x w x C
     out = np.empty(values.shape[:2], np.uint8)
-    over_rows(one_class_rows, values.shape[0], values, out)
+    over_rows(one_class_rows, values.shape[0], values, out, work_us=VALUE_NS * values.size / 1e3)
     return torch.from_numpy(out)
 
 
@@ -146,7 +149,9 @@ def _decoded(logits, way, one_class, size, half_pixel, lattice, border) -> np.nd
     stretch_y, stretch_x, shift = map(np.float32, lattice)
     out = np.empty(size, dtype=np.uint8)
     places = _places(*values.shape[:2], size, half_pixel)
-    over_rows(decode_rows, values.shape[0], values, way, one_class, stretch_y, stretch_x, shift, border, *places, out)
+    moved = values, way, one_class, stretch_y, stretch_x, shift, border
+    work_us = GRID_NS * values.shape[0] * values.shape[1] / 1e3
+    over_rows(decode_rows, values.shape[0], *moved, *places, out, work_us=work_us)
     return out
 
 

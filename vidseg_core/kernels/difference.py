@@ -38,6 +38,8 @@ def difference_reference(current: Tensor, past: Tensor, motion: Tensor) -> Tenso
     return torch.where(inside[:, None], apart, torch.inf)
 
 
+# On one thread, see `threads.over_rows`.
+PIXEL_NS = 9.0
 DIFFERENCE = Operation("difference", difference_reference)
 
 
@@ -46,5 +48,5 @@ def _difference_on_cpu(current: Tensor, past: Tensor, motion: Tensor) -> Tensor:
     h, w = current.shape[2:]
     out = np.empty((h, w), dtype=np.float32)
     pixels = (x.permute(0, 2, 3, 1).contiguous()[0].numpy() for x in (current, past, motion.float()))
-    over_rows(difference_rows, h, *pixels, out)
+    over_rows(difference_rows, h, *pixels, out, work_us=PIXEL_NS * out.size / 1e3)
     return torch.from_numpy(out)[None, None]

@@ -14,6 +14,9 @@ from vidseg_core.kernels.transfer import Pixels, tensor_of
 from vidseg_core.threads import over_rows
 
 MOST_SIDE = 16
+# Nanoseconds on one thread, see `threads.over_rows`: of a byte that is read, and of a grey level.
+BYTE_NS, LEVEL_NS = 0.05, 1.7
+_NOBODY = np.empty((0, 0, 3), np.uint8)
 
 
 def grey_picture(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -39,21 +42,44 @@ def grey_picture_reference(image: Pixels, size: tuple[int, int]) -> Tensor:
     return (down @ levels @ across.T / 2**SHIFT + 0.5).floor().to(torch.uint8)
 
 
+def grey_and_shrunk(image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray | None]:
+    """Compute `grey_picture` and, in the same pass over the image, the image shrunk as far.
+
+    Args:
+        image, size: see `grey_picture`.
+
+    Returns:
+        Grey levels, h x w, and h x w x 3, both uint8 and newly allocated. Of the latter None where it would take a pass
+        of its own.
+    """
+    side = _side_of_squares(image, size)
+    if side < 2:
+        return grey_picture(image, size), None
+    shrunk = np.empty((*size, 3), np.uint8)
+    return _means(image, size, side, shrunk), shrunk
+
+
 GREY_PICTURE = Operation("grey_picture", grey_picture_reference)
 
 
 @GREY_PICTURE.register("cpu")
 def _grey_picture_on_cpu(image: np.ndarray, size: tuple[int, int]) -> Tensor:
-    height, width = image.shape[:2]
-    side, packed = height // size[0], image.strides[1:] == (3, 1)
-    squares = size[0] * side == height and size[1] * side == width
-    if squares and side <= MOST_SIDE and side & (side - 1) == 0 and not (side == 1 and packed):
-        return torch.from_numpy(_means(image, size, side))
+    side, packed = _side_of_squares(image, size), image.strides[1:] == (3, 1)
+    if side > 1 or (side == 1 and not packed):
+        return torch.from_numpy(_means(image, size, side, _NOBODY))
     grey = cv2.cvtColor(image if packed else np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
     return torch.from_numpy(grey if grey.shape == size else cv2.resize(grey, size[::-1], interpolation=cv2.INTER_AREA))
 
 
-def _means(image: np.ndarray, size: tuple[int, int], side: int) -> np.ndarray:
+def _side_of_squares(image: np.ndarray, size: tuple[int, int]) -> int:
+    """Return the side of the squares of pixels that `grey_rows` averages for this size; 0 if it cannot."""
+    height, width = image.shape[:2]
+    side = height // size[0]
+    squares = size[0] * side == height and size[1] * side == width
+    return side if squares and side <= MOST_SIDE and side & (side - 1) == 0 else 0
+
+
+def _means(image: np.ndarray, size: tuple[int, int], side: int, shrunk: np.ndarray) -> np.ndarray:
     step, pixel, along = image.strides
     if pixel < 1 or step < 1 or abs(along) * 2 >= max(pixel, 3) or (along == 0 and pixel > 1):
         image = np.ascontiguousarray(image)
@@ -63,5 +89,6 @@ def _means(image: np.ndarray, size: tuple[int, int], side: int) -> np.ndarray:
     length = (image.shape[0] - 1) * step + (image.shape[1] - 1) * pixel + 2 * abs(along) + 1
     values = np.lib.stride_tricks.as_strided(first, (length,), (1,), writeable=False)
     out = np.empty(size, np.uint8)
-    over_rows(grey_rows, size[0], values, step, pixel, red, green, blue, side, out)
+    work_us = (BYTE_NS * values.size + LEVEL_NS * out.size) / 1e3
+    over_rows(grey_rows, size[0], values, step, pixel, red, green, blue, side, out, shrunk, work_us=work_us)
     return out

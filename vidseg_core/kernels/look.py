@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vidseg_core.kernels.dispatch import Operation
 from vidseg_core.kernels.flow import levels_of, pyramid, pyramid_reference
-from vidseg_core.kernels.grey import grey_picture, grey_picture_reference
+from vidseg_core.kernels.grey import grey_and_shrunk, grey_picture, grey_picture_reference
 from vidseg_core.kernels.picture import shrunk_reference
 from vidseg_core.kernels.transfer import Pixels, device_type_of
 
@@ -20,29 +20,30 @@ class Looked(NamedTuple):
 
     Attributes:
         levels: see `kernels.flow.pyramid`, on the pixels' device.
-        shrunk: see `kernels.picture.grid_picture`, for a grid of the finest level's size; None where it would not have
-            come along with the rest.
+        shrunk: 1 x 3 x h x w, uint8, the image shrunk to the finest level's size, see `kernels.picture.grid_picture`;
+            None where nobody wants it or it would not have come along with the rest.
     """
 
     levels: list[Tensor]
     shrunk: Tensor | None
 
 
-def look(image: Pixels, size: tuple[int, int]) -> Looked:
+def look(image: Pixels, size: tuple[int, int], compares: bool = False) -> Looked:
     """Read an image once for all that flow compares, and what is to be had along with it.
 
     Args:
         image: H x W x 3, uint8, RGB; an array may have any strides, see `grey_picture`.
         size: (h, w) of the finest level, each side 8 or more and at most the image's.
+        compares: whether the frame is compared with others, so that `Looked.shrunk` saves a pass over the image.
 
     Raises:
         ValueError: `size` is too small.
     """
-    return LOOK.on(device_type_of(image))(image, size)
+    return LOOK.on(device_type_of(image))(image, size, compares)
 
 
-def look_reference(image: Pixels, size: tuple[int, int]) -> Looked:
-    """Compute `look` in plain torch."""
+def look_reference(image: Pixels, size: tuple[int, int], compares: bool = True) -> Looked:
+    """Compute `look` in plain torch, whose `shrunk` is always there."""
     levels = pyramid_reference(grey_picture_reference(image, size), levels_of(*size))
     return Looked(levels, shrunk_reference(image, size).to(torch.uint8)[None])
 
@@ -51,5 +52,8 @@ LOOK = Operation("look", look_reference)
 
 
 @LOOK.register("cpu")
-def _look_on_cpu(image: np.ndarray, size: tuple[int, int]) -> Looked:
-    return Looked(pyramid(grey_picture(image, size)), None)
+def _look_on_cpu(image: np.ndarray, size: tuple[int, int], compares: bool = False) -> Looked:
+    if not compares:
+        return Looked(pyramid(grey_picture(image, size)), None)
+    grey, shrunk = grey_and_shrunk(image, size)
+    return Looked(pyramid(grey), None if shrunk is None else torch.from_numpy(shrunk).permute(2, 0, 1)[None])

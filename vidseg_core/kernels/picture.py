@@ -21,7 +21,8 @@ def grid_picture(image: Pixels, grid: tuple[int, int], shrunk: Tensor | None = N
     Args:
         image: H x W x 3, uint8; rows may be padded.
         grid: (h, w), each at most as large as the image's.
-        shrunk: 1 x 3 x h x w, uint8: the first step's result, where that is known already.
+        shrunk: 1 x 3 x any size, uint8: the image shrunk already, see `kernels.look`. It is taken instead of the image
+            where it has the grid's size, on the CPU where it is larger, too: then the first step rounds twice.
 
     Returns:
         1 x 3 x h x w, uint8, the channels in the image's order, newly allocated, on the image's device. Both steps
@@ -32,7 +33,8 @@ def grid_picture(image: Pixels, grid: tuple[int, int], shrunk: Tensor | None = N
 
 def grid_picture_reference(image: Pixels, grid: tuple[int, int], shrunk: Tensor | None = None) -> Tensor:
     """Compute `grid_picture` in plain torch."""
-    small = shrunk_reference(image, grid) if shrunk is None else shrunk[0].double()
+    is_there = shrunk is not None and tuple(shrunk.shape[2:]) == tuple(grid)
+    small = shrunk[0].double() if shrunk is not None and is_there else shrunk_reference(image, grid)
     weights = torch.exp(-(torch.arange(-REACH, REACH + 1).double() ** 2) / (2 * SMOOTHING**2))
     kernel = (torch.outer(weights, weights) / weights.sum() ** 2).to(small.device)
     rows, columns = (mirrored(side).to(small.device) for side in grid)
@@ -61,12 +63,19 @@ def mirrored(side: int) -> Tensor:
     return torch.where(at < side, at, 2 * (side - 1) - at)
 
 
+def finer(image: np.ndarray, size: tuple[int, int], shrunk: Tensor | None) -> np.ndarray:
+    """Return what to shrink to (h, w): `shrunk`, 1 x 3 x any size on the CPU, if it is as large; else the image."""
+    if shrunk is None or shrunk.shape[2] < size[0] or shrunk.shape[3] < size[1]:
+        return image
+    return shrunk[0].permute(1, 2, 0).numpy()
+
+
 GRID_PICTURE = Operation("grid_picture", grid_picture_reference)
 
 
 @GRID_PICTURE.register("cpu")
 def _grid_picture_on_cpu(image: np.ndarray, grid: tuple[int, int], shrunk: Tensor | None = None) -> Tensor:
     # Rounded a little otherwise than what others shrink.
-    small = cv2.resize(image, grid[::-1], interpolation=cv2.INTER_AREA)
+    small = cv2.resize(finer(image, grid, shrunk), grid[::-1], interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small, (2 * REACH + 1, 2 * REACH + 1), SMOOTHING)
     return torch.from_numpy(small).permute(2, 0, 1)[None]

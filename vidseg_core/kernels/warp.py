@@ -17,6 +17,9 @@ from vidseg_core.kernels.cpu.warp import compose_rows, warp_rows
 from vidseg_core.kernels.dispatch import Operation
 from vidseg_core.threads import over_rows
 
+# Nanoseconds on one thread, see `threads.over_rows`: of a value that is moved, and of a pixel's motion.
+VALUE_NS, MOTION_NS = 0.9, 5.8
+
 
 def warp(values: Tensor, flow: Tensor, align_corners: bool = True, padding: str = "zeros") -> Tensor:
     """Move the previous frame's values to their new places.
@@ -82,7 +85,7 @@ COMPOSE = Operation("compose", compose_reference)
 def _compose_on_cpu(motion: Tensor, flow: Tensor) -> Tensor:
     first, then = (x.float().contiguous()[0].numpy() for x in (flow, motion))
     out = np.empty_like(first)
-    over_rows(compose_rows, first.shape[1], first, then, out)
+    over_rows(compose_rows, first.shape[1], first, then, out, work_us=MOTION_NS * out.size / 2e3)
     return torch.from_numpy(out)[None].to(motion.dtype)
 
 
@@ -93,7 +96,8 @@ def _warp_on_cpu(values: Tensor, flow: Tensor, align_corners: bool, padding: str
     h, w = source.shape[:2]
     stretch_y, stretch_x, shift = map(np.float32, sampling_lattice((h, w), align_corners))
     out = np.empty_like(source)
-    over_rows(warp_rows, h, source, way, stretch_y, stretch_x, shift, padding == "border", out)
+    border, work_us = padding == "border", VALUE_NS * out.size / 1e3
+    over_rows(warp_rows, h, source, way, stretch_y, stretch_x, shift, border, out, work_us=work_us)
     return torch.from_numpy(out)[None].permute(0, 3, 1, 2).to(values.dtype)
 
 

@@ -41,6 +41,19 @@ def test_view_makes_a_form_once(image):
     assert view.grid_rgb.max() > 100
 
 
+def test_what_is_compared_comes_from_the_pyramid_s_pass():
+    image = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    alone, along = (View(image, (12, 16), torch.device("cpu")) for _ in range(2))
+    along.compares = True
+    for ours, expected in zip(along.pyramid((48, 64)), alone.pyramid((48, 64)), strict=True):
+        assert torch.equal(ours, expected)
+    assert alone.shrunk is None and along.shrunk is not None and along.shrunk.shape == (1, 3, 48, 64)
+    assert (along.picture.int() - alone.picture.int()).abs().max() <= 1
+    assert np.abs(along.small() - alone.small()).max() <= 1 and along.small().shape == (12, 16)
+    handed_on = View(image, (12, 16), torch.device("cpu"), shrunk=along.shrunk)
+    assert torch.equal(handed_on.picture, along.picture)
+
+
 def test_sizes():
     assert grid_size((360, 480), 8) == (45, 60) and grid_size((363, 487), 4) == (90, 121)
     assert network_size((1024, 2048), 0.75) == (768, 1536)  # as published

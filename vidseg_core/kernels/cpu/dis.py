@@ -12,7 +12,7 @@ from numba import njit
 
 from vidseg_core.kernels.cpu.lanes import LANES, add, div, larger, load, mul, spread, store, sub, total, totals
 from vidseg_core.kernels.cpu.tasks import DONE, FAILED, floats_at, set_flag, take, wait_for
-from vidseg_core.threads import BANDS_EACH, num_threads, over_rows, together
+from vidseg_core.threads import BANDS_EACH, over_rows, together, worth
 
 # Pixels of a patch each way: its rows are vectors.
 SIDE = LANES
@@ -24,6 +24,8 @@ FINEST_STEP, STEP = 6, 4
 # done before another thread has woken up.
 STRIPE = 8
 ALONE = 20_000
+# Nanoseconds that a pixel of the finest level takes on one thread, all levels included, see `threads.worth`.
+PIXEL_NS = 9.5
 # Of "rounds": how far away, in patches, the neighbours are that a patch looks at in each.
 FINEST_ROUNDS, COARSE_ROUNDS = (2, 1), (1, 2, 1, 2, 1)
 # Patches along the longer side of the coarsest level, about.
@@ -71,7 +73,8 @@ def dense_flow(
 
 def _in_raster_order(current, previous, size):
     """Find flow, 2 x h x w, at most of the pictures' size: all levels in one call of a kernel for each thread."""
-    plan = _plan(tuple(picture.shape for picture in current), size, num_threads())
+    threads = worth(PIXEL_NS * current[0].size / 1e3)
+    plan = _plan(tuple(picture.shape for picture in current), size, threads)
     levels = plan.levels.copy()
     for at, pictures in ((CURRENT, current), (PREVIOUS, previous)):
         levels[:-1, at] = [picture.__array_interface__["data"][0] for picture in pictures]
@@ -90,7 +93,7 @@ def _in_raster_order(current, previous, size):
             control[FAILED] = 1
             raise
 
-    together(work)
+    together(work, threads)
     if control[FAILED]:
         raise MemoryError("flow: a thread has failed")
     plan.scratch.append(scratch)

@@ -51,12 +51,13 @@ def _add_sums(typing, sums, at, to):
 
 
 @njit(nogil=True, cache=True)
-def grey_rows(begin, end, image, step, pixel, red, green, blue, side, out):
+def grey_rows(begin, end, image, step, pixel, red, green, blue, side, out, shrunk):
     """For `over_rows` over rows of `out`, h x w: mean grey levels of squares of `side` pixels, a power of 2.
 
     Args:
         image: bytes, rows `step` apart and pixels `pixel` apart.
         red, green, blue: where in a pixel.
+        shrunk: h x w x 3, gets the means of each channel, halves rounded up; 0 x 0 x 3 where nobody wants them.
     """
     width = out.shape[1]
     values = width * side * pixel - (pixel - 1 - max(red, green, blue))
@@ -64,6 +65,7 @@ def grey_rows(begin, end, image, step, pixel, red, green, blue, side, out):
     for i in range(values, sums.size):
         sums[i] = 0
     half = (side * side) << (SHIFT - 1)
+    whole_half = np.uint32((side * side) >> 1)
     shift = SHIFT
     while 1 << (shift - SHIFT) < side * side:
         shift += 1
@@ -87,3 +89,10 @@ def grey_rows(begin, end, image, step, pixel, red, green, blue, side, out):
             at = x * side * pixel
             level = sums[at + red] * RED + sums[at + green] * GREEN + sums[at + blue] * BLUE
             out[y, x] = (level + half) >> shift
+        if shrunk.shape[0] == 0:
+            continue
+        for x in range(width):
+            at = x * side * pixel
+            shrunk[y, x, 0] = (np.uint32(sums[at + red]) + whole_half) >> np.uint32(shift - SHIFT)
+            shrunk[y, x, 1] = (np.uint32(sums[at + green]) + whole_half) >> np.uint32(shift - SHIFT)
+            shrunk[y, x, 2] = (np.uint32(sums[at + blue]) + whole_half) >> np.uint32(shift - SHIFT)

@@ -202,7 +202,7 @@ def shrink(image: Tensor, size: tuple[int, int], pad: int | None, colours: bool 
 
 
 @LOOK.register("cuda")
-def look(image: Tensor, size: tuple[int, int]) -> Looked:
+def look(image: Tensor, size: tuple[int, int], compares: bool = True) -> Looked:
     if min(size) < flow.SIDE:
         raise ValueError(f"expected {flow.SIDE} x {flow.SIDE} pixels or more, got {size[1]} x {size[0]}")
     base, shrunk = shrink(image, size, flow.PAD)
@@ -214,7 +214,7 @@ def look(image: Tensor, size: tuple[int, int]) -> Looked:
 
 @GRID_PICTURE.register("cuda")
 def grid_picture(image: Tensor, grid: tuple[int, int], shrunk: Tensor | None) -> Tensor:
-    if shrunk is None:
+    if shrunk is None or tuple(shrunk.shape[2:]) != tuple(grid):
         _, shrunk = shrink(image, grid, None)
     out = torch.empty_like(shrunk)
     smooth_kernel[blocks(out.numel())](shrunk, out, *grid, *_weights(), BLOCK=BLOCK, **LAUNCH)
@@ -222,7 +222,7 @@ def grid_picture(image: Tensor, grid: tuple[int, int], shrunk: Tensor | None) ->
 
 
 @SMALL_PICTURE.register("cuda")
-def small_picture(image: Tensor) -> Tensor:
+def small_picture(image: Tensor, shrunk: Tensor | None = None) -> Tensor:
     size = image.shape[0] // change.STRIDE, image.shape[1] // change.STRIDE
     return change.grey(shrink(image, size, None)[1][0])
 

@@ -7,7 +7,7 @@ from vidseg_core.engine.flow import DIS
 from vidseg_core.engine.geometry import View, grid_size
 from vidseg_core.kernels.flow import dense_flow, pyramid
 from vidseg_core.street import Street, StreetConfig
-from vidseg_core.threads import set_num_threads
+from vidseg_core.threads import regardless, set_num_threads
 
 SIZE = (360, 480)
 own = pytest.mark.parametrize("preset", ["fine", "rounds"])
@@ -15,7 +15,8 @@ own = pytest.mark.parametrize("preset", ["fine", "rounds"])
 
 @pytest.fixture
 def threads():
-    yield set_num_threads
+    with regardless():
+        yield set_num_threads
     set_num_threads(2)
 
 
