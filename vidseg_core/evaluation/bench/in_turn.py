@@ -56,6 +56,7 @@ PAIRINGS = (
     Pairing(_FINE, 0, 0.65),
     Pairing(Case((360, 480), 4), 0, 0.7),
     Pairing(Case((360, 480), 2), 0, None),
+    Pairing(Case((240, 320), 2), 0, None),
     Pairing(_LARGE, 1, 0.75),
     Pairing(_FINE, 1, 0.75),
 )
