@@ -52,13 +52,15 @@ class CudaGraphs:
         graph = torch.cuda.CUDAGraph()
         current, beside = torch.cuda.current_stream(self._device), torch.cuda.Stream(self._device)
         beside.wait_stream(current)
-        with torch.cuda.stream(beside):
-            for _ in range(WARM_UP_CALLS):
-                work()
-            # Other threads may ask the device for something meanwhile.
-            with torch.cuda.graph(graph, stream=beside, capture_error_mode="thread_local"):
-                made = work()
-        current.wait_stream(beside)
+        try:
+            with torch.cuda.stream(beside):
+                for _ in range(WARM_UP_CALLS):
+                    work()
+                # Other threads may ask the device for something meanwhile.
+                with torch.cuda.graph(graph, stream=beside, capture_error_mode="thread_local"):
+                    made = work()
+        finally:  # whoever goes on without a recording reads what the calls before it wrote
+            current.wait_stream(beside)
         return graph.replay, made
 
     def refuse(self, reason: str) -> None:

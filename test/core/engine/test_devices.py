@@ -470,10 +470,10 @@ def test_asynchronous_key_frames_on_a_gpu(engine, light, frames):
 @pytest.mark.gpu
 def test_an_engine_that_is_built_on_a_gpu(engine, frames):
     built = build_engine(replace(CONFIG, device=str(GPU), runtime="auto"))
-    assert set(built.runtimes().values()) == {"eager"}
     stream, reference = built.stream(), engine.stream()
     results, expected = ([each.step(frame) for frame in frames] for each in (stream, reference))
     assert agreement(results, expected) >= AGREEMENT["cuda"]
+    assert set(built.runtimes().values()) <= {"eager", "cuda half graph"}  # by trial, on the first frames
     settled = 0
     for i in range(NUM_FRAMES, 50 * NUM_FRAMES):
         stream.step(replace(frames[i % NUM_FRAMES], stamp_ns=i * 33_333_333))

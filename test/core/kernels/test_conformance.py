@@ -127,6 +127,8 @@ def test_decode(kind, implementation, grid, size, classes, half_pixel):
 @pytest.mark.parametrize("align_corners", [True, False])
 def test_decode_warped(kind, implementation, grid, classes, padding, align_corners):
     """Of a picture with regions of one class, noise where they meet, and flow that leads out of it."""
+    if kind == "cuda" and INTERPRETED and grid[0] > 8 and (classes, grid[0]) not in ((3, 23), (19, 45)):
+        pytest.skip("takes the interpreter long, and is the same loop over classes")
     size = (5 * grid[0] + 2, 4 * grid[1] + 3)
     coarse = F.interpolate(random(1, classes, 3, 3), grid, mode="bicubic")
     logits, flow = 3 * coarse + 0.05 * random(1, classes, *grid), random(1, 2, *grid, seed=1, scale=3.0)
