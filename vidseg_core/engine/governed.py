@@ -165,7 +165,7 @@ class GovernedEngine:
             "governor: %s; %d steps to choose from, expected accuracy %s",
             start, len(steps), "of the weights' record" if accuracy.is_measured else "not measured for these weights",
         )  # fmt: skip
-        return Governor(steps, accuracy, start, self._max_age_s)
+        return Governor(steps, accuracy, start, self._max_age_s, size[0])
 
 
 class GovernedStream:

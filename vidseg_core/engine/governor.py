@@ -11,7 +11,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 
 from vidseg_core.engine.ladder import Demand, Forecast, Step, forecast
-from vidseg_core.models.accuracy import Accuracy
+from vidseg_core.models.accuracy import STRIDE_ROWS, Accuracy
 
 WINDOW_S = 1.0
 """Frames as old as this tell what frames cost."""
@@ -98,12 +98,21 @@ class Governor:
         accuracy: of the segmentation network.
         start: the step in use at first.
         max_age_s: labels must not be older.
+        picture_rows: of the cameras' pictures.
     """
 
-    def __init__(self, steps: tuple[Step, ...], accuracy: Accuracy, start: Step, max_age_s: float = 1.0):
+    def __init__(
+        self,
+        steps: tuple[Step, ...],
+        accuracy: Accuracy,
+        start: Step,
+        max_age_s: float = 1.0,
+        picture_rows: int = STRIDE_ROWS,
+    ):
         self._steps = steps
         self._accuracy = accuracy
         self._max_age_s = max_age_s
+        self._picture_rows = picture_rows
         self.step = start
         self._arrivals: dict[Hashable, _Arrivals] = {}
         self._times: deque[tuple[float, float]] = deque()  # when, and what a frame took
@@ -191,7 +200,9 @@ class Governor:
         rates = [one.rate_hz for one in self._arrivals.values() if now_s - one.last_s < ACTIVE_S]
         known = [rate for rate in rates if rate is not None]
         total = sum(known)
-        return Demand(1 / total, len(known), self._max_age_s) if total > 0 and len(known) == len(rates) else None
+        if total <= 0 or len(known) != len(rates):
+            return None
+        return Demand(1 / total, len(known), self._max_age_s, self._picture_rows)
 
     def _dropped_share(self) -> float:
         counts = [one.counts for one in self._arrivals.values()]

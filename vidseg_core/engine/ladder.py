@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vidseg_core.models.accuracy import Accuracy
+from vidseg_core.models.accuracy import STRIDE_ROWS, Accuracy
 
 INTERVALS = {"sync": (0, 1, 2, 4, 9), "async": (0, 4)}
 # Points of mIoU that a processor kept busy all the time has to bring.
@@ -46,11 +46,13 @@ class Demand:
         period_s: from one frame to the next, of all cameras together, in seconds.
         num_cameras: 1 or more.
         max_age_s: labels must not be older.
+        picture_rows: of the cameras' pictures.
     """
 
     period_s: float
     num_cameras: int = 1
     max_age_s: float = 1.0
+    picture_rows: int = STRIDE_ROWS
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def forecast(
         longest = share * spread
         load = share + key_s / (cycle * period_s)
     lost = _mean_lost(accuracy, first * own_s, last * own_s)
-    expected = accuracy.of_rows(step.rows) - lost - accuracy.lost_with(step.grid_stride)
+    expected = accuracy.of_rows(step.rows) - lost - accuracy.lost_with(step.grid_stride, demand.picture_rows)
     return Forecast(expected, longest, last * own_s, load)
 
 

@@ -22,13 +22,14 @@ from vidseg_core.errors import ConfigError
 from vidseg_core.evaluation.metrics.confusion import ConfusionMatrix
 from vidseg_core.frame import Frame
 from vidseg_core.kernels.decode import decode
-from vidseg_core.models.accuracy import Accuracy
+from vidseg_core.models.accuracy import STRIDE_ROWS, Accuracy
 
 AGES = (0, 1, 2, 4, 8, 15, 30)
 """Frames since the key frame, of those that there are."""
 RUNS, KEY_FRAMES = 8, 16
 """Of each drive, for ages and strides, and for sizes."""
-STRIDE_AGE = 4
+STRIDE_RUN, STRIDE_DELAY = 8, 2
+"""Frames of a run for strides, and how late labels of key frames come there: coarse ones are fused into the next."""
 # Of the pixels. Rarer classes flicker: against labels of a network itself they would outweigh all that is lost.
 COMMON = 0.01
 
@@ -60,15 +61,17 @@ def measure(
     if at_share is None:
         raise ConfigError("ladder: expected synchronous key frames")
     size = drives[0][0].size
+    smallest = min(frames[0].size for frames in drives)
+    small = [frames for frames in drives if frames[0].size == smallest]
     rows_of = capabilities(segmenter).input_rows
     ages = [age for age in AGES if age < min(map(len, drives)) - 1]
-    strides = [stride for stride in GRID_STRIDES if stride >= min(4, engine.config.stride_of(size))]
+    strides = [stride for stride in GRID_STRIDES if stride >= min(4, engine.config.stride_of(smallest))]
     shares = SHARES if rows_of is not None else (1.0,)
     common = _common(drives, len(engine.classes), least_share) if least_share else None
     tasks: list[Callable[[], None]] = []
     rows: dict[float, float] = {}
     by_age: dict[float, float] = {}
-    by_stride: dict[float, float] = {}
+    by_stride: dict[float, float] = {}  # of the drives of the smallest pictures, where it matters most
 
     def of_share(share: float) -> None:
         other = engine.variant(segmenter=at_share(share))
@@ -81,7 +84,9 @@ def measure(
 
     def of_stride(stride: int) -> None:
         other = engine.variant(replace(engine.config, grid_stride=stride))
-        by_stride[stride] = float(np.mean(_score(other, _runs(drives, RUNS, min(STRIDE_AGE, ages[-1])), common)))
+        delay, last = min(STRIDE_DELAY, ages[-1]), min(STRIDE_RUN, len(small[0]) - 1) - 1
+        found = _score(other, _runs(small, RUNS, last), common, delay)[delay:]
+        by_stride[round(stride * STRIDE_ROWS / smallest[0], 2)] = float(np.mean(found))
 
     tasks += [lambda share=share: of_share(share) for share in shares]  # type: ignore[misc]
     tasks.append(of_ages)
@@ -127,10 +132,14 @@ def _common(drives: Iterable[Sequence[Frame]], num_classes: int, least_share: fl
     return np.flatnonzero(shares >= min(least_share, shares.max()))
 
 
-def _score(engine: Engine, runs: Iterable[Sequence[Frame]], classes: np.ndarray | None) -> list[float]:
-    """mIoU in percent by frames since the key frame, with which each run begins; None takes all classes."""
+def _score(engine: Engine, runs: Iterable[Sequence[Frame]], classes: np.ndarray | None, delay: int = 0) -> list[float]:
+    """mIoU in percent by frames since the key frame, with which each run begins; None takes all classes.
+
+    With a delay there are further key frames, one after the other, whose labels come so many frames late.
+    """
     matrices: list[ConfusionMatrix] = []
-    stream = engine.variant(replace(engine.config, interval=len(AGES) * AGES[-1])).stream()
+    interval = 0 if delay else len(AGES) * AGES[-1]
+    stream = engine.variant(replace(engine.config, interval=interval)).stream(key_delay=delay)
     for run in runs:
         stream.reset()
         for age, (frame, following) in enumerate(pairwise(run)):

@@ -16,6 +16,7 @@ from typing import Any
 
 from vidseg_core.errors import CheckpointError
 
+STRIDE_ROWS = 720
 _FIELDS = ("rows", "lost_by_age_s", "lost_by_stride")
 
 
@@ -26,7 +27,7 @@ class Accuracy:
     Attributes:
         rows: (rows of the network's input, mIoU of its labels of key frames), rows ascending; at least one.
         lost_by_age_s: (age of the labels in seconds, points lost), ages ascending, from (0, 0) on.
-        lost_by_stride: (grid stride, points lost), strides ascending.
+        lost_by_stride: (grid stride on pictures of `STRIDE_ROWS` rows, points lost), strides ascending.
         is_measured: whether it was measured with this network.
 
     Raises:
@@ -69,9 +70,9 @@ class Accuracy:
         """Return the points lost by labels of that age."""
         return _between(self.lost_by_age_s, age_s)
 
-    def lost_with(self, grid_stride: int) -> float:
-        """Return the points lost by a grid of that stride."""
-        return _between(self.lost_by_stride, grid_stride)
+    def lost_with(self, grid_stride: int, picture_rows: int = STRIDE_ROWS) -> float:
+        """Return the points lost by a grid of that stride on pictures of so many rows."""
+        return _between(self.lost_by_stride, grid_stride * STRIDE_ROWS / picture_rows)
 
 
 def _is_number(value: object) -> bool:
@@ -99,6 +100,6 @@ def _between(points: tuple[tuple[float, float], ...], place: float) -> float:
 PRIOR = Accuracy(
     rows=((189, 61.1), (270, 64.4), (378, 66.8), (540, 67.7)),
     lost_by_age_s=((0.0, 0.0), (0.033, 0.6), (0.067, 1.4), (0.133, 2.4), (0.267, 4.6), (0.5, 8.5), (1.0, 15.9)),
-    lost_by_stride=((2, 0.0), (4, 0.3), (8, 1.0)),
+    lost_by_stride=((2, 0.0), (4, 0.3), (8, 1.0), (16, 3.0)),
     is_measured=False,
 )

@@ -12,7 +12,7 @@ def test_between_what_was_measured_it_is_interpolated_and_beyond_the_nearest():
     accuracy = Accuracy.from_dict(STORED)
     assert [accuracy.of_rows(rows) for rows in (100, 270, 405, 540, 2000)] == [57, 57, 61.75, 66.5, 66.5]
     assert [accuracy.lost_at(age) for age in (0.0, 0.1, 9.0)] == [0.0, pytest.approx(2.0), 10.0]
-    assert accuracy.lost_with(8) == 2.0
+    assert accuracy.lost_with(8) == accuracy.lost_with(4, picture_rows=360) == 2.0
     assert accuracy.is_measured and not PRIOR.is_measured
 
 
