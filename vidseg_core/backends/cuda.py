@@ -63,6 +63,8 @@ class Half:
     runtime = "cuda half"
 
     def __init__(self, network: nn.Module):
+        # Inputs of a size come again and again: the first call tries all algorithms, before anything is recorded.
+        torch.backends.cudnn.benchmark = True
         # PyTorch's stubs do not know `memory_format` of modules.
         self._network = network.to(torch.float16, memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -59,8 +59,10 @@ def test_what_something_else_reads_is_not_folded(caplog):
     assert torch.equal(copy(IMAGE), network(IMAGE))
 
 
-def test_half_precision_gives_the_labels(network):
+def test_half_precision_gives_the_labels(network, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     half = Half(folded(network, (IMAGE,)))
+    assert torch.backends.cudnn.benchmark
     with torch.inference_mode():
         expected, found = network(IMAGE), half(IMAGE)
     assert found.dtype == torch.float32 and half.runtime == "cuda half"

@@ -3,6 +3,7 @@
 import importlib
 import os
 import pkgutil
+from dataclasses import replace
 
 import pytest
 
@@ -21,6 +22,16 @@ def test_kernels_compile_without_spills(name, capability):
     assert found.stack == 0
     assert 0 < found.registers <= 255 and found.instructions > 50
     assert found.shared <= 48 * 1024
+
+
+@pytest.mark.parametrize("one", ["column", "plane", "distance"])
+def test_numbers_that_are_one_become_constants(one):
+    """As the launcher has it: a stride of planes or of channels last, or neighbours side by side."""
+    cases = [case for case in CASES.values() if one in case.kernel.arg_names and one not in case.constants]
+    assert cases
+    for case in cases:
+        found = cost(compiled(replace(case, constants={**case.constants, one: 1}), 90))
+        assert found.stack == 0 and found.instructions > 50
 
 
 def test_every_kernel_has_a_case():
