@@ -96,7 +96,7 @@ def _between(points: tuple[tuple[float, float], ...], place: float) -> float:
     return low_value + (high_value - low_value) * (place - low) / (high - low)
 
 
-# Of networks without a record: camvid-swiftnet-r18's shape, on the synthetic street.
+# Of networks without a record: camvid-swiftnet-r18's shape, on the synthetic street; what strides lose is a guess.
 PRIOR = Accuracy(
     rows=((189, 61.1), (270, 64.4), (378, 66.8), (540, 67.7)),
     lost_by_age_s=((0.0, 0.0), (0.033, 0.6), (0.067, 1.4), (0.133, 2.4), (0.267, 4.6), (0.5, 8.5), (1.0, 15.9)),
