@@ -447,7 +447,8 @@ def test_dense_flow(kind, implementation, order, size, grid):
     assert got.shape == expected.shape == (1, 2, *grid) and got.dtype == torch.float32
     apart = (got - expected).norm(dim=1)
     # Sums are rounded otherwise; where two places fit equally well, patches may take the other.
-    assert apart.median() < 1e-4 and (apart < 0.01).float().mean() > 0.995
+    least = 0.999 if kind == "cuda" and INTERPRETED else 0.995
+    assert apart.median() < 1e-4 and (apart < 0.01).float().mean() >= least
     assert expected.norm(dim=1).mean() > 0.5 or size == (9, 17)
 
 
