@@ -10,8 +10,6 @@ from vidseg_core.models.accuracy import STRIDE_ROWS, Accuracy
 INTERVALS = {"sync": (0, 1, 2, 4, 9), "async": (0, 4)}
 # Points of mIoU that a processor kept busy all the time has to bring.
 WORTH = 0.5
-# Points of mIoU that it is worth to have labels a whole frame period sooner: until they come, things move on.
-LATE = 3.0
 AGES = (0.0, 0.25, 0.5, 0.75, 1.0)
 # Share of the time that key frames beside the streams get at least, see `key_frames.turns`.
 LEAST_LEFT = 0.25
@@ -74,13 +72,15 @@ class Forecast:
     @property
     def worth(self) -> float:
         """Return what steps are compared by."""
-        return self.accuracy - WORTH * min(1.0, self.load) - LATE * min(1.0, self.frame_share)
+        return self.accuracy - WORTH * min(1.0, self.load)
 
 
 def forecast(
     step: Step, frame_s: float, key_s: float, demand: Demand, accuracy: Accuracy, spread: float = 1.0
 ) -> Forecast:
     """Forecast a step.
+
+    Until a frame's labels come, things move on: the time that it takes counts as age of its labels, too.
 
     Args:
         frame_s: time that a propagated frame takes on average, publishing included.
@@ -92,7 +92,8 @@ def forecast(
     share = frame_s / period_s
     if step.key_frames == "sync":
         first, last = 0.0, float(step.interval)
-        longest = (frame_s * spread + key_s) / period_s
+        late_s = frame_s + key_s / (step.interval + 1)
+        longest = (frame_s + key_s) * spread / period_s
         load = share + key_s / (period_s * (step.interval + 1))
     else:
         left = max(LEAST_LEFT, 1.0 - share)  # of the processors' time, for key frames
@@ -103,9 +104,10 @@ def forecast(
         )  # where they take turns without a pause, each waits for the others
         first = alone if cycle > all_cameras else all_cameras
         last = first + cycle - 1.0
+        late_s = frame_s
         longest = share * spread
         load = share + key_s / (cycle * period_s)
-    lost = _mean_lost(accuracy, first * own_s, last * own_s)
+    lost = _mean_lost(accuracy, first * own_s + late_s, last * own_s + late_s)
     expected = accuracy.of_rows(step.rows) - lost - accuracy.lost_with(step.grid_stride, demand.picture_rows)
     return Forecast(expected, longest, last * own_s, load)
 

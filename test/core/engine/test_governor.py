@@ -7,7 +7,7 @@ import pytest
 
 from vidseg_core.engine.governor import ENOUGH, Governor
 from vidseg_core.engine.ladder import Demand, Step, forecast, ladder
-from vidseg_core.models.accuracy import PRIOR
+from vidseg_core.models.accuracy import PRIOR, Accuracy
 
 ROWS, STRIDES = (192, 270, 384, 540), (4, 8)
 STEPS = ladder(ROWS, STRIDES)
@@ -176,3 +176,14 @@ def test_a_move_tells_why():
     assert move.step.key_frames == "async"
     assert "a frame takes" in move.reason and "ms there are" in move.reason
     assert computer.governor.describe(computer.now_s)["Step"] == str(computer.governor.step)
+
+
+def test_the_time_that_a_frame_takes_counts_as_age_of_its_labels():
+    accuracy = Accuracy(rows=((540, 70.0),), lost_by_age_s=((0.0, 0.0), (1.0, 30.0)), lost_by_stride=((4, 0.0),))
+    demand = Demand(0.1)
+    every = forecast(Step("sync", 0, 540, 4), 0.01, 0.03, demand, accuracy)
+    assert every.accuracy == pytest.approx(70.0 - 30.0 * 0.04)
+    fifth = forecast(Step("sync", 4, 540, 4), 0.01, 0.05, demand, accuracy)
+    assert fifth.accuracy == pytest.approx(70.0 - 30.0 * (0.2 + 0.01 + 0.05 / 5))
+    beside = forecast(Step("async", 4, 540, 4), 0.01, 0.09, demand, accuracy)  # comes after 1.5 frames
+    assert beside.accuracy == pytest.approx(70.0 - 30.0 * (0.15 + 0.2 + 0.01))
