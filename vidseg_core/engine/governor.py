@@ -82,6 +82,11 @@ class _Arrivals:
         return (end - begin) / (end_s - begin_s) if end_s > begin_s else None
 
     @property
+    def dropped(self) -> int:
+        """Frames that were dropped so far."""
+        return self._seen[-1][2] if self._seen else 0
+
+    @property
     def counts(self) -> tuple[int, int]:
         """Frames that came and those that were dropped."""
         if not self._seen:
@@ -122,6 +127,7 @@ class Governor:
         self._moved_s: float | None = None
         self._looked_s = 0.0
         self._overloaded_looks = 0
+        self._dropped_before = 0
         self._calm_since_s: float | None = None
         self._calm_s = CALM_S
         self._went_up_s: float | None = None
@@ -164,8 +170,10 @@ class Governor:
             return None
         self._measure()
         current = self._forecast(self.step, demand)
-        dropped = self._dropped_share()
-        if dropped > MOST_DROPPED and current.frame_share <= TOO_MUCH:
+        dropped, dropped_in_all = self._dropped_share(), sum(one.dropped for one in self._arrivals.values())
+        # A burst after a pause of the camera drops frames once, and stays in the window for several looks.
+        goes_on, self._dropped_before = dropped_in_all > self._dropped_before, dropped_in_all
+        if goes_on and dropped > MOST_DROPPED and current.frame_share <= TOO_MUCH:
             self._bias = min(3.0, self._bias * 1.15)
         elif dropped == 0.0:
             self._bias = max(1.0, self._bias * 0.99)

@@ -162,6 +162,18 @@ def test_a_pause_and_a_stall_are_no_load():
     assert (computer.governor.step, len(computer.moves)) == (step, moves)
 
 
+def test_frames_of_one_burst_are_dropped_once():
+    computer = Computer(1.0, 3)
+    computer.run(12)
+    step, moves = computer.governor.step, len(computer.moves)
+    for _ in range(3):
+        computer.now_s += 0.2  # the camera is late, and sends what it has kept
+        computer.arrived += 6
+        computer.dropped += 5
+        computer.run(5)
+    assert (computer.governor.step, len(computer.moves)) == (step, moves)
+
+
 def test_only_what_is_given_is_chosen_from():
     steps = ladder((540,), (4,), ("sync",), (4,))
     computer = Computer(5.0, 3, steps=steps, start=steps[0])
