@@ -50,8 +50,7 @@ def test_what_is_asked_for():
         drive_of("--data", "street:", "--ladder", "nowhere.mp4")
 
 
-@pytest.mark.parametrize("labelled", [True, False])
-def test_what_was_measured_stands_in_the_weights(labelled, tmp_path, monkeypatch):
+def test_what_was_measured_stands_in_the_weights(tmp_path, monkeypatch):
     monkeypatch.setattr(ladder, "RUNS", 1)
     monkeypatch.setattr(ladder, "KEY_FRAMES", 2)
     monkeypatch.setattr(ladder, "SHARES", (0.5, 1.0))
@@ -60,10 +59,10 @@ def test_what_was_measured_stands_in_the_weights(labelled, tmp_path, monkeypatch
     known = {"architecture": "swiftnet-r18", "classes": load_classes("camvid").to_dict(), "input_scale": 0.5}
     network = SwiftNet(11, "r18", 12)
     save_weights(path, network.state_dict(), known | {"training": {"epochs": 3}})
-    drive = Drive("street:seed=3,size=320x240,frames=3", labelled)
+    drive = Drive("street:seed=3,size=320x240,frames=3", labelled=True)
     line = store_ladder(path, drive, "cpu", 1)
     stored = read_file(path)
-    how = {"drive": drive.spec, "truth": "labels" if labelled else "own labels"}
+    how = {"drive": drive.spec, "truth": "labels"}
     assert stored.metadata["ladder"] == how | {"frames": 3, "size": [240, 320], "rate_hz": 30.0}
     assert stored.metadata["training"] == {"epochs": 3}
     assert torch.equal(stored.tensors["logits.conv.weight"], network.logits.conv.weight)
