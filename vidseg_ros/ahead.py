@@ -1,19 +1,9 @@
-"""Done before a program loads its libraries. Imports little itself."""
+"""Processes that a program starts before it loads its own libraries. Imports little itself."""
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
 from contextlib import suppress
-
-
-def put_off_collecting() -> None:
-    """Have Python look for no garbage until `gc.enable()`.
-
-    What is loaded at the start stays, and there is ever more of it: to look through all of it again and again takes an
-    eighth of the time.
-    """
-    gc.disable()
 
 
 def start_segmenter(arguments: Sequence[str]) -> bool:

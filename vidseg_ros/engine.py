@@ -65,6 +65,7 @@ def build_engine(values: Mapping[str, Any]) -> EngineProtocol:
 
 def warm_up(engine: GovernedEngine, size: tuple[int, int]) -> None:
     """Have everything compiled and allocated that the first labels of pictures of `size`, (H, W), need."""
+    engine.prepare(size)
     height, width = size
     stream = engine.stream()
     image = np.frombuffer(bytes(height * width * 3), dtype=np.uint8).reshape(height, width, 3)  # read-only, as messages

@@ -8,11 +8,10 @@ from __future__ import annotations
 if __name__ == "__main__":  # what follows takes seconds to load
     import sys
 
-    from vidseg_ros.ahead import put_off_collecting, start_segmenter
+    from vidseg_ros.ahead import start_segmenter
     from vidseg_ros.interruption import end_at_signal
 
     end_at_signal("vidseg_node")
-    put_off_collecting()
     start_segmenter(sys.argv)
 
 import gc
@@ -181,15 +180,11 @@ class VidsegNode(LifecycleNode):
         engine = made.engine = self._build(values)
         names = parameters.camera_names(values)
         every = [parameters.camera_settings(values, name) for name in names]
-        # Of a camera whose pictures are not known yet the first one decides.
-        sizes = {expected_size(self, settings) for settings in every} - {None} if is_governed(engine) else set()
-        for size in sizes:
-            engine.prepare(size)  # in the segmenter's process, while there is enough to do here
+        if is_governed(engine):
+            # Of a camera whose pictures are not known yet the first one decides.
+            for size in {expected_size(self, settings) for settings in every} - {None}:
+                warm_up(engine, size)
         give_back_free_memory()  # of what building has taken
-        if self._last_resort:
-            leave_out_what_lives()
-        for size in sizes:
-            warm_up(engine, size)
         made.hardware_id = device_name(engine.describe()["device"])
         for i, settings in enumerate(every):
             camera = Camera(
@@ -262,8 +257,6 @@ class VidsegNode(LifecycleNode):
             self._destroy(made)
 
     def _destroy(self, made: Configured) -> None:
-        if self._last_resort:
-            gc.unfreeze()
         for camera in made.cameras:
             camera.close()
         for service in made.services:
@@ -408,7 +401,6 @@ def _run(build: Callable[[Mapping[str, Any]], Any]) -> int:
     executor.add_node(node)
     try:
         node.start()
-        gc.enable()  # see `ahead.put_off_collecting`
         for one in ENDING:
             signal.signal(one, lambda number, frame: node.end(0))
         while node.exit_code is None:  # a timer wakes the executor several times a second

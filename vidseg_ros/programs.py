@@ -2,14 +2,13 @@
 
 import sys
 
-from vidseg_ros.ahead import put_off_collecting, start_segmenter
+from vidseg_ros.ahead import start_segmenter
 from vidseg_ros.interruption import end_at_signal
 
 
 def vidseg_node() -> None:
     """Run the node until it ends."""
     end_at_signal("vidseg_node")
-    put_off_collecting()
     start_segmenter(sys.argv)
     from vidseg_ros.node import program
 
