@@ -99,6 +99,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
+    for name in ("interval", "rounds"):
+        if getattr(args, name) < 1:
+            raise ConfigError(f"--{name}: expected 1 or more, got {getattr(args, name)}")
     if args.device != "cpu":
         return card(args)
     if args.what == "schedules":
@@ -111,9 +114,6 @@ def main(args: argparse.Namespace) -> int:
     from vidseg_core.evaluation.bench.against_plain import CASES, bench, table
     from vidseg_core.evaluation.bench.asynchronous import bench_async, describe
 
-    for name in ("interval", "rounds"):
-        if getattr(args, name) < 1:
-            raise ConfigError(f"--{name}: expected 1 or more, got {getattr(args, name)}")
     if args.what == "video" or (args.plain_weights is None and is_of_others(args.weights)):
         return video(args)
     if args.what == "threads":
@@ -153,8 +153,6 @@ def card(args: argparse.Namespace) -> int:
 
     if args.what != "engine":
         raise ConfigError(f"--device: expected cpu for bench {args.what}, got {args.device}")
-    if args.rounds < 1:
-        raise ConfigError(f"--rounds: expected 1 or more, got {args.rounds}")
     device = open_device(args.device)
     if device.type != "cuda" or not provide(device.type):
         raise ConfigError(f"--device {args.device}: expected a CUDA device, and Triton installed")

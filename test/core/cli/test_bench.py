@@ -19,6 +19,8 @@ def test_a_card_that_is_not_there(capsys):
     [
         (["video", "--device", "cuda"], "--device: expected cpu for bench video, got cuda"),
         (["--device", "cuda", "--rounds", "0"], "--rounds: expected 1 or more, got 0"),
+        (["camera", "--rounds", "0"], "--rounds: expected 1 or more, got 0"),
+        (["schedules", "--interval", "0"], "--interval: expected 1 or more, got 0"),
         (["--device", "auto", "--rounds", "1"], "--device auto: expected a CUDA device, and Triton installed"),
     ],
 )
