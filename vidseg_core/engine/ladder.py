@@ -85,7 +85,7 @@ def forecast(
     Args:
         frame_s: time that a propagated frame takes on average, publishing included.
         key_s: time that a key frame's segmentation takes with all processors.
-        spread: what a longer frame takes, in units of the average.
+        spread: what a longer frame takes, a key frame waited for included, in units of the average.
     """
     period_s, count = demand.period_s, demand.num_cameras
     own_s = period_s * count  # between two frames of one camera
@@ -99,9 +99,8 @@ def forecast(
         left = max(LEAST_LEFT, 1.0 - share)  # of the processors' time, for key frames
         # In frames; scores wait for the next frame, half a period on average.
         alone, all_cameras = (each * key_s / left / own_s + 0.5 for each in (1, count))
-        cycle = max(
-            step.interval + 1.0, all_cameras
-        )  # where they take turns without a pause, each waits for the others
+        # Where they take turns without a pause, each waits for the others.
+        cycle = max(step.interval + 1.0, all_cameras)
         first = alone if cycle > all_cameras else all_cameras
         last = first + cycle - 1.0
         late_s = frame_s

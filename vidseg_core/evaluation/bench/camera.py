@@ -112,19 +112,9 @@ def bench_camera(
 def table(reports: list[dict]) -> str:
     """Write what was measured as a table."""
     heads = (
-        "camera",
-        "",
-        "what",
-        "labelled",
-        "rate Hz",
-        "p50 ms",
-        "p95 ms",
-        "p99 ms",
-        "mIoU",
-        "back s",
-        "memory MB",
-        "first s",
-    )
+        "camera", "", "what", "labelled", "rate Hz", "p50 ms", "p95 ms", "p99 ms",
+        "mIoU", "back s", "memory MB", "first s",
+    )  # fmt: skip
     rows = [heads]
     for report in reports:
         camera = f"{report['width']} x {report['height']}, {report['rate_hz']:g} Hz"
