@@ -119,14 +119,20 @@ class GovernedEngine:
         height, width = segmentation.labels.shape
         if self._governor is None:
             self._governor = self._make((height, width))
-        for seconds, share in self._key_costs():
+        costs = self._key_costs()
+        for seconds, share in costs:
             self._governor.key_frame(seconds, round(share * self._top_rows))
-        frame_s = max(0.0, busy_s - segmentation.timings.get("segment", 0.0) / 1e3)
-        self._governor.frame(stream, now_s, frame_s, received_s, number, dropped)
+        key_s: float | None = None
+        if "segment" in segmentation.timings:  # the frame has waited for it
+            # What bringing the picture to the network takes, and its scores back, belongs to the frame.
+            key_s = costs[-1][0] if costs else segmentation.timings["segment"] / 1e3
+        frame_s = max(0.0, busy_s - (key_s or 0.0))
+        self._governor.frame(stream, now_s, frame_s, received_s, number, dropped, key_s)
         move = self._governor.decide(now_s)
         if move is not None:
             log.info("governor: %s; %s", move.step, move.reason)
             self._apply(move.step)
+        self._set_rows(self._governor.rows)
         told = {f"Governor {name[0].lower()}{name[1:]}": v for name, v in self._governor.describe(now_s).items()}
         with self._lock:
             self._status |= told
@@ -142,9 +148,11 @@ class GovernedEngine:
     def _apply(self, step: Step) -> None:
         for stream in self._streams:
             stream.apply(step, self.free)
+
+    def _set_rows(self, rows: int) -> None:
         if "input_scale" in self.free and self._top_rows:
             # The attribute stands in the capability's protocol: a segmenter that tells its costs takes a share, too.
-            self._engine.networks.segmenter.share = step.rows / self._top_rows  # type: ignore[attr-defined]
+            self._engine.networks.segmenter.share = rows / self._top_rows  # type: ignore[attr-defined]
 
     def _make(self, size: tuple[int, int]) -> Governor:
         config, networks, free = self._engine.config, self._engine.networks, self.free
@@ -155,7 +163,10 @@ class GovernedEngine:
         stride = config.stride_of(size)
         strides = {stride}
         if "grid_stride" in free and networks.refine is None and networks.flow.any_grid:
-            strides |= {max(stride, 4), COARSEST_STRIDE}
+            strides |= {max(stride, 4)}
+            # Elsewhere shrinking the picture so far takes a pass of its own, which costs more than is saved.
+            if size[0] % COARSEST_STRIDE == size[1] % COARSEST_STRIDE == 0:
+                strides |= {COARSEST_STRIDE}
         modes = tuple(INTERVALS) if "key_frames" in free else (config.key_frames,)
         intervals = None if "interval" in free and config.schedule == "fixed" else (config.interval,)
         steps = ladder(sizes, sorted(strides), modes, intervals)

@@ -1,14 +1,16 @@
 """Pick the step of the ladder that this computer can keep up with, and move when that changes.
 
 Plain arithmetic without clocks or threads: whoever has a clock says what time it is. What frames and key frames cost is
-measured at the step in use and scaled for others; what they cost there once they have been in use is remembered.
+measured at the step in use and scaled for others; what they cost there once they have been in use is remembered. A
+frame that waits for its key frame costs more than both: pictures are compared, and the past is fused.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
 
 from vidseg_core.engine.ladder import Demand, Forecast, Step, forecast
 from vidseg_core.models.accuracy import STRIDE_ROWS, Accuracy
@@ -20,20 +22,28 @@ ACTIVE_S = 2.0
 LOOK_S = 0.25
 SETTLE_S = 0.5
 """After a move nothing is decided for so long."""
-TOO_MUCH, ENOUGH = 0.95, 0.75
+TOO_MUCH, ENOUGH = 0.95, 0.8
 """Shares of a frame period: above the first a step is left, a step to move to stays below the second."""
 MOST_DROPPED = 0.08
+START_S = 5.0
+"""For so long after the start the next look confirms that a better step is in reach, until one had to be left."""
 CALM_S, MOST_CALM_S = 4.0, 64.0
-"""A better step has to be in reach for so long; twice as long after each one that had to be left soon."""
+"""Later a better step has to be in reach for so long; twice as long after each one that had to be left soon."""
 SOON_S = 20.0
 GAIN = 0.4
 """Points of mIoU below which a better step is no reason to move."""
+PATIENCE_S = 2.0
+"""Where a network is not ready at the rows of the best step for so long, the best of the others is taken meanwhile."""
 FEW_FRAMES, FEW_KEY_FRAMES = 5, 2
 KEY_COST = 15
 """Of a key frame in units of a propagated one, before the first was measured."""
 HOPE = 0.8
 STRIDE_COST = {2: 2.2, 4: 1.0, 8: 0.65}
 """Of a propagated frame, in units of one with grid stride 4, before it was measured."""
+WAITING_COST = {2: 1.7, 4: 1.65, 8: 1.9}
+"""By grid stride: of a frame that waits for its key frame, without that, in units of one that does not, likewise."""
+
+Choice = TypeVar("Choice", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -119,11 +129,19 @@ class Governor:
         self._max_age_s = max_age_s
         self._picture_rows = picture_rows
         self.step = start
+        self._ahead: int | None = None  # rows that the network is asked for before the step that needs them is taken
         self._arrivals: dict[Hashable, _Arrivals] = {}
-        self._times: deque[tuple[float, float]] = deque()  # when, and what a frame took
-        self._frames = _Costs({step.grid_stride: STRIDE_COST[step.grid_stride] for step in (*steps, start)})
+        self._times: deque[_Time] = deque()
+        strides = {step.grid_stride for step in (*steps, start)}
+        frames = {(one, False): STRIDE_COST[one] for one in strides}
+        frames |= {(one, True): STRIDE_COST[one] * WAITING_COST[one] for one in strides}
+        self._frames = _Costs(frames)
         self._keys = _Costs({step.rows: max(1, step.rows) ** 2 for step in (*steps, start)}, hope=HOPE)
         self._key_times: deque[float] = deque(maxlen=3)
+        self._asked_s = 0.0
+        self._times_ahead: list[float] = []  # of key frames of `_ahead` rows
+        self._begun_s = 0.0
+        self._has_left = False
         self._moved_s: float | None = None
         self._looked_s = 0.0
         self._overloaded_looks = 0
@@ -131,37 +149,55 @@ class Governor:
         self._calm_since_s: float | None = None
         self._calm_s = CALM_S
         self._went_up_s: float | None = None
-        self._spread = 1.0
+        self._spread = 1.0  # what a longer frame takes, in units of the average
+        self._waiting_spread: float | None = None  # the same of those that wait, key frames included; None without any
         self._bias = 1.0  # what frames cost beyond what was measured, told by dropped ones
 
+    @property
+    def rows(self) -> int:
+        """Rows that the network shall be used at: those of the step, or of one that is taken once they are in use."""
+        return self.step.rows if self._ahead is None else self._ahead
+
     def frame(
-        self, camera: Hashable, now_s: float, frame_s: float, received_s: float, number: int, dropped: int
+        self,
+        camera: Hashable,
+        now_s: float,
+        frame_s: float,
+        received_s: float,
+        number: int,
+        dropped: int,
+        key_s: float | None = None,
     ) -> None:
         """Note a frame that was labelled.
 
         Args:
             camera: that it came from.
             now_s: a steady clock.
-            frame_s: time that it took, without waiting for a key frame.
+            frame_s: time that it took, without `key_s`.
             received_s: when it came, by the same clock.
             number: of frames of this camera up to it.
             dropped: number of these that were dropped.
+            key_s: time that the segmentation took that it waited for; None where it waited for none.
         """
         if not self._arrivals.setdefault(camera, _Arrivals()).add(received_s, number, dropped):
             self._forget()  # the camera paused, or this process did
-        self._times.append((now_s, frame_s))
-        while self._times[0][0] < now_s - WINDOW_S:
+        self._times.append(_Time(now_s, frame_s, key_s))
+        while self._times[0].now_s < now_s - WINDOW_S:
             self._times.popleft()
 
     def key_frame(self, key_s: float, rows: int) -> None:
         """Note a key frame that was segmented: how long that took with all processors, and at which size."""
         if rows == self.step.rows:
             self._key_times.append(key_s)
+        elif rows == self._ahead:
+            self._times_ahead.append(key_s)
+            if len(self._times_ahead) == FEW_KEY_FRAMES:
+                self._keys.measured(rows, min(self._times_ahead))
 
     def decide(self, now_s: float) -> Move | None:
         """Return the move to make now; None for none. To be asked after each frame."""
         if self._moved_s is None:
-            self._moved_s = now_s
+            self._begun_s = self._moved_s = now_s
         if now_s - self._looked_s < LOOK_S or now_s - self._moved_s < SETTLE_S:
             return None
         self._looked_s = now_s
@@ -179,7 +215,7 @@ class Governor:
             self._bias = max(1.0, self._bias * 0.99)
         if self._is_too_much(current, dropped):
             self._overloaded_looks += 1
-            self._calm_since_s = None
+            self._not_calm()
             return self._leave(now_s, demand, current, dropped) if self._overloaded_looks >= 2 else None
         self._overloaded_looks = 0
         return self._improve(now_s, demand, current) if self._keys.is_known else None
@@ -202,7 +238,11 @@ class Governor:
             one.clear()
         self._times.clear()
         self._overloaded_looks = 0
+        self._not_calm()
+
+    def _not_calm(self) -> None:
         self._calm_since_s = None
+        self._ahead = None
 
     def _demand(self, now_s: float) -> Demand | None:
         rates = [one.rate_hz for one in self._arrivals.values() if now_s - one.last_s < ACTIVE_S]
@@ -218,19 +258,38 @@ class Governor:
 
     def _measure(self) -> None:
         """Take what was measured at the step in use."""
-        times = sorted(frame_s for _, frame_s in self._times)
-        middle = times[: max(1, round(0.9 * len(times)))]
-        average = sum(middle) / len(middle)
-        self._frames.measured(self.step.grid_stride, average)
-        self._spread = max(1.0, times[round(0.85 * (len(times) - 1))] / average)
+        every = [one for one in self._times if one.key_s is not None]
+        others = [one.frame_s for one in self._times if one.key_s is None]
+        waiting = [one.frame_s for one in every]
+        main = waiting if not others or (waiting and _always_waits(self.step)) else others
+        average = _average(main)
+        self._frames.measured((self.step.grid_stride, main is waiting), average)
+        if self.step.key_frames == "sync" and main is others and waiting:
+            self._frames.related((self.step.grid_stride, True), _average(waiting))
+        self._spread = max(1.0, _longer(main) / average)
+        totals = [one.frame_s + (one.key_s or 0.0) for one in every]
+        self._waiting_spread = max(1.0, _longer(totals) / _average(totals)) if len(totals) >= FEW_KEY_FRAMES else None
         if len(self._key_times) >= FEW_KEY_FRAMES:
             self._keys.measured(self.step.rows, sorted(self._key_times)[(len(self._key_times) - 1) // 2])
         elif not self._keys.is_known:  # so that a computer that is too slow for both is told from the frames alone
             self._keys.assumed(self.step.rows, KEY_COST * average)
 
     def _forecast(self, step: Step, demand: Demand) -> Forecast:
-        frame_s, key_s = self._frames.of(step.grid_stride) * self._bias, self._keys.of(step.rows)
-        return forecast(step, frame_s, key_s, demand, self._accuracy, self._spread)
+        frame_s, key_s = self._frames.of((step.grid_stride, False)) * self._bias, self._keys.of(step.rows)
+        # What is done at a key frame besides, be it beside the frames.
+        more_s = max(0.0, self._frames.of((step.grid_stride, True)) * self._bias - frame_s)
+        spread = self._spread
+        if step.key_frames == "sync":
+            own_s = frame_s + more_s
+            spread = (own_s * spread + key_s) / (own_s + key_s)
+            if self.step.key_frames == "sync" and self._waiting_spread is not None:
+                spread = self._waiting_spread  # measured together
+        # One frame can wait: a longer one and the one behind it have two periods.
+        return forecast(step, frame_s, key_s + more_s, demand, self._accuracy, (1.0 + spread) / 2)
+
+    def _is_ready(self, step: Step) -> bool:
+        """Tell if the network has been in use at a step's rows."""
+        return self._keys.was_tried(step.rows)
 
     def _is_too_much(self, found: Forecast, dropped: float) -> bool:
         return found.frame_share > TOO_MUCH or (dropped > MOST_DROPPED and self._bias > 1.5)
@@ -238,9 +297,9 @@ class Governor:
     def _fits(self, found: Forecast, share: float) -> bool:
         return found.frame_share <= share and found.oldest_s <= 0.8 * self._max_age_s
 
-    def _best(self, demand: Demand, share: float) -> tuple[Step, Forecast]:
-        """The best step that leaves headroom; where none does, the one that is nearest to it."""
-        found = [(step, self._forecast(step, demand)) for step in self._steps]
+    def _best(self, demand: Demand, share: float, steps: Iterable[Step]) -> tuple[Step, Forecast]:
+        """The best of the steps that leaves headroom; where none does, the one that is nearest to it."""
+        found = [(step, self._forecast(step, demand)) for step in steps]
         fitting = [one for one in found if self._fits(one[1], share)]
         if fitting:
             return max(fitting, key=lambda one: one[1].worth)
@@ -253,9 +312,12 @@ class Governor:
         return max(near, key=lambda one: one[1].worth)
 
     def _leave(self, now_s: float, demand: Demand, current: Forecast, dropped: float) -> Move | None:
-        step, found = self._best(demand, ENOUGH)
+        # Until the network is ready at another size the last one is used, which is no matter where no frame waits.
+        at_once = [one for one in self._steps if one.key_frames != "sync" or self._is_ready(one)]
+        step, found = self._best(demand, ENOUGH, at_once or self._steps)
         if step == self.step or found.frame_share > 0.97 * current.frame_share:
             return None
+        self._has_left = True
         if self._went_up_s is not None and now_s - self._went_up_s < SOON_S:
             self._calm_s = min(MOST_CALM_S, 2 * self._calm_s)
         reason = f"a frame takes {100 * current.frame_share:.0f} % of the {1e3 * demand.period_s:.1f} ms there are"
@@ -264,18 +326,24 @@ class Governor:
         return self._move(now_s, Move(step, reason, found))
 
     def _improve(self, now_s: float, demand: Demand, current: Forecast) -> Move | None:
-        step, found = self._best(demand, ENOUGH)
-        is_better = step != self.step and found.worth > current.worth + GAIN and self._fits(found, ENOUGH)
-        if current.oldest_s > 0.95 * self._max_age_s and step != self.step:
-            is_better = found.oldest_s < current.oldest_s
-        if not is_better:
-            self._calm_since_s = None
+        step, found = self._best(demand, ENOUGH, self._steps)
+        if not self._is_better(step, found, current):
+            self._not_calm()
             return None
         self._calm_since_s = self._calm_since_s or now_s
-        # Right after the start nothing has been left yet, and the first choice was blind.
-        needed_s = LOOK_S if self._went_up_s is None else self._calm_s
+        # What was chosen first was chosen blind.
+        is_start = not self._has_left and (self._went_up_s is None or now_s - self._begun_s < START_S)
+        needed_s = LOOK_S if is_start else self._calm_s
         if now_s - self._calm_since_s < needed_s:
             return None
+        if not self._is_ready(step):
+            # What its frames would take until then is what the last size takes, and compiling: no step for that.
+            self._ask_ahead(now_s, step.rows)
+            if now_s - self._asked_s < PATIENCE_S:
+                return None
+            step, found = self._best(demand, ENOUGH, [one for one in self._steps if self._is_ready(one)] or self._steps)
+            if not (self._is_ready(step) and self._is_better(step, found, current)):
+                return None
         self._went_up_s = now_s
         reason = (
             f"{found.accuracy:.1f} points of mIoU are expected in place of {current.accuracy:.1f}: a frame takes "
@@ -283,11 +351,22 @@ class Governor:
         )
         return self._move(now_s, Move(step, reason, found))
 
+    def _is_better(self, step: Step, found: Forecast, current: Forecast) -> bool:
+        if current.oldest_s > 0.95 * self._max_age_s and step != self.step:
+            return found.oldest_s < current.oldest_s
+        return step != self.step and found.worth > current.worth + GAIN and self._fits(found, ENOUGH)
+
+    def _ask_ahead(self, now_s: float, rows: int) -> None:
+        if self._ahead != rows:
+            self._ahead, self._asked_s = rows, now_s
+            self._times_ahead.clear()
+
     def _move(self, now_s: float, move: Move) -> Move:
         if move.step.rows != self.step.rows:
             self._key_times.clear()
             self._keys.entered()
-        if move.step.grid_stride != self.step.grid_stride:
+        last, following = ((one.grid_stride, _always_waits(one)) for one in (self.step, move.step))
+        if last != following:
             self._frames.entered()
         self.step = move.step
         self._moved_s = now_s
@@ -296,8 +375,30 @@ class Governor:
         return move
 
 
-class _Costs:
-    """Seconds by a choice (rows, or grid stride), measured for the one in use and scaled for the others.
+class _Time(NamedTuple):
+    """What a frame took: when it was ready, its own time, and that of the key frame that it waited for, if any."""
+
+    now_s: float
+    frame_s: float
+    key_s: float | None
+
+
+def _always_waits(step: Step) -> bool:
+    return step.key_frames == "sync" and step.interval == 0
+
+
+def _average(times: list[float]) -> float:
+    """Mean of all but the longest tenth."""
+    middle = sorted(times)[: max(1, round(0.9 * len(times)))]
+    return sum(middle) / len(middle)
+
+
+def _longer(times: list[float]) -> float:
+    return sorted(times)[round(0.85 * (len(times) - 1))]
+
+
+class _Costs(Generic[Choice]):
+    """Seconds by a choice (rows; or grid stride, and if a frame waits), measured for the one in use, scaled for others.
 
     Args:
         prior: relative costs, before they were measured.
@@ -307,10 +408,10 @@ class _Costs:
     NEAR = 1.6
     """What was measured is within this factor of the prior: the rest is the computer's speed."""
 
-    def __init__(self, prior: dict[int, float], hope: float = 1.0):
+    def __init__(self, prior: dict[Choice, float], hope: float = 1.0):
         self._prior = prior
         self._hope = hope
-        self._tried: set[int] = set()
+        self._tried: set[Choice] = set()
         self._relative = dict(prior)
         self._speed: float | None = None
         self.is_known = False
@@ -320,21 +421,29 @@ class _Costs:
         """Note that another choice is in use: what is measured next tells its relative cost."""
         self._is_new = self.is_known
 
-    def measured(self, choice: int, seconds: float) -> None:
-        if self._is_new:
-            assert self._speed is not None  # see `entered`
+    def measured(self, choice: Choice, seconds: float) -> None:
+        if self._is_new or (self.is_known and choice not in self._tried):
             self._is_new = False
-            low, high = self._prior[choice] / self.NEAR, self._prior[choice] * self.NEAR
-            self._relative[choice] = min(high, max(low, seconds / self._speed))
+            self.related(choice, seconds)
         self._tried.add(choice)
         self._speed = seconds / self._relative[choice]
         self.is_known = True
 
-    def assumed(self, choice: int, seconds: float) -> None:
+    def related(self, choice: Choice, seconds: float) -> None:
+        """Take what a choice costs beside the one in use."""
+        assert self._speed is not None  # that was measured
+        low, high = self._prior[choice] / self.NEAR, self._prior[choice] * self.NEAR
+        self._relative[choice] = min(high, max(low, seconds / self._speed))
+        self._tried.add(choice)
+
+    def was_tried(self, choice: Choice) -> bool:
+        return choice in self._tried
+
+    def assumed(self, choice: Choice, seconds: float) -> None:
         """Take a guess until something is measured."""
         self._speed = seconds / self._relative[choice]
 
-    def of(self, choice: int) -> float:
+    def of(self, choice: Choice) -> float:
         """Return the cost that is expected of a choice, in seconds."""
         assert self._speed is not None  # asked for once something was measured or assumed
         return self._speed * self._relative[choice] * (1.0 if choice in self._tried else self._hope)

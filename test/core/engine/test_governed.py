@@ -170,6 +170,51 @@ def test_a_move_reaches_streams_network_and_status(monkeypatch, caplog):
     assert engine.stream()._stream._config.grid_stride == 8  # a camera that comes later, too
 
 
+def test_another_size_is_asked_for_before_the_step_that_needs_it_is_taken(monkeypatch):
+    engine, segmenter = governed({"key_frames", "input_scale"}, interval=0)
+    stream = engine.stream()
+    clock = iter(range(10_000))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock) / 30)
+
+    def label(i, share):
+        segmenter.costs.append((0.3 * share**2, share))
+        result = Segmentation(np.zeros(SIZE, dtype=np.uint8), i, False, 1, "propagated")
+        engine.note(stream, result, 0.001, i / 30, i, 0)
+
+    for i in range(60):
+        label(i, 1.0)  # the network is not ready at another size
+    assert segmenter.share < 1.0
+    assert engine.step.rows == 96
+    asked = segmenter.share
+    for i in range(60, 90):
+        label(i, segmenter.share)
+        if engine.step.rows != 96:
+            break
+    assert engine.step.rows == round(96 * asked)
+
+
+def test_what_a_frame_has_waited_for_is_no_cost_of_its_own():
+    engine, segmenter = governed()
+    stream = engine.stream()
+    for i in range(2):
+        segmenter.costs.append((0.020, 1.0))
+        timings = {"segment": 21.0, "fuse": 3.0}
+        engine.note(
+            stream, Segmentation(np.zeros(SIZE, np.uint8), i, True, 0, "interval", None, timings), 0.030, i, i, 0
+        )
+    noted = engine._governor._times[-1]
+    assert noted.frame_s == pytest.approx(0.010)
+    assert noted.key_s == 0.020
+
+
+@pytest.mark.parametrize(("size", "strides"), [((1080, 1920), {4, 8}), ((1860, 2880), {4})])
+def test_a_grid_that_the_picture_is_no_multiple_of_is_no_step(size, strides):
+    engine, _ = governed()
+    result = Segmentation(np.zeros(size, dtype=np.uint8), 0, False, 1, "propagated")
+    engine.note(engine.stream(), result, 0.001, 0, 0, 0)
+    assert {step.grid_stride for step in engine._governor._steps} == strides
+
+
 def test_a_network_with_a_fixed_input_size_has_no_size_step():
     engine, segmenter = governed()
     segmenter.input = InputCard(size_rule="fixed", size=(64, 64))

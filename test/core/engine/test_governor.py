@@ -23,13 +23,18 @@ class Computer:
         slowness: factor of all costs.
         seed: of how costs deviate from the governor's prior, and of noise.
         noise: deviation of single frames' costs, relative.
+        compile_s: time after which the network is ready at other rows; until then all takes twice as long.
     """
 
-    def __init__(self, slowness, seed, noise=0.1, period_s=PERIOD_S, cameras=1, steps=STEPS, start=START):
+    def __init__(
+        self, slowness, seed, noise=0.1, period_s=PERIOD_S, cameras=1, steps=STEPS, start=START, compile_s=0.0
+    ):
         chance = random.Random(seed)
         self.slowness, self.period_s, self.cameras, self.steps = slowness, period_s, cameras, steps
         self.key_units = {rows: (rows / 540) ** 2 * chance.uniform(0.85, 1.18) for rows in ROWS}
         self.frame_units = {4: 1.0, 8: chance.uniform(0.5, 0.8)}
+        self.waiting_units = chance.uniform(1.0, 2.2)
+        self.compile_s, self.compiled_s, self.rows, self.ready = compile_s, {}, start.rows, {start.rows}
         self.noise, self.chance = noise, chance
         self.governor = Governor(steps, PRIOR, start)
         self.now_s = self.free_s = self.key_left_s = 0.0
@@ -39,8 +44,8 @@ class Computer:
     def frame_s(self, step):
         return FRAME_S * self.slowness * self.frame_units[step.grid_stride]
 
-    def key_s(self, step):
-        return KEY_S * self.slowness * self.key_units[step.rows]
+    def key_s(self, rows):
+        return KEY_S * self.slowness * self.key_units[rows]
 
     def noisy(self, seconds):
         return seconds * math.exp(self.chance.gauss(0.0, self.noise)) * (3.0 if self.chance.random() < 0.01 else 1.0)
@@ -61,26 +66,43 @@ class Computer:
                     self._work()
             waiting = False
 
+    def _segments(self):
+        """Begin a key frame; returns what it takes, and whether that is usual."""
+        wanted = self.governor.rows
+        if wanted not in self.ready and self.compiled_s.setdefault(wanted, self.now_s + self.compile_s) <= self.now_s:
+            self.ready.add(wanted)
+        self.rows = wanted if wanted in self.ready else self.rows
+        compiles = self.compiles
+        return self.noisy(self.key_s(self.rows)) * (1 + compiles), not compiles
+
+    @property
+    def compiles(self):
+        return any(at_s > self.now_s for at_s in self.compiled_s.values())
+
     def _work(self):
-        step = self.governor.step
-        took_s = waited_s = self.noisy(self.frame_s(step))
+        step, key_s = self.governor.step, None
+        took_s = self.noisy(self.frame_s(step)) * (1 + self.compiles)
         if step.key_frames == "sync":
             self.since_key += 1
             if self.since_key > step.interval:
-                self.since_key, key_s = 0, self.noisy(self.key_s(step))
-                waited_s += key_s
-                self.governor.key_frame(key_s, step.rows)
+                self.since_key, (key_s, is_usual) = 0, self._segments()
+                took_s *= self.waiting_units
+                if is_usual:
+                    self.governor.key_frame(key_s, self.rows)
         else:
             left_s = max(0.25 * max(self.period_s, took_s), self.period_s - took_s)
             self.key_left_s -= left_s
             if self.key_left_s <= 0:
-                self.key_left_s, key_s = self.noisy(self.key_s(step)), self.key_s(step)
-                self.governor.key_frame(self.noisy(key_s), step.rows)
+                self.key_left_s, is_usual = self._segments()
+                self.key_left_s += (self.waiting_units - 1) * self.frame_s(step)
+                if is_usual:
+                    self.governor.key_frame(self.noisy(self.key_s(self.rows)), self.rows)
+        waited_s = took_s + (key_s or 0.0)
         self.free_s = max(self.free_s, self.now_s) + waited_s
         self.labelled.append(self.now_s)
         camera = self.arrived % self.cameras
         number, dropped = self.arrived // self.cameras, self.dropped // self.cameras
-        self.governor.frame(camera, self.free_s, took_s, self.now_s, number, dropped)
+        self.governor.frame(camera, self.free_s, took_s, self.now_s, number, dropped, key_s)
         move = self.governor.decide(self.free_s)
         if move is not None:
             self.moves.append((self.now_s, move))
@@ -91,7 +113,9 @@ class Computer:
 
     def truth(self, step):
         demand = Demand(self.period_s, self.cameras)
-        return forecast(step, self.frame_s(step), self.key_s(step), demand, PRIOR)
+        frame_s, key_s = self.frame_s(step), self.key_s(step.rows)
+        key_s += (self.waiting_units - 1) * frame_s
+        return forecast(step, frame_s, key_s, demand, PRIOR)
 
     def best(self):
         """The most that exhaustive search reaches, headroom kept; None where nothing keeps up."""
@@ -199,3 +223,15 @@ def test_the_time_that_a_frame_takes_counts_as_age_of_its_labels():
     assert fifth.accuracy == pytest.approx(70.0 - 30.0 * (0.2 + 0.01 + 0.05 / 5))
     beside = forecast(Step("async", 4, 540, 4), 0.01, 0.09, demand, accuracy)  # comes after 1.5 frames
     assert beside.accuracy == pytest.approx(70.0 - 30.0 * (0.15 + 0.2 + 0.01))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_step_is_taken_once_the_network_is_ready_at_its_size(seed):
+    # Synchronous key frames fit at 384 rows, but neither at 540 rows nor beside a compiler.
+    computer = Computer(0.9, seed, period_s=1 / 10, compile_s=6.0)
+    computer.run(25)
+    assert all(move.step.rows == START.rows for at, move in computer.moves if at < 6.0)
+    assert all(move.step.key_frames == "async" for at, move in computer.moves if at < 6.0)
+    assert computer.rate(0, 25) >= 0.97
+    assert computer.truth(computer.governor.step).worth >= computer.best() - 1.0
+    assert len(computer.moves) <= 4

@@ -7,13 +7,15 @@ import os
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +28,7 @@ from vidseg_core.frame import Frame
 # the interpreter's lock from the stream.
 NICENESS = 5
 CLOSE_S = 3.0
+MOST_IMAGES = 4
 
 
 class Background:
@@ -46,6 +49,7 @@ class Background:
     def __init__(self, turns: Turns | None = None, queues: Queues | None = None):
         self._turns = turns
         self._queues = queues or InOrder()
+        self._images: deque[np.ndarray] = deque(maxlen=MOST_IMAGES)
         self._jobs: SimpleQueue[_Begun | None] = SimpleQueue()
         self._busy_since_s: float | None = None
         self._closed = False
@@ -67,12 +71,24 @@ class Background:
     def begin(self, work: Callable[[Frame], Result], frame: Frame) -> BackgroundJob[Result]:
         """Raises RuntimeError once it is closed."""
         result: Future[Result] = Future()
-        job = _Begun(work, replace(frame, image=frame.image.copy()), self._queues.mark(), result)
+        job = _Begun(work, replace(frame, image=self._copy(frame.image)), self._queues.mark(), result)
         with self._closing:
             if self._closed:
                 raise RuntimeError("the thread for key frames is closed")
             self._jobs.put(job)
         return BackgroundJob(result, self._turns)
+
+    def _copy(self, image: np.ndarray) -> np.ndarray:
+        """Copy a camera's image, where possible into the memory of one that is done with.
+
+        The system clears fresh memory page by page, which takes longer than the copying: of large images, by far.
+        """
+        with suppress(IndexError):
+            copy = self._images.popleft()
+            if copy.shape == image.shape and copy.dtype == image.dtype:
+                np.copyto(copy, image)
+                return copy
+        return image.copy()
 
     def busy_s(self) -> float:
         """Return for how many seconds the thread has been at its key frame; 0 if it is idle."""
@@ -140,6 +156,8 @@ class Background:
                     works = [cast(KeyFrameWork, job.work).work for job in jobs]
                     found = [work(job.frame, one) for work, job, one in zip(works, jobs, scores, strict=True)]
             self._queues.finish(found)
+            if self._turns is not None:  # a segmenter of ours, which keeps none
+                self._images.extend(job.frame.image for job in jobs)
             for job, result in zip(jobs, found, strict=True):
                 job.result.set_result(result)
         except BaseException as error:  # it belongs to whoever waits for the result

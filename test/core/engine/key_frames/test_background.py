@@ -15,6 +15,7 @@ from vidseg_core.engine.flow import DIS, NoFlow
 from vidseg_core.engine.key_frames.background import Background
 from vidseg_core.engine.key_frames.jobs import Delayed, KeyFrameWork
 from vidseg_core.engine.key_frames.queues import InOrder
+from vidseg_core.engine.key_frames.turns import Turns
 from vidseg_core.engine.segmenter import TruthSegmenter
 from vidseg_core.engine.stream import Networks, Stream
 from vidseg_core.frame import Frame
@@ -518,3 +519,22 @@ def test_what_waits_when_the_thread_is_closed_is_cancelled_together_or_not():
     go.set()
     assert first.wait() and background.close(WAIT_S)
     assert all(job._result.cancelled() for job in jobs)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_large_images_are_copied_into_the_memory_of_those_that_are_done_with(kept):
+    def work(frame):
+        places.append(frame.image.ctypes.data)
+        images.append(frame.image.copy())
+        return frame
+
+    places, images, results = [], [], []
+    turns = None if kept else Turns(lambda: None, lambda: None)  # without, whoever segments may keep its images
+    with Background(turns) as background:
+        for i in range(3):
+            results.append(background.begin(work, frame(i)).wait())
+        for i in range(3):
+            np.testing.assert_array_equal(images[i], frame(i).image)
+        assert len(set(places)) == (3 if kept else 1)
+        background.begin(work, frame(3, (80, 96))).wait()
+        np.testing.assert_array_equal(images[3], frame(3, (80, 96)).image)
