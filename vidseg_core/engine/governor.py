@@ -22,8 +22,9 @@ ACTIVE_S = 2.0
 LOOK_S = 0.25
 SETTLE_S = 0.5
 """After a move nothing is decided for so long."""
-TOO_MUCH, ENOUGH = 0.95, 0.8
-"""Shares of a frame period: above the first a step is left, a step to move to stays below the second."""
+TOO_MUCH, ENOUGH = 1.0, 0.8
+"""Shares of a frame period, of a frame between an average and a longer one, as one can wait: above the first a step is
+left, a step to move to stays below the second."""
 MOST_DROPPED = 0.08
 START_S = 5.0
 """For so long after the start the next look confirms that a better step is in reach, until one had to be left."""
@@ -284,7 +285,7 @@ class Governor:
             spread = (own_s * spread + key_s) / (own_s + key_s)
             if self.step.key_frames == "sync" and self._waiting_spread is not None:
                 spread = self._waiting_spread  # measured together
-        # One frame can wait: a longer one and the one behind it have two periods.
+        # A longer frame and the one that waits behind it have two periods.
         return forecast(step, frame_s, key_s + more_s, demand, self._accuracy, (1.0 + spread) / 2)
 
     def _is_ready(self, step: Step) -> bool:
