@@ -11,6 +11,7 @@ import ctypes
 import logging
 import math
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from queue import SimpleQueue
 
 _pool: Pool | None = None
 _num_threads = 1
+_is_set = False
 _all_threads = False
 _processor = ctypes.PyDLL(None).sched_getcpu  # keeps the interpreter's lock: it takes less time than giving it back
 
@@ -101,14 +103,12 @@ def set_num_threads(num_threads: int = 0) -> int:
     Raises:
         ValueError: negative.
     """
-    global _pool, _num_threads
+    global _pool, _num_threads, _is_set
     if num_threads < 0:
         raise ValueError(f"num_threads: expected 0 (all) or more, got {num_threads}")
     num_threads = num_threads or available_threads()
     import cv2
-    import torch
 
-    torch.set_num_threads(num_threads)
     cv2.setNumThreads(num_threads)
     if num_threads != _num_threads:
         previous, _pool = _pool, None
@@ -117,7 +117,16 @@ def set_num_threads(num_threads: int = 0) -> int:
             _pool = Pool(num_threads - 1)
         if previous is not None:
             previous.close()
+    _is_set = True
+    tell_torch()
     return num_threads
+
+
+def tell_torch() -> None:
+    """Give PyTorch the budget, if one was set and PyTorch is loaded; whoever loads it later calls this."""
+    torch = sys.modules.get("torch")
+    if _is_set and torch is not None:
+        torch.set_num_threads(_num_threads)
 
 
 class Pool:

@@ -24,7 +24,7 @@ LEVELS = (
     {"networks", "data", "overlay"},
     {"street"},
     {"frame", "classes", "errors", "options", "resources", "threads", "devices", "distributed", "kernel_cache"}
-    | {"allocator", "tether", "__init__"},
+    | {"arrays", "allocator", "tether", "__init__"},
 )
 ROS_LEVELS = (
     {"programs"},

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
+import numpy as np
+
+from vidseg_core.arrays import Array, device_type_of
+from vidseg_core.devices import Device
 from vidseg_core.kernels.dispatch import Operation
 
-Pixels = np.ndarray | Tensor
-"""Pixels where kernels read them: an array for those of the CPU, a tensor on the device for all others."""
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
-def upload(pixels: np.ndarray, device: torch.device, out: Tensor | None = None) -> Pixels:
+def upload(pixels: np.ndarray, device: Device | torch.device, out: Tensor | None = None) -> Array:
     """Bring pixels to a device.
 
     Args:
@@ -23,51 +26,25 @@ def upload(pixels: np.ndarray, device: torch.device, out: Tensor | None = None) 
         On the CPU `pixels` themselves; else a tensor on the device, contiguous, of the same shape. The device may still
         be copying; what it is asked for next waits for that, and `pixels` may change at once.
     """
-    return UPLOAD.on(device.type)(pixels, device, out)
+    return pixels if device.type == "cpu" else UPLOAD.on(device.type)(pixels, device, out)
 
 
-def upload_reference(pixels: np.ndarray, device: torch.device, out: Tensor | None = None) -> Tensor:
-    """Compute `upload` in plain torch."""
-    there = tensor_of(pixels).to(device)
-    return there if out is None else out.copy_(there)
-
-
-def download(*tensors: Tensor) -> tuple[np.ndarray, ...]:
+def download(*tensors: Array) -> tuple[np.ndarray, ...]:
     """Wait for tensors of one device and bring them to the host's memory.
 
     Returns:
         An array for each, newly allocated unless it is on the CPU. Those of a CUDA device are in pinned memory: to keep
         many of them for long, copy them.
     """
-    return DOWNLOAD.on(tensors[0].device.type)(*tensors)
+    return DOWNLOAD.on(device_type_of(tensors[0]))(*tensors)
 
 
-def download_reference(*tensors: Tensor) -> tuple[np.ndarray, ...]:
-    """Compute `download` in plain torch."""
-    return tuple(x.cpu().numpy() for x in tensors)
-
-
-def tensor_of(pixels: Pixels) -> Tensor:
-    """Return pixels as a tensor where they are."""
-    return pixels if isinstance(pixels, Tensor) else torch.from_numpy(np.ascontiguousarray(pixels))
-
-
-def lies_on(pixels: Pixels | None, device: torch.device) -> bool:
+def lies_on(pixels: Array | None, device: Device | torch.device) -> bool:
     """Return whether these are pixels on a device other than the CPU, and it is `device`."""
-    if not isinstance(pixels, Tensor):
+    if pixels is None or isinstance(pixels, np.ndarray):
         return False
     return pixels.device.type == device.type and device.index in (None, pixels.device.index)
 
 
-def device_type_of(pixels: Pixels) -> str:
-    """Return the type of device whose kernels read these pixels."""
-    return "cpu" if isinstance(pixels, np.ndarray) else pixels.device.type
-
-
-UPLOAD = Operation("upload", upload_reference)
-DOWNLOAD = Operation("download", download_reference)
-
-
-@UPLOAD.register("cpu")
-def _upload_to_cpu(pixels: np.ndarray, device: torch.device, out: None = None) -> np.ndarray:
-    return pixels
+UPLOAD = Operation("upload", "transfer.upload_reference", for_host=True)
+DOWNLOAD = Operation("download", "transfer.download_reference", for_host=True)
