@@ -5,22 +5,23 @@ Compared are small grey pictures, so that it costs little and noise averages out
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from vidseg_core.kernels.cpu.grey import BLUE, GREEN, RED, SHIFT
+from vidseg_core.arrays import Array, device_type_of
 from vidseg_core.kernels.dispatch import Operation
-from vidseg_core.kernels.picture import finer, shrunk_reference
-from vidseg_core.kernels.transfer import Pixels, device_type_of
+from vidseg_core.kernels.picture import finer
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 STRIDE = 8
 TOLERANCE = 20.0  # grey levels: a pixel this wrong has changed altogether
 
 
-def small_picture(image: Pixels, shrunk: Tensor | None = None) -> Pixels:
+def small_picture(image: Array, shrunk: Array | None = None) -> Array:
     """Shrink an image and take its grey levels.
 
     Args:
@@ -34,7 +35,7 @@ def small_picture(image: Pixels, shrunk: Tensor | None = None) -> Pixels:
     return SMALL_PICTURE.on(device_type_of(image))(image, shrunk)
 
 
-def change(current: Pixels, past: Pixels, motion: Tensor | None) -> float | Tensor:
+def change(current: Array, past: Array, motion: Array | None) -> float | Tensor:
     """Measure the share of the current picture that the past one does not show where flow says it should be, 0..1.
 
     Args:
@@ -47,53 +48,24 @@ def change(current: Pixels, past: Pixels, motion: Tensor | None) -> float | Tens
     return CHANGE.on(device_type_of(current))(current, past, motion)
 
 
-def small_picture_reference(image: Tensor, shrunk: Tensor | None = None) -> Tensor:
-    """Compute `small_picture` in plain torch."""
-    return grey(shrunk_reference(image, (image.shape[0] // STRIDE, image.shape[1] // STRIDE)))
-
-
-def grey(colours: Tensor) -> Tensor:
-    """3 x h x w, whole levels -> h x w, float32, whole grey levels."""
-    red, green, blue = colours.int()
-    return ((red * RED + green * GREEN + blue * BLUE + (1 << (SHIFT - 1))) >> SHIFT).float()
-
-
-def change_reference(current: Tensor, past: Tensor, motion: Tensor | None) -> Tensor:
-    """Compute `change` in plain torch."""
-    height, width = current.shape
-    x = torch.arange(width, device=current.device, dtype=torch.float32)[None].expand(height, width)
-    y = torch.arange(height, device=current.device, dtype=torch.float32)[:, None].expand(height, width)
-    if motion is not None:
-        h, w = motion.shape[2:]
-        u, v = F.interpolate(motion.float(), (height, width), mode="area")[0]
-        x, y = x + u * (width / w), y + v * (height / h)
-    inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
-    at = torch.stack((2 * x / (width - 1) - 1, 2 * y / (height - 1) - 1), -1)[None]
-    seen = F.grid_sample(past[None, None], at, mode="bilinear", padding_mode="border", align_corners=True)[0, 0]
-    difference = current - seen
-    exposure = torch.where(inside, difference, 0.0).sum() / inside.sum().clamp_min(1)  # the camera's
-    apart = ((difference - exposure).abs() / TOLERANCE).clamp_max(1.0)
-    return torch.where(inside, apart, 1.0).mean()
-
-
-SMALL_PICTURE = Operation("small_picture", small_picture_reference)
-CHANGE = Operation("change", change_reference)
+SMALL_PICTURE = Operation("small_picture", "change.small_picture_reference")
+CHANGE = Operation("change", "change.change_reference")
 
 
 @SMALL_PICTURE.register("cpu")
-def _small_picture_on_cpu(image: np.ndarray, shrunk: Tensor | None = None) -> np.ndarray:
+def _small_picture_on_cpu(image: np.ndarray, shrunk: np.ndarray | None = None) -> np.ndarray:
     height, width = image.shape[0] // STRIDE, image.shape[1] // STRIDE
     small = cv2.resize(finer(image, (height, width), shrunk), (width, height), interpolation=cv2.INTER_AREA)
     return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 
 @CHANGE.register("cpu")
-def _change_on_cpu(current: np.ndarray, past: np.ndarray, motion: Tensor | None) -> float:
+def _change_on_cpu(current: np.ndarray, past: np.ndarray, motion: np.ndarray | None) -> float:
     height, width = current.shape
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     if motion is not None:
         h, w = motion.shape[2:]
-        u, v = (cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA) for part in motion[0].numpy())
+        u, v = (cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA) for part in motion[0])
         x, y = x + u * np.float32(width / w), y + v * np.float32(height / h)
     inside = (x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)
     difference = current - cv2.remap(past, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

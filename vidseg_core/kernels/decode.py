@@ -11,22 +11,20 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from vidseg_core.kernels.cpu.decode import MIXED, decode_rows, one_class_rows
+from vidseg_core.arrays import Array, device_type_of, pixels_last
+from vidseg_core.kernels.cpu.decode import decode_rows, one_class_rows
 from vidseg_core.kernels.cpu.lanes import LANES
 from vidseg_core.kernels.dispatch import Operation
-from vidseg_core.kernels.resample import positions, resize
-from vidseg_core.kernels.warp import sampling_lattice, warp
+from vidseg_core.kernels.resample import positions
+from vidseg_core.kernels.warp import sampling_lattice
 from vidseg_core.threads import over_rows
 
 # Nanoseconds on one thread, see `threads.over_rows`: of a pixel of the grid, and of a value whose largest is sought.
 GRID_NS, VALUE_NS = 20.0, 0.55
 
 
-def decode(logits: Tensor, size: tuple[int, int], half_pixel: bool = False) -> np.ndarray:
+def decode(logits: Array, size: tuple[int, int], half_pixel: bool = False) -> np.ndarray:
     """Decode logits into labels at full size.
 
     Args:
@@ -44,11 +42,11 @@ def decode(logits: Tensor, size: tuple[int, int], half_pixel: bool = False) -> n
     """
     if logits.ndim != 4 or logits.shape[0] != 1 or not 1 <= logits.shape[1] <= 255:
         raise ValueError(f"expected logits of 1 x C x h x w with C in 1..255, got {tuple(logits.shape)}")
-    return DECODE.on(logits.device.type)(logits, size, half_pixel)
+    return DECODE.on(device_type_of(logits))(logits, size, half_pixel)
 
 
 def decode_warped(
-    logits: Tensor, flow: Tensor, one_class: Tensor, size: tuple[int, int], align_corners: bool = True,
+    logits: Array, flow: Array, one_class: Array, size: tuple[int, int], align_corners: bool = True,
     padding: str = "zeros",
 ) -> np.ndarray:  # fmt: skip
     """Decode logits of another frame, moved to where they are now: `decode` of what `warp` returns.
@@ -75,17 +73,10 @@ def decode_warped(
             "expected 1 x C x h x w with C in 1..255, 1 x 2 x h x w and h x w, "
             f"got {tuple(logits.shape)}, {tuple(flow.shape)} and {tuple(one_class.shape)}"
         )
-    return DECODE_WARPED.on(logits.device.type)(logits, flow, one_class, size, align_corners, padding)
+    return DECODE_WARPED.on(device_type_of(logits))(logits, flow, one_class, size, align_corners, padding)
 
 
-def decode_warped_reference(
-    logits: Tensor, flow: Tensor, one_class: Tensor, size: tuple[int, int], align_corners: bool, padding: str
-) -> np.ndarray:
-    """Compute `decode_warped` by the two operations that it stands for."""
-    return decode(warp(logits, flow, align_corners, padding), size)
-
-
-def one_class(logits: Tensor) -> Tensor:
+def one_class(logits: Array) -> Array:
     """Find where neighbouring pixels have one class.
 
     Args:
@@ -95,57 +86,45 @@ def one_class(logits: Tensor) -> Tensor:
         h x w, uint8, on the logits' device: the class that the pixel has in common with the one behind it and the two
         below those, or `MIXED`. Behind the last column and below the last row is the same again.
     """
-    return ONE_CLASS.on(logits.device.type)(logits)
+    return ONE_CLASS.on(device_type_of(logits))(logits)
 
 
-def one_class_reference(logits: Tensor) -> Tensor:
-    """Compute `one_class` in plain torch."""
-    top = logits.argmax(1).float()
-    around = F.pad(top, (0, 1, 0, 1), mode="replicate")[:, None]
-    most, least = F.max_pool2d(around, 2, 1)[0, 0], -F.max_pool2d(-around, 2, 1)[0, 0]
-    return torch.where(most == least, most, MIXED).to(torch.uint8)
-
-
-def decode_reference(logits: Tensor, size: tuple[int, int], half_pixel: bool) -> np.ndarray:
-    """Compute `decode` in plain torch; arguments are not checked."""
-    if half_pixel:
-        full = F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)
-    else:
-        full = resize(logits.float(), size)
-    return full.argmax(1)[0].to(torch.uint8).cpu().numpy()
-
-
-DECODE = Operation("decode", decode_reference)
-DECODE_WARPED = Operation("decode_warped", decode_warped_reference)
-ONE_CLASS = Operation("one_class", one_class_reference)
+DECODE = Operation("decode", "decode.decode_reference", for_host=True)
+DECODE_WARPED = Operation("decode_warped", "decode.decode_warped_reference", for_host=True)
+ONE_CLASS = Operation("one_class", "decode.one_class_reference")
 _UNMOVED = np.empty((2, 0, 0), np.float32)
 _UNKNOWN = np.empty((0, 0), np.uint8)
 
 
 @DECODE.register("cpu")
-def _decode_on_cpu(logits: Tensor, size: tuple[int, int], half_pixel: bool) -> np.ndarray:
+def _decode_on_cpu(logits: np.ndarray, size: tuple[int, int], half_pixel: bool) -> np.ndarray:
     return _decoded(logits, _UNMOVED, _UNKNOWN, size, half_pixel, (1.0, 1.0, 0.0), False)
 
 
 @DECODE_WARPED.register("cpu")
 def _decode_warped_on_cpu(
-    logits: Tensor, flow: Tensor, one_class: Tensor, size: tuple[int, int], align_corners: bool, padding: str
+    logits: np.ndarray,
+    flow: np.ndarray,
+    one_class: np.ndarray,
+    size: tuple[int, int],
+    align_corners: bool,
+    padding: str,
 ) -> np.ndarray:
-    way = flow.detach().float().contiguous()[0].numpy()
+    way = np.ascontiguousarray(flow[0], np.float32)
     lattice = sampling_lattice(way.shape[1:], align_corners)
-    return _decoded(logits, way, one_class.numpy(), size, False, lattice, padding == "border")
+    return _decoded(logits, way, one_class, size, False, lattice, padding == "border")
 
 
 @ONE_CLASS.register("cpu")
-def _one_class_on_cpu(logits: Tensor) -> Tensor:
-    values = logits.float().permute(0, 2, 3, 1).contiguous()[0].numpy()  # h x w x C
+def _one_class_on_cpu(logits: np.ndarray) -> np.ndarray:
+    values = pixels_last(logits)  # h x w x C
     out = np.empty(values.shape[:2], np.uint8)
     over_rows(one_class_rows, values.shape[0], values, out, work_us=VALUE_NS * values.size / 1e3)
-    return torch.from_numpy(out)
+    return out
 
 
 def _decoded(logits, way, one_class, size, half_pixel, lattice, border) -> np.ndarray:
-    values = logits.float().permute(0, 2, 3, 1).contiguous()[0].numpy()  # h x w x C
+    values = pixels_last(logits)  # h x w x C
     stretch_y, stretch_x, shift = map(np.float32, lattice)
     out = np.empty(size, dtype=np.uint8)
     places = _places(*values.shape[:2], size, half_pixel)

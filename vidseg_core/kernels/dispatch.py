@@ -55,7 +55,7 @@ class Operation:
             raise ValueError(f"operation: expected a new name, got {name!r} again")
         self.name = name
         self._place = reference
-        self._for_host = for_host
+        self.for_host = for_host
         self.implementations: dict[str, Implementation] = {}
         OPERATIONS[name] = self
 
@@ -67,7 +67,7 @@ class Operation:
 
     @cached_property
     def _reference_for_all(self) -> Implementation:
-        return takes_tensors(self.reference, self._for_host)
+        return takes_tensors(self.reference, self.for_host)
 
     def register(self, device_type: str) -> Callable[[Implementation], Implementation]:
         """Decorate the implementation for a device type, such as "cpu" or "cuda".
@@ -79,7 +79,7 @@ class Operation:
             raise ValueError(f"{self.name}: expected one implementation for {device_type!r}, got another")
 
         def keep(implementation: Implementation) -> Implementation:
-            takes_all = takes_arrays(implementation, self._for_host) if device_type == "cpu" else implementation
+            takes_all = takes_arrays(implementation, self.for_host) if device_type == "cpu" else implementation
             self.implementations[device_type] = takes_all
             return implementation
 

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
-from vidseg_core.kernels.cpu.grey import BLUE, GREEN, RED, SHIFT, grey_rows
+from vidseg_core.kernels.cpu.grey import grey_rows
 from vidseg_core.kernels.dispatch import Operation
-from vidseg_core.kernels.picture import areas
-from vidseg_core.kernels.transfer import Pixels, tensor_of
 from vidseg_core.threads import over_rows
 
 MOST_SIDE = 16
@@ -31,15 +27,7 @@ def grey_picture(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         h x w, uint8, newly allocated. Where `size` is the image's over a power of 2 up to `MOST_SIDE`, the mean over
         the square, rounded once; else each pixel's grey level is rounded, too.
     """
-    return GREY_PICTURE.on("cpu")(image, size).numpy()  # images come in the host's memory
-
-
-def grey_picture_reference(image: Pixels, size: tuple[int, int]) -> Tensor:
-    """Compute `grey_picture` in plain torch."""
-    x = tensor_of(image).double()
-    levels = x @ torch.tensor([RED, GREEN, BLUE]).double().to(x.device)
-    down, across = (areas(side, shrunk).to(x.device) for side, shrunk in zip(image.shape[:2], size, strict=True))
-    return (down @ levels @ across.T / 2**SHIFT + 0.5).floor().to(torch.uint8)
+    return GREY_PICTURE.on("cpu")(image, size)  # images come in the host's memory
 
 
 def grey_and_shrunk(image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray | None]:
@@ -59,16 +47,16 @@ def grey_and_shrunk(image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarra
     return _means(image, size, side, shrunk), shrunk
 
 
-GREY_PICTURE = Operation("grey_picture", grey_picture_reference)
+GREY_PICTURE = Operation("grey_picture", "grey.grey_picture_reference")
 
 
 @GREY_PICTURE.register("cpu")
-def _grey_picture_on_cpu(image: np.ndarray, size: tuple[int, int]) -> Tensor:
+def _grey_picture_on_cpu(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     side, packed = _side_of_squares(image, size), image.strides[1:] == (3, 1)
     if side > 1 or (side == 1 and not packed):
-        return torch.from_numpy(_means(image, size, side, _NOBODY))
+        return _means(image, size, side, _NOBODY)
     grey = cv2.cvtColor(image if packed else np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY)
-    return torch.from_numpy(grey if grey.shape == size else cv2.resize(grey, size[::-1], interpolation=cv2.INTER_AREA))
+    return grey if grey.shape == size else cv2.resize(grey, size[::-1], interpolation=cv2.INTER_AREA)
 
 
 def _side_of_squares(image: np.ndarray, size: tuple[int, int]) -> int:

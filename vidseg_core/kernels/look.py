@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from vidseg_core.arrays import Array, channels_first, device_type_of
 from vidseg_core.kernels.dispatch import Operation
-from vidseg_core.kernels.flow import levels_of, pyramid, pyramid_reference
-from vidseg_core.kernels.grey import grey_and_shrunk, grey_picture, grey_picture_reference
-from vidseg_core.kernels.picture import shrunk_reference
-from vidseg_core.kernels.transfer import Pixels, device_type_of
+from vidseg_core.kernels.flow import pyramid
+from vidseg_core.kernels.grey import grey_and_shrunk, grey_picture
 
 
 class Looked(NamedTuple):
@@ -24,11 +22,11 @@ class Looked(NamedTuple):
             None where nobody wants it or it would not have come along with the rest.
     """
 
-    levels: list[Tensor]
-    shrunk: Tensor | None
+    levels: Sequence[Array]
+    shrunk: Array | None
 
 
-def look(image: Pixels, size: tuple[int, int], compares: bool = False) -> Looked:
+def look(image: Array, size: tuple[int, int], compares: bool = False) -> Looked:
     """Read an image once for all that flow compares, and what is to be had along with it.
 
     Args:
@@ -42,13 +40,7 @@ def look(image: Pixels, size: tuple[int, int], compares: bool = False) -> Looked
     return LOOK.on(device_type_of(image))(image, size, compares)
 
 
-def look_reference(image: Pixels, size: tuple[int, int], compares: bool = True) -> Looked:
-    """Compute `look` in plain torch, whose `shrunk` is always there."""
-    levels = pyramid_reference(grey_picture_reference(image, size), levels_of(*size))
-    return Looked(levels, shrunk_reference(image, size).to(torch.uint8)[None])
-
-
-LOOK = Operation("look", look_reference)
+LOOK = Operation("look", "look.look_reference")
 
 
 @LOOK.register("cpu")
@@ -56,4 +48,4 @@ def _look_on_cpu(image: np.ndarray, size: tuple[int, int], compares: bool = Fals
     if not compares:
         return Looked(pyramid(grey_picture(image, size)), None)
     grey, shrunk = grey_and_shrunk(image, size)
-    return Looked(pyramid(grey), None if shrunk is None else torch.from_numpy(shrunk).permute(2, 0, 1)[None])
+    return Looked(pyramid(grey), None if shrunk is None else channels_first(shrunk))

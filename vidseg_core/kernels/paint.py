@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
+from vidseg_core.arrays import Array, device_type_of
 from vidseg_core.classes import VOID
+from vidseg_core.devices import Device
 from vidseg_core.kernels.decode import decode, decode_warped
 from vidseg_core.kernels.dispatch import Operation
-from vidseg_core.kernels.resample import resize
-from vidseg_core.kernels.transfer import Pixels, download
-from vidseg_core.kernels.warp import warp
+from vidseg_core.kernels.transfer import download
 from vidseg_core.overlay import Colours, overlay
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Moved(NamedTuple):
@@ -24,8 +24,8 @@ class Moved(NamedTuple):
     `one_class` is that of the logits, see `kernels.decode.one_class`.
     """
 
-    way: Tensor
-    one_class: Tensor
+    way: Array
+    one_class: Array
     align_corners: bool = True
     padding: str = "zeros"
 
@@ -38,13 +38,13 @@ class Painted(NamedTuple):
 
 
 def paint(
-    logits: Tensor,
+    logits: Array,
     size: tuple[int, int],
     *,
     half_pixel: bool = False,
     moved: Moved | None = None,
-    own: Pixels | None = None,
-    image: Pixels | None = None,
+    own: Array | None = None,
+    image: Array | None = None,
     colours: Colours | None = None,
 ) -> Painted:
     """Label a picture and draw the labels over it, where the logits are.
@@ -71,27 +71,27 @@ def paint(
         raise ValueError(f"expected an image of {size} like its labels, got {None if image is None else image.shape}")
     if own is not None and tuple(own.shape) != tuple(size):
         raise ValueError(f"own: expected {size} like the labels, got {tuple(own.shape)}")
-    return PAINT.on(logits.device.type)(logits, size, half_pixel, moved, own, image, colours)
+    return PAINT.on(device_type_of(logits))(logits, size, half_pixel, moved, own, image, colours)
 
 
 def draw(
-    logits: Tensor,
+    logits: Array,
     size: tuple[int, int],
     *,
     moved: Moved | None = None,
-    own: Tensor | None = None,
-    image: Tensor | None = None,
+    own: Array | None = None,
+    image: Array | None = None,
     colours: Colours | None = None,
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Array, Array | None]:
     """Compute `paint` and leave labels and overlay where the logits are; arguments are not checked.
 
     Returns:
         H x W, uint8, and H x W x 3, uint8, or None where no overlay is asked for; newly allocated.
     """
-    return DRAW.on(logits.device.type)(logits, size, False, moved, own, image, colours)
+    return DRAW.on(device_type_of(logits))(logits, size, False, moved, own, image, colours)
 
 
-def draws(device: torch.device) -> bool:
+def draws(device: Device | torch.device) -> bool:
     """Return whether overlays are best drawn along with labels: where the image is there, too, and the host waits.
 
     On the CPU they are left to whoever shows them.
@@ -99,49 +99,19 @@ def draws(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
-def draw_reference(
-    logits: Tensor, size: tuple[int, int], half_pixel: bool, moved: Moved | None, own: Tensor | None,
-    image: Tensor | None, colours: Colours | None,
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """Compute `draw` in plain torch."""
-    logits = logits.float()
-    if moved is not None:
-        logits = warp(logits, moved.way, moved.align_corners, moved.padding)
-    if half_pixel:
-        full = F.interpolate(logits, size, mode="bilinear", align_corners=False)
-    else:
-        full = resize(logits, size)
-    labels = full.argmax(1)[0]
-    if own is not None:
-        labels = torch.where(own, VOID, labels)
-    if colours is None or image is None:
-        return labels.to(torch.uint8), None
-    table = torch.from_numpy(colours.table()).to(labels.device)[labels]  # H x W x 4
-    drawn = (image.int() * table[..., 3:] + table[..., :3]) >> 8
-    return labels.to(torch.uint8), drawn.to(torch.uint8)
-
-
-def paint_reference(
-    logits: Tensor, size: tuple[int, int], half_pixel: bool, moved: Moved | None, own: Tensor | None,
-    image: Tensor | None, colours: Colours | None,
-) -> Painted:  # fmt: skip
-    """Compute `paint` by `draw`, and bring both to the host; arguments are not checked."""
-    return brought(*DRAW.on(logits.device.type)(logits, size, half_pixel, moved, own, image, colours))
-
-
-def brought(labels: Tensor, overlaid: Tensor | None) -> Painted:
+def brought(labels: Array, overlaid: Array | None) -> Painted:
     """Bring what `draw` returns to the host's memory."""
     found = download(labels) if overlaid is None else download(labels, overlaid)
     return Painted(found[0], None if overlaid is None else found[1])
 
 
-DRAW = Operation("draw", draw_reference)
-PAINT = Operation("paint", paint_reference)
+DRAW = Operation("draw", "paint.draw_reference")
+PAINT = Operation("paint", "paint.paint_reference", for_host=True)
 
 
 @PAINT.register("cpu")
 def _paint_on_cpu(
-    logits: Tensor, size: tuple[int, int], half_pixel: bool, moved: Moved | None, own: np.ndarray | None,
+    logits: np.ndarray, size: tuple[int, int], half_pixel: bool, moved: Moved | None, own: np.ndarray | None,
     image: np.ndarray | None, colours: Colours | None,
 ) -> Painted:  # fmt: skip
     if moved is None:

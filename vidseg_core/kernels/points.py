@@ -90,90 +90,22 @@ def centres(inputs: int, outputs: int) -> np.ndarray:
     return ((2 * np.arange(outputs, dtype=np.int64) + 1) * inputs // (2 * outputs)).astype(np.int32)
 
 
-def depth_points_reference(picture: Labelled, depth: np.ndarray, projection: np.ndarray, stride: int) -> np.ndarray:
-    """Compute `depth_points` in plain NumPy."""
-    rows, columns = (np.arange(0, side, stride) for side in picture.labels.shape)
-    at = [
-        np.ix_(*(centres(of, side)[::stride] for of, side in zip(shape, picture.labels.shape, strict=True)))
-        for shape in (depth.shape, picture.image.shape[:2])
-    ]
-    labels = picture.labels[np.ix_(rows, columns)]
-    (v, u), shown = (np.broadcast_arrays(*one) for one in at)
-    if _is_finer(picture, depth):
-        v, u = shown = _with_the_label(picture, depth.shape, labels, v, u, stride)
-    z = depth[v, u].astype(np.float64) * UNITS[depth.dtype]
-    z[~((z > 0) & (z < np.inf)) | (v < 0)] = np.nan
-    # z (u, v, 1) = projection (x, y, z, 1)
-    right = z[..., None] * np.stack((u, v, np.ones_like(u)), -1) - projection[:, 3]
-    position = right @ np.linalg.inv(projection[:, :3]).T
-    confidence = None if picture.confidence is None else picture.confidence[np.ix_(rows, columns)]
-    colours = np.where((v < 0)[..., None], picture.image[at[1]], picture.image[tuple(shown)])
-    return _put_together(position, colours, labels, confidence)
-
-
-def _is_finer(picture: Labelled, depth: np.ndarray) -> bool:
-    fine = picture.fine
-    return fine is not None and fine.shape == depth.shape == picture.image.shape[:2] != picture.labels.shape
-
-
-def _with_the_label(
-    picture: Labelled, size: tuple[int, int], labels: np.ndarray, v: np.ndarray, u: np.ndarray, stride: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows and columns of the pixels next to (v, u) that have the labels; -1 for none."""
-    assert picture.fine is not None
-    tops, lefts = (first_centres(of, side) for of, side in zip(size, picture.labels.shape, strict=True))
-    places = np.full((2, *labels.shape), -1)
-    for y, x in np.ndindex(labels.shape):
-        if picture.fine[v[y, x], u[y, x]] == labels[y, x]:
-            places[:, y, x] = v[y, x], u[y, x]
-            continue
-        top, left = tops[y * stride], lefts[x * stride]
-        block = picture.fine[top : tops[y * stride + 1], left : lefts[x * stride + 1]]
-        rows, columns = np.nonzero(block == labels[y, x])
-        if rows.size:
-            nearest = ((rows + top - v[y, x]) ** 2 + (columns + left - u[y, x]) ** 2).argmin()
-            places[:, y, x] = rows[nearest] + top, columns[nearest] + left
-    return places[0], places[1]
-
-
 def first_centres(inputs: int, outputs: int) -> np.ndarray:
     """Find the first input pixel with its centre in each of `outputs` pixels, or behind it: outputs + 1, int32."""
     edges = 2 * np.arange(outputs + 1, dtype=np.int64) * inputs
     return (-((outputs - edges) // (2 * outputs))).astype(np.int32)
 
 
-def cloud_points_reference(picture: Labelled, positions: np.ndarray, projection: np.ndarray) -> np.ndarray:
-    """Compute `cloud_points` in plain NumPy."""
-    height, width = picture.labels.shape
-    with np.errstate(all="ignore"):
-        u, v, w = np.moveaxis(positions.astype(np.float64) @ projection[:, :3].T + projection[:, 3], -1, 0)
-        u, v = np.floor(u / w + 0.5), np.floor(v / w + 0.5)
-        seen = (w > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
-    v, u = (np.where(seen, x, 0).astype(np.int64) for x in (v, u))
-    labels = np.where(seen, picture.labels[v, u], VOID)
-    colours = np.where(seen[..., None], picture.image[v, u], 0)
-    confidence = None if picture.confidence is None else np.where(seen, picture.confidence[v, u], 0)
-    out = _put_together(positions, colours, labels, confidence)
-    out.view(np.float32)[..., 5][~seen] = 0.0
-    return out
-
-
-def _put_together(
-    position: np.ndarray, colour: np.ndarray, labels: np.ndarray, confidence: np.ndarray | None
-) -> np.ndarray:
-    out = np.empty((*labels.shape, POINT_BYTES // 4), np.uint32)
-    numbers = out.view(np.float32)
-    numbers[..., :3] = position
-    out[..., 3] = colour.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-    out[..., 4] = labels
-    numbers[..., 5] = np.nan if confidence is None else LEVELS[confidence]
-    return out.view(np.uint8)
+def is_finer(picture: Labelled, depth: np.ndarray) -> bool:
+    """Return whether a depth image has the size of the labels that those of the picture are a vote of."""
+    fine = picture.fine
+    return fine is not None and fine.shape == depth.shape == picture.image.shape[:2] != picture.labels.shape
 
 
 LEVELS = np.arange(256, dtype=np.float32) / 255
 """Confidence by its level."""
-DEPTH_POINTS = Operation("depth_points", depth_points_reference)
-CLOUD_POINTS = Operation("cloud_points", cloud_points_reference)
+DEPTH_POINTS = Operation("depth_points", "points.depth_points_reference")
+CLOUD_POINTS = Operation("cloud_points", "points.cloud_points_reference")
 
 
 @DEPTH_POINTS.register("cpu")
@@ -182,15 +114,15 @@ def _depth_points_on_cpu(picture: Labelled, depth: np.ndarray, projection: np.nd
     rows, columns = (centres(of, side)[::stride] for of, side in zip(depth.shape, size, strict=True))
     shown_rows, shown_columns = (centres(of, side)[::stride] for of, side in zip(shown, size, strict=True))
     tops, lefts = (first_centres(of, side) for of, side in zip(depth.shape, size, strict=True))
-    is_finer = _is_finer(picture, depth)
-    fine = picture.fine if is_finer and picture.fine is not None else picture.labels
+    seeks = is_finer(picture, depth)
+    fine = picture.fine if seeks and picture.fine is not None else picture.labels
     # (x, y, z) = z ray(u, v) + origin, where a ray is linear in u and v.
     inverse = np.linalg.inv(projection[:, :3])
     origin = -inverse @ projection[:, 3]
     words = np.empty((len(rows), len(columns), POINT_BYTES // 4), np.uint32)
     over_rows(
         depth_rows, len(rows), *_plain(depth, picture.image, picture.labels), *_levels(picture), *_plain(fine),
-        is_finer, UNITS[depth.dtype], inverse, origin, rows, columns, shown_rows, shown_columns, tops, lefts, stride,
+        seeks, UNITS[depth.dtype], inverse, origin, rows, columns, shown_rows, shown_columns, tops, lefts, stride,
         words, words.view(np.float32),
     )  # fmt: skip
     return words.view(np.uint8)

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from vidseg_core.kernels.cpu.smooth import BITS
+from vidseg_core.arrays import Array, as_array, channels_first, device_type_of
 from vidseg_core.kernels.dispatch import Operation
-from vidseg_core.kernels.resample import positions
-from vidseg_core.kernels.smooth import REACH, smooth_resize, taps
-from vidseg_core.kernels.transfer import Pixels, device_type_of, tensor_of
+from vidseg_core.kernels.resample import resize
+from vidseg_core.kernels.smooth import REACH, smooth_resize
 
 PYTORCH = "torch_"
 """Begins the names of resizes as PyTorch computes them, see `models.card.InputCard.resize`."""
 
 
-def stretch(image: Pixels, size: tuple[int, int], how: str) -> Pixels:
+def stretch(image: Array, size: tuple[int, int], how: str) -> Array:
     """Resize an image; see `models.card.InputCard.resize`.
 
     Args:
@@ -34,31 +30,7 @@ def stretch(image: Pixels, size: tuple[int, int], how: str) -> Pixels:
     return STRETCH.on(device_type_of(image))(image, size, how)
 
 
-def stretch_reference(image: Pixels, size: tuple[int, int], how: str) -> Tensor:
-    """Compute `stretch` in plain torch: along x, then along y, each rounded to whole levels."""
-    x = tensor_of(image)
-    for axis in (1, 0):
-        first, weights = (part.to(x.device) for part in weighed(x.shape[axis], size[axis], how))
-        total = torch.zeros(1, device=x.device)
-        for k in range(weights.shape[1]):
-            at = (first + k).clamp_max(x.shape[axis] - 1)
-            weight = weights[:, k].view(-1, 1, 1) if axis == 0 else weights[:, k].view(1, -1, 1)
-            total = total + weight * x.index_select(axis, at).float()
-        x = (total.clamp(0, 255) + 0.5).floor().to(torch.uint8)
-    return x
-
-
-def weighed(inputs: int, outputs: int, how: str) -> tuple[Tensor, Tensor]:
-    """Return the first input pixel of each of `outputs`, int64, and the weights from there on, outputs x K, float32."""
-    how = how.removeprefix(PYTORCH)
-    if how in REACH:
-        first, _, weights = taps(inputs, outputs, how)
-        return torch.from_numpy(first), torch.from_numpy(weights).float() / (1 << BITS)
-    before, behind = positions(inputs, outputs, half_pixel=how == "linear")
-    return torch.from_numpy(before).long(), torch.from_numpy(np.stack((1 - behind, behind), 1))
-
-
-STRETCH = Operation("stretch", stretch_reference)
+STRETCH = Operation("stretch", "stretch.stretch_reference")
 
 
 @STRETCH.register("cpu")
@@ -68,9 +40,8 @@ def _stretch_on_cpu(image: np.ndarray, size: tuple[int, int], how: str) -> np.nd
     if how in REACH:
         return smooth_resize(image, size, how)
     if how.startswith(PYTORCH):
-        whole = torch.from_numpy(image).permute(2, 0, 1)[None]
-        smoothed = F.interpolate(whole, size, mode=how.removeprefix(PYTORCH), antialias=True)
-        return np.ascontiguousarray(smoothed[0].permute(1, 2, 0).numpy())
-    given = torch.from_numpy(image).permute(2, 0, 1)[None].float()
-    found = F.interpolate(given, size, mode="bilinear", align_corners=True).round().to(torch.uint8)
-    return np.ascontiguousarray(found[0].permute(1, 2, 0).numpy())
+        from vidseg_core.kernels.reference.stretch import stretched_by_pytorch
+
+        return stretched_by_pytorch(image, size, how)
+    found = as_array(resize(channels_first(np.ascontiguousarray(image, np.float32)), size))
+    return np.ascontiguousarray(np.rint(found[0].transpose(1, 2, 0)).astype(np.uint8))

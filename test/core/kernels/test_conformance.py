@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from vidseg_core.arrays import as_array, as_tensor
 from vidseg_core.kernels import (
     PADDINGS,
     change,
@@ -33,6 +34,8 @@ from vidseg_core.kernels import (
     vote,
     warp,
 )
+from vidseg_core.kernels.cpu.decode import MIXED
+from vidseg_core.kernels.cpu.dis import PAD
 from vidseg_core.kernels.dispatch import OPERATIONS, Operation, provide
 from vidseg_core.overlay import Colours, overlay
 
@@ -140,7 +143,7 @@ def test_decode_warped(kind, implementation, grid, classes, padding, align_corne
     ours = full.gather(0, torch.from_numpy(labels.astype(np.int64))[None])[0]
     assert (full.amax(0) - ours).max() <= 1e-4, "labels differ only where classes tie"
     # Those of one class everywhere were not looked at by chance.
-    blind = torch.full_like(same, decode.MIXED)
+    blind = torch.full_like(same, MIXED)
     assert np.mean(called(implementation, kind, logits, flow, blind, size, align_corners, padding) != labels) < 1e-3
 
 
@@ -234,7 +237,7 @@ def test_one_class(kind, implementation, grid, classes):
     got = called(implementation, kind, logits)
     assert got.dtype == torch.uint8 and torch.equal(got, decode.ONE_CLASS.reference(logits))
     top = logits.argmax(1)[0]
-    assert got[-1, -1] == top[-1, -1] and (got[top.diff(dim=0, append=top[-1:]) != 0] == decode.MIXED).all()
+    assert got[-1, -1] == top[-1, -1] and (got[top.diff(dim=0, append=top[-1:]) != 0] == MIXED).all()
 
 
 @covers(difference.DIFFERENCE)
@@ -350,13 +353,14 @@ def test_update(kind, implementation, size, fresh, classes, half_pixel):
 def test_grid_picture(kind, implementation, size, grid):
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     expected = picture.GRID_PICTURE.reference(image, grid)
-    got = called(implementation, kind, pixels_on(kind, image), grid, None)
+    got = as_tensor(called(implementation, kind, pixels_on(kind, image), grid, None))
     assert got.dtype == torch.uint8 and got.shape == (1, 3, *grid)
     # OpenCV rounds the Gaussian's weights to 1/256.
     assert (got.int() - expected.int()).abs().max() <= 1
     padded = np.zeros((size[0], size[1] + 5, 3), np.uint8)
     padded[:, : size[1]] = image
-    assert torch.equal(called(implementation, kind, pixels_on(kind, padded[:, : size[1]]), grid, None), got)
+    again = called(implementation, kind, pixels_on(kind, padded[:, : size[1]]), grid, None)
+    assert torch.equal(as_tensor(again), got)
 
 
 @covers(look.LOOK)
@@ -372,16 +376,19 @@ def test_look(kind, implementation, size, smaller):
     # Sums over squares are exact; the CPU rounds other areas twice.
     side = size[0] // smaller[0]
     is_exact = (smaller[0] * side, smaller[1] * side) == size and (kind != "cpu" or side & (side - 1) == 0)
-    for level, own in zip(expected.levels, got.levels, strict=True):
+    levels = list(map(as_tensor, got.levels))
+    for level, own in zip(expected.levels, levels, strict=True):
         assert own.dtype == torch.float32 and (own.cpu() - level).abs().max() <= (0 if is_exact else 1)
-    assert expected.levels[0][flow.PAD, flow.PAD] == 255 and (got.shrunk is None) == (kind == "cpu")
+    assert expected.levels[0][PAD, PAD] == 255 and (got.shrunk is None) == (kind == "cpu")
     compared = implementation(pixels_on(kind, image), smaller, True)
-    assert all(map(torch.equal, compared.levels, got.levels))
+    assert all(map(torch.equal, map(as_tensor, compared.levels), levels))
     assert (compared.shrunk is None) == (kind == "cpu" and not (is_exact and side > 1))
     if compared.shrunk is not None:
-        assert (compared.shrunk.cpu().int() - expected.shrunk.int()).abs().max() <= 1  # halves
-        along = picture.GRID_PICTURE.implementations[kind](pixels_on(kind, image), smaller, compared.shrunk)
-        alone = picture.GRID_PICTURE.implementations[kind](pixels_on(kind, image), smaller, None)
+        assert (as_tensor(compared.shrunk).cpu().int() - expected.shrunk.int()).abs().max() <= 1  # halves
+        along, alone = (
+            as_tensor(picture.GRID_PICTURE.implementations[kind](pixels_on(kind, image), smaller, shrunk))
+            for shrunk in (compared.shrunk, None)
+        )
         assert (along.int() - alone.int()).abs().max() <= (1 if kind == "cpu" else 0)
 
 
@@ -410,15 +417,15 @@ def layouts(image):
 def test_grey_picture(kind, implementation, size, smaller):
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     image[:16] = 255
-    expected = grey.GREY_PICTURE.reference(image, smaller)
-    assert expected[0, 0] == 255 and expected.dtype == torch.uint8 and expected.shape == smaller
+    expected, reference = grey.GREY_PICTURE.reference(image, smaller).numpy(), grey.GREY_PICTURE.reference
+    assert expected[0, 0] == 255 and expected.dtype == np.uint8 and expected.shape == smaller
     for layout, view in layouts(image).items():
-        assert torch.equal(implementation(view, smaller), expected), layout
+        np.testing.assert_array_equal(implementation(view, smaller), expected, layout)
     mono = np.broadcast_to(image[..., :1].copy(), image.shape)
-    assert torch.equal(implementation(mono, smaller), grey.GREY_PICTURE.reference(mono, smaller))
+    np.testing.assert_array_equal(implementation(mono, smaller), reference(mono, smaller).numpy())
     # Where pixels are cut into parts, each is rounded before.
     odd = size[0] - 1, size[1] - 3
-    assert (implementation(image, odd).int() - grey.GREY_PICTURE.reference(image, odd).int()).abs().max() <= 1
+    assert np.abs(implementation(image, odd).astype(int) - reference(image, odd).numpy()).max() <= 1
 
 
 @covers(flow.PYRAMID)
@@ -427,7 +434,7 @@ def test_pyramid(kind, implementation, size):
     grey = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     levels = flow.levels_of(*size)
     got, expected = (f(grey, levels) for f in (implementation, flow.PYRAMID.reference))
-    assert len(got) == levels and all(map(torch.equal, got, expected))
+    assert len(got) == levels and all(map(np.array_equal, got, map(as_array, expected)))
 
 
 @covers(flow.DENSE_FLOW)
@@ -441,7 +448,7 @@ def test_dense_flow(kind, implementation, order, size, grid):
     now[h // 4 : h // 2, w // 3 : w // 2] = noise[20 + h // 4 : 20 + h // 2, 33 + w // 3 : 33 + w // 2]
     now[h // 2 : h // 2 + h // 4, : w // 2] = noise[27 + h // 2 : 27 + h // 2 + h // 4, 36 : 36 + w // 2]
     now, past = (cv2.GaussianBlur(np.ascontiguousarray(x), (0, 0), 2.0) for x in (now, past))
-    current, previous = map(flow.pyramid, (now, past))
+    current, previous = ([as_tensor(level) for level in flow.pyramid(x)] for x in (now, past))
     expected = flow.DENSE_FLOW.reference(current, previous, grid, order)
     got = called(implementation, kind, current, previous, grid, order)
     assert got.shape == expected.shape == (1, 2, *grid) and got.dtype == torch.float32
@@ -536,8 +543,7 @@ def test_change(kind, implementation, scale):
     """OpenCV samples at 32nds of a pixel."""
     current, past = (F.interpolate(random(1, 1, 5, 6, seed=i), (30, 40), mode="bicubic")[0, 0] * 40 for i in range(2))
     motion = None if scale is None else F.interpolate(random(1, 2, 3, 4, seed=2, scale=3.0), (30 * scale, 40 * scale))
-    arguments = [x if kind != "cpu" else x.numpy() for x in (current, past)]
-    got = float(implementation(*(on(kind, x) for x in arguments), on(kind, motion)))
+    got = float(implementation(*(on(kind, x) for x in (current, past, motion))))
     assert 0.1 < got < 1 and got == pytest.approx(float(change.CHANGE.reference(current, past, motion)), abs=2e-3)
 
 

@@ -19,7 +19,8 @@ from vidseg_core.engine.remember import RememberedSegmenter, by_name
 from vidseg_core.engine.stream import Stream
 from vidseg_core.evaluation.bench.against_plain import OPACITY, STEP_NS, street_frames
 from vidseg_core.frame import Frame
-from vidseg_core.kernels.decode import MIXED, one_class
+from vidseg_core.kernels.cpu.decode import MIXED
+from vidseg_core.kernels.decode import one_class
 from vidseg_core.kernels.resample import on_grid
 from vidseg_core.overlay import overlay
 from vidseg_core.threads import over_rows, set_num_threads

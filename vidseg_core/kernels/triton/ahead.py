@@ -23,7 +23,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from vidseg_core.kernels.flow import PAD
+from vidseg_core.kernels.cpu.dis import PAD
 from vidseg_core.kernels.triton import difference, flow, fuse, launch, look, paint, refine, stretch, update, warp
 
 CLASSES = 19

@@ -14,8 +14,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.nn import functional as F
 
-from vidseg_core.kernels import flow as definition
-from vidseg_core.kernels.flow import DENSE_FLOW, dense_flow_reference
+from vidseg_core.kernels.cpu import dis as definition
+from vidseg_core.kernels.flow import DENSE_FLOW
+from vidseg_core.kernels.reference.flow import dense_flow_reference
 from vidseg_core.kernels.triton.launch import BLOCK
 
 PAD, SIDE = tl.constexpr(definition.PAD), tl.constexpr(definition.SIDE)

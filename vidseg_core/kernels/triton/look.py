@@ -14,11 +14,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vidseg_core.kernels import change, flow, grey, picture
+from vidseg_core.kernels import change, picture
 from vidseg_core.kernels.change import SMALL_PICTURE
+from vidseg_core.kernels.cpu import dis, grey
 from vidseg_core.kernels.flow import levels_of
+from vidseg_core.kernels.grey import MOST_SIDE
 from vidseg_core.kernels.look import LOOK, Looked
-from vidseg_core.kernels.picture import GRID_PICTURE, SMOOTHING, areas
+from vidseg_core.kernels.picture import GRID_PICTURE, SMOOTHING
+from vidseg_core.kernels.reference.change import grey as grey_levels
+from vidseg_core.kernels.reference.picture import areas
 from vidseg_core.kernels.resample import NETWORK_INPUT, Colour, positions
 from vidseg_core.kernels.triton.flow import halved
 from vidseg_core.kernels.triton.launch import BLOCK, LAUNCH, blocks
@@ -190,7 +194,7 @@ def shrink(image: Tensor, size: tuple[int, int], pad: int | None, colours: bool 
     base = torch.empty((0, 0) if pad is None else outer, dtype=torch.float32, device=device)
     shrunk = torch.empty((1, 3, *size) if colours else (0,), dtype=torch.uint8, device=device)
     side = in_height // size[0]
-    squares = side <= grey.MOST_SIDE and (size[0] * side, size[1] * side) == (in_height, in_width)
+    squares = side <= MOST_SIDE and (size[0] * side, size[1] * side) == (in_height, in_width)
     row_first, row_shares, taps_y = _shares(in_height, size[0], device)
     column_first, column_shares, taps_x = _shares(in_width, size[1], device)
     look_kernel[blocks(outer[0] * outer[1])](
@@ -203,9 +207,9 @@ def shrink(image: Tensor, size: tuple[int, int], pad: int | None, colours: bool 
 
 @LOOK.register("cuda")
 def look(image: Tensor, size: tuple[int, int], compares: bool = True) -> Looked:
-    if min(size) < flow.SIDE:
-        raise ValueError(f"expected {flow.SIDE} x {flow.SIDE} pixels or more, got {size[1]} x {size[0]}")
-    base, shrunk = shrink(image, size, flow.PAD)
+    if min(size) < dis.SIDE:
+        raise ValueError(f"expected {dis.SIDE} x {dis.SIDE} pixels or more, got {size[1]} x {size[0]}")
+    base, shrunk = shrink(image, size, dis.PAD)
     levels = [base]
     for _ in range(levels_of(*size) - 1):
         levels.append(halved(levels[-1]))
@@ -224,7 +228,7 @@ def grid_picture(image: Tensor, grid: tuple[int, int], shrunk: Tensor | None) ->
 @SMALL_PICTURE.register("cuda")
 def small_picture(image: Tensor, shrunk: Tensor | None = None) -> Tensor:
     size = image.shape[0] // change.STRIDE, image.shape[1] // change.STRIDE
-    return change.grey(shrink(image, size, None)[1][0])
+    return grey_levels(shrink(image, size, None)[1][0])
 
 
 @NETWORK_INPUT.register("cuda")

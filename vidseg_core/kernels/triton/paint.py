@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vidseg_core.arrays import as_tensor
 from vidseg_core.classes import VOID
 from vidseg_core.kernels.cpu.decode import MIXED
 from vidseg_core.kernels.decode import DECODE, DECODE_WARPED
@@ -272,7 +273,7 @@ def paint_on_device(
     count = torch.zeros(1, dtype=torch.int32, device=device)
     way, known, lattice, border = logits, top, (1.0, 1.0, 0.0), False
     if moved is not None:
-        way, known, border = moved.way, moved.one_class.contiguous(), moved.padding == "border"
+        way, known, border = as_tensor(moved.way), as_tensor(moved.one_class).contiguous(), moved.padding == "border"
         lattice = sampling_lattice(grid, moved.align_corners)
     moves = {"CLASSES": logits.shape[1], "MOVES": moved is not None, "BORDER": border}
     origin = *strides(logits), *strides(way), *lattice

@@ -9,7 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vidseg_core.kernels.stretch import STRETCH, weighed
+from vidseg_core.kernels.reference.stretch import weighed
+from vidseg_core.kernels.stretch import STRETCH
 from vidseg_core.kernels.triton.launch import BLOCK, LAUNCH, blocks
 
 

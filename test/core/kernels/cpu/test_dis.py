@@ -1,8 +1,9 @@
 import cv2
 import numpy as np
 import pytest
-import torch
 
+from vidseg_core.arrays import as_array
+from vidseg_core.devices import CPU
 from vidseg_core.engine.flow import DIS
 from vidseg_core.engine.geometry import View, grid_size
 from vidseg_core.kernels.flow import dense_flow, pyramid
@@ -46,10 +47,10 @@ def moved(matrix, size=SIZE):
 def flow_of(current, previous, stride=2, preset="fine", scale=None):
     """h x w x 2 on the grid."""
     estimator, grid = DIS(preset, scale), grid_size(current.shape[:2], stride)
-    views = [View(image, grid, torch.device("cpu")) for image in (current, previous)]
-    flow = estimator.flow(*map(estimator.prepare, views))
-    assert flow.shape == (1, 2, *grid) and flow.dtype == torch.float32 and torch.isfinite(flow).all()
-    return flow[0].permute(1, 2, 0).numpy()
+    views = [View(image, grid, CPU) for image in (current, previous)]
+    flow = as_array(estimator.flow(*map(estimator.prepare, views)))
+    assert flow.shape == (1, 2, *grid) and flow.dtype == np.float32 and np.isfinite(flow).all()
+    return flow[0].transpose(1, 2, 0)
 
 
 def on_grid(flow, stride):
@@ -137,7 +138,7 @@ def test_smallest_pictures(size):
     current, previous = map(pyramid, noise)
     for grid in (size, (size[0] // 2, size[1] // 2), (1, 1), (2 * size[0], 3 * size[1])):
         flow = dense_flow(current, previous, grid)
-        assert flow.shape == (1, 2, *grid) and flow.dtype == torch.float32 and flow.isfinite().all()
+        assert flow.shape == (1, 2, *grid) and flow.dtype == np.float32 and np.isfinite(flow).all()
 
 
 def test_pictures_that_are_too_small():
