@@ -29,6 +29,12 @@ def is_tensor(x: object) -> bool:
     return torch is not None and isinstance(x, torch.Tensor)
 
 
+def wants_gradient(*values: Array) -> bool:
+    """Return whether PyTorch is to derive what is computed of these."""
+    tensors = [x for x in values if is_tensor(x)]
+    return bool(tensors) and sys.modules["torch"].is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
 def device_type_of(x: Array) -> str:
     """Return the type of device whose kernels read this; "cpu" for an array."""
     return "cpu" if isinstance(x, np.ndarray) else x.device.type

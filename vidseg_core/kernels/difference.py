@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from vidseg_core.arrays import Array, device_type_of, pixels_last
 from vidseg_core.kernels.cpu.difference import difference_rows
 from vidseg_core.kernels.dispatch import Operation
-from vidseg_core.kernels.warp import warp
 from vidseg_core.threads import over_rows
 
 
-def difference(current: Tensor, past: Tensor, motion: Tensor | None) -> Tensor:
+def difference(current: Array, past: Array, motion: Array | None) -> Array:
     """Compare each pixel's colour with the past picture's at the place that motion leads to.
 
     Args:
@@ -24,29 +22,25 @@ def difference(current: Tensor, past: Tensor, motion: Tensor | None) -> Tensor:
         out of the past picture or is not a number.
     """
     if motion is None:
-        return (current.float() - past.float()).abs().mean(1, keepdim=True)
-    return DIFFERENCE.on(current.device.type)(current, past, motion)
+        return _difference_at_rest(current, past)
+    return DIFFERENCE.on(device_type_of(current))(current, past, motion)
 
 
-def difference_reference(current: Tensor, past: Tensor, motion: Tensor) -> Tensor:
-    """Compute `difference` in plain torch, where there is motion."""
-    h, w = current.shape[2:]
-    x = torch.arange(w, device=motion.device) + motion[:, 0]
-    y = torch.arange(h, device=motion.device)[:, None] + motion[:, 1]
-    inside = (x >= 0) & (x <= w - 1) & (y >= 0) & (y <= h - 1)
-    apart = (current.float() - warp(past.float(), motion, padding="border")).abs().mean(1, keepdim=True)
-    return torch.where(inside[:, None], apart, torch.inf)
+def _difference_at_rest(current: Array, past: Array) -> Array:
+    if isinstance(current, np.ndarray):
+        return np.abs(current.astype(np.float32) - past).mean(1, keepdims=True)
+    return (current.float() - past.float()).abs().mean(1, keepdim=True)
 
 
 # On one thread, see `threads.over_rows`.
 PIXEL_NS = 9.0
-DIFFERENCE = Operation("difference", difference_reference)
+DIFFERENCE = Operation("difference", "difference.difference_reference")
 
 
 @DIFFERENCE.register("cpu")
-def _difference_on_cpu(current: Tensor, past: Tensor, motion: Tensor) -> Tensor:
+def _difference_on_cpu(current: np.ndarray, past: np.ndarray, motion: np.ndarray) -> np.ndarray:
     h, w = current.shape[2:]
     out = np.empty((h, w), dtype=np.float32)
-    pixels = (x.permute(0, 2, 3, 1).contiguous()[0].numpy() for x in (current, past, motion.float()))
-    over_rows(difference_rows, h, *pixels, out, work_us=PIXEL_NS * out.size / 1e3)
-    return torch.from_numpy(out)[None, None]
+    pixels = (np.ascontiguousarray(x[0].transpose(1, 2, 0)) for x in (current, past))
+    over_rows(difference_rows, h, *pixels, pixels_last(motion), out, work_us=PIXEL_NS * out.size / 1e3)
+    return out[None, None]

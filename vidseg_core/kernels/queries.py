@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-from torch.nn import functional as F
+from vidseg_core.arrays import Array, device_type_of
+from vidseg_core.kernels.dispatch import Operation
 
 SHARPNESS = 10.0
 """Logits per unit of score: a pixel that one query is sure of is as certain as one of a trained network's."""
 
 
-def scores_of_queries(masks: Tensor, classes: Tensor, mask_size: tuple[int, int] | None = None) -> Tensor:
+def scores_of_queries(masks: Array, classes: Array, mask_size: tuple[int, int] | None = None) -> Array:
     """Sum, for each class, the masks of all queries by their probability of that class.
 
-    As `post_process_semantic_segmentation` of `transformers`, times `SHARPNESS`.
+    As `post_process_semantic_segmentation` of `transformers`, times `SHARPNESS`. Computed by PyTorch everywhere.
 
     Args:
         masks: B x Q x h x w, logits.
@@ -22,7 +22,7 @@ def scores_of_queries(masks: Tensor, classes: Tensor, mask_size: tuple[int, int]
     Returns:
         B x C x h x w.
     """
-    if mask_size is not None:
-        masks = F.interpolate(masks, mask_size, mode="bilinear", align_corners=False)
-    of_classes = classes.softmax(-1)[..., :-1].transpose(1, 2) * SHARPNESS  # B x C x Q
-    return (of_classes @ masks.sigmoid().flatten(2)).unflatten(2, masks.shape[2:])
+    return SCORES_OF_QUERIES.on(device_type_of(masks))(masks, classes, mask_size)
+
+
+SCORES_OF_QUERIES = Operation("scores_of_queries", "queries.scores_of_queries_reference")

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-import torch
+from vidseg_core.devices import Device
+
+if TYPE_CHECKING:
+    import torch
 
 Made = TypeVar("Made")
 log = logging.getLogger(__name__)
@@ -44,11 +47,13 @@ class CudaGraphs:
         device: a CUDA device. Work is recorded in a stream beside the current one, which waits for that.
     """
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: Device | torch.device):
         self._device = device
         self._told: set[str] = set()
 
     def record(self, work: Callable[[], Made]) -> tuple[Callable[[], None], Made]:
+        import torch
+
         graph = torch.cuda.CUDAGraph()
         current, beside = torch.cuda.current_stream(self._device), torch.cuda.Stream(self._device)
         beside.wait_stream(current)

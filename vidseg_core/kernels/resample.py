@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
-from vidseg_core.kernels.cpu.resample import sample_rows
+from vidseg_core.arrays import Array, channels_first, device_type_of, wants_gradient
+from vidseg_core.kernels.cpu.resample import interpolate_rows, sample_rows
 from vidseg_core.kernels.dispatch import Operation
-from vidseg_core.kernels.transfer import Pixels, device_type_of, tensor_of
 from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
 from vidseg_core.threads import over_rows
 
 Colour = tuple[float, float, float]
-# On one thread, see `threads.over_rows`.
+Places = tuple[np.ndarray, np.ndarray]
+"""For each pixel of a side, the one before it among others (int32) and how far it lies behind that (float32)."""
+# On one thread, see `threads.over_rows`: of an image's value, and of one of logits.
 VALUE_NS = 1.2
+LOGIT_NS = 0.5
 
 
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(x: Array, size: tuple[int, int]) -> Array:
     """Interpolate bilinearly; the outermost pixels of both sizes fall on each other.
 
     Args:
@@ -26,21 +26,24 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
         size: (h, w) wanted.
 
     Returns:
-        B x C x h x w; `x` itself where that is its size.
+        B x C x h x w, of the type of `x` and in memory in its order; `x` itself where that is its size. Tensors that
+        ask for gradients get them.
     """
     if tuple(x.shape[2:]) == tuple(size):
         return x
-    return RESIZE.on(x.device.type)(x, size)
+    return (RESIZE.reference if wants_gradient(x) else RESIZE.on(device_type_of(x)))(x, size)
 
 
-def resize_reference(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Compute `resize` in plain torch, differentiable. PyTorch's kernel is the CPU's, too."""
-    return F.interpolate(x, size, mode="bilinear", align_corners=True)
+def resize_bytes(x: Array, size: tuple[int, int]) -> Array:
+    """Interpolate pictures, B x C x any size, uint8, as `resize` does, and round: B x C x h x w, uint8."""
+    if isinstance(x, np.ndarray):
+        return np.rint(resize(x.astype(np.float32), size)).astype(x.dtype)
+    return resize(x.float(), size).round().to(x.dtype)
 
 
 def resample(
-    x: Tensor, size: tuple[int, int], picture: tuple[int, int], *, source_half_pixel: bool, target_half_pixel: bool
-) -> Tensor:
+    x: Array, size: tuple[int, int], picture: tuple[int, int], *, source_half_pixel: bool, target_half_pixel: bool
+) -> Array:
     """Interpolate between lattices that lie otherwise in the same picture.
 
     The pixels of one cover equal parts of the picture (half pixel), or its outermost pixels lie on the picture's.
@@ -52,22 +55,11 @@ def resample(
         source_half_pixel, target_half_pixel: which of the two `x` and the result are.
 
     Returns:
-        B x C x h x w, newly allocated; places outside of `x` take its nearest pixel.
+        B x C x h x w, newly allocated, of the type of `x` and in memory in its order; places outside of `x` take its
+        nearest pixel. Tensors that ask for gradients get them.
     """
-    return RESAMPLE.on(x.device.type)(x, size, picture, source_half_pixel, target_half_pixel)
-
-
-def resample_reference(
-    x: Tensor, size: tuple[int, int], picture: tuple[int, int], source_half_pixel: bool, target_half_pixel: bool
-) -> Tensor:
-    """Compute `resample` in plain torch, differentiable. PyTorch's kernel is the CPU's, too."""
-    sides = []
-    for inputs, outputs, side in zip(x.shape[2:], size, picture, strict=True):
-        at = lattice(inputs, outputs, side, source_half_pixel, target_half_pixel)
-        sides.append(torch.from_numpy(2 * at / max(inputs - 1, 1) - 1).to(x))
-    grid = torch.stack((sides[1].expand(size), sides[0][:, None].expand(size)), -1)
-    grid = grid.expand(x.shape[0], *grid.shape)
-    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=True)
+    compute = RESAMPLE.reference if wants_gradient(x) else RESAMPLE.on(device_type_of(x))
+    return compute(x, size, picture, source_half_pixel, target_half_pixel)
 
 
 def lattice(
@@ -86,7 +78,7 @@ def lattice(
     return (at + 0.5) * (inputs / side) - 0.5 if source_half_pixel else at * ((inputs - 1) / max(side - 1, 1))
 
 
-def on_grid(scores: Tensor, grid: tuple[int, int], picture: tuple[int, int] | None = None) -> Tensor:
+def on_grid(scores: Array, grid: tuple[int, int], picture: tuple[int, int] | None = None) -> Array:
     """Bring a network's scores to the grid.
 
     Args:
@@ -103,11 +95,49 @@ def on_grid(scores: Tensor, grid: tuple[int, int], picture: tuple[int, int] | No
     return resample(scores, grid, picture, source_half_pixel=True, target_half_pixel=False)
 
 
-RESIZE = Operation("resize", resize_reference)
-RESAMPLE = Operation("resample", resample_reference)
+RESIZE = Operation("resize", "resample.resize_reference")
+RESAMPLE = Operation("resample", "resample.resample_reference")
 
 
-def positions(inputs: int, outputs: int, half_pixel: bool = False) -> tuple[np.ndarray, np.ndarray]:
+@RESIZE.register("cpu")
+def _resize_on_cpu(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    sides = (positions(inputs, outputs) for inputs, outputs in zip(x.shape[2:], size, strict=True))
+    return _interpolated(x, size, *sides)
+
+
+@RESAMPLE.register("cpu")
+def _resample_on_cpu(
+    x: np.ndarray, size: tuple[int, int], picture: tuple[int, int], source_half_pixel: bool, target_half_pixel: bool
+) -> np.ndarray:
+    sides = (
+        places(inputs, outputs, side, source_half_pixel, target_half_pixel)
+        for inputs, outputs, side in zip(x.shape[2:], size, picture, strict=True)
+    )
+    return _interpolated(x, size, *sides)
+
+
+def _interpolated(x: np.ndarray, size: tuple[int, int], down: Places, across: Places) -> np.ndarray:
+    """Interpolate at the places of rows and columns, without changing the order in memory."""
+    batch, channels = x.shape[:2]
+    is_channels_last = x.strides[1] <= x.strides[3]
+    ordered = np.ascontiguousarray(x.transpose(0, 2, 3, 1) if is_channels_last else x, dtype=np.float32)
+    planes = ordered if is_channels_last else ordered.reshape(batch * channels, *x.shape[2:], 1)
+    out = np.empty((len(planes), *size, planes.shape[3]), dtype=np.float32)
+    over_rows(interpolate_rows, len(planes) * size[0], planes, *down, *across, out, work_us=LOGIT_NS * out.size / 1e3)
+    found = out.transpose(0, 3, 1, 2) if is_channels_last else out.reshape(batch, channels, *size)
+    return found.astype(x.dtype, copy=False)
+
+
+def places(
+    inputs: int, outputs: int, side: int | None, source_half_pixel: bool, target_half_pixel: bool = False
+) -> Places:
+    """Find what `positions` does, between lattices as in `lattice`; places outside are the nearest pixel's."""
+    at = lattice(inputs, outputs, side, source_half_pixel, target_half_pixel).clip(0, inputs - 1)
+    before = at.astype(np.int32)
+    return before, (at - before).astype(np.float32)
+
+
+def positions(inputs: int, outputs: int, half_pixel: bool = False) -> Places:
     """Find for each output pixel the input pixel before it (int32) and how far it lies behind that (float32, 0..1).
 
     With `half_pixel` the pixels of both cover equal parts of the picture; else the outermost fall on each other.
@@ -123,14 +153,14 @@ def positions(inputs: int, outputs: int, half_pixel: bool = False) -> tuple[np.n
 
 
 def network_input(
-    image: Pixels,
+    image: Array,
     size: tuple[int, int],
     *,
     bgr: bool = False,
     normalised: bool = True,
     mean: Colour = MEAN_RGB,
     std: Colour = STD_RGB,
-) -> Tensor:
+) -> Array:
     """Prepare an image as a network wants it, resized and normalised in one pass.
 
     Args:
@@ -148,19 +178,11 @@ def network_input(
     return NETWORK_INPUT.on(device_type_of(image))(image, size, bgr, mean, std)
 
 
-def network_input_reference(image: Pixels, size: tuple[int, int], bgr: bool, mean: Colour, std: Colour) -> Tensor:
-    """Compute `network_input` in plain torch."""
-    x = resize(tensor_of(image).permute(2, 0, 1)[None].float(), size)
-    mean_of, std_of = (torch.tensor(values).view(3, 1, 1).to(x.device) for values in (mean, std))
-    x = (x - mean_of) / std_of
-    return (x.flip(1) if bgr else x).contiguous(memory_format=torch.channels_last)
-
-
-NETWORK_INPUT = Operation("network_input", network_input_reference)
+NETWORK_INPUT = Operation("network_input", "resample.network_input_reference")
 
 
 @NETWORK_INPUT.register("cpu")
-def _network_input_on_cpu(image: np.ndarray, size: tuple[int, int], bgr: bool, mean: Colour, std: Colour) -> Tensor:
+def _network_input_on_cpu(image: np.ndarray, size: tuple[int, int], bgr: bool, mean: Colour, std: Colour) -> np.ndarray:
     y0, fy = positions(image.shape[0], size[0])
     x0, fx = positions(image.shape[1], size[1])
     gain = (1.0 / np.array(std)).astype(np.float32)
@@ -169,4 +191,4 @@ def _network_input_on_cpu(image: np.ndarray, size: tuple[int, int], bgr: bool, m
     rows = image.reshape(image.shape[0], -1)
     work_us = VALUE_NS * out.size / 1e3
     over_rows(sample_rows, size[0], rows, y0, fy, x0, fx, gain, offset, 2 if bgr else 0, out, work_us=work_us)
-    return torch.from_numpy(out)[None].permute(0, 3, 1, 2)
+    return channels_first(out)

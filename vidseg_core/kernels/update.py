@@ -7,13 +7,12 @@ CVPR 2019), whose corrective fusion has learned weights.
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from vidseg_core.arrays import Array, channels_first, device_type_of, pixels_last
 from vidseg_core.kernels.cpu.update import update_rows
 from vidseg_core.kernels.dispatch import Operation
 from vidseg_core.kernels.fuse import likeness
-from vidseg_core.kernels.resample import lattice, on_grid
+from vidseg_core.kernels.resample import places
 from vidseg_core.threads import over_rows
 
 # Chosen on streets that no training saw; 7 to 14 are about equally good.
@@ -22,7 +21,7 @@ VALUE_NS = 0.7
 """On one thread, see `threads.over_rows`."""
 
 
-def update(carried: Tensor, fresh: Tensor, apart: Tensor, picture: tuple[int, int] | None = None) -> Tensor:
+def update(carried: Array, fresh: Array, apart: Array, picture: tuple[int, int] | None = None) -> Array:
     """Blend fresh logits into carried ones.
 
     Args:
@@ -35,31 +34,22 @@ def update(carried: Tensor, fresh: Tensor, apart: Tensor, picture: tuple[int, in
     Returns:
         1 x C x h x w, float32, newly allocated.
     """
-    return UPDATE.on(carried.device.type)(carried, fresh, apart, picture)
+    return UPDATE.on(device_type_of(carried))(carried, fresh, apart, picture)
 
 
-def update_reference(carried: Tensor, fresh: Tensor, apart: Tensor, picture: tuple[int, int] | None) -> Tensor:
-    """Compute `update` in plain torch."""
-    wide = torch.promote_types(carried.dtype, torch.float32)
-    fresh = on_grid(fresh.to(wide), (carried.shape[2], carried.shape[3]), picture)
-    return torch.lerp(fresh, carried.to(wide), likeness(apart, TOLERANCE).to(wide))
-
-
-UPDATE = Operation("update", update_reference)
+UPDATE = Operation("update", "update.update_reference")
 
 
 @UPDATE.register("cpu")
-def _update_on_cpu(carried: Tensor, fresh: Tensor, apart: Tensor, picture: tuple[int, int] | None) -> Tensor:
-    past, new = (x.float().permute(0, 2, 3, 1).contiguous()[0].numpy() for x in (carried, fresh))  # h x w x C
-    height, width = past.shape[:2]
-    places = []
-    for i, outputs in enumerate((height, width)):
+def _update_on_cpu(
+    carried: np.ndarray, fresh: np.ndarray, apart: np.ndarray, picture: tuple[int, int] | None
+) -> np.ndarray:
+    past, new = pixels_last(carried), pixels_last(fresh)
+    at: list[np.ndarray] = []
+    for i in range(2):
         side = None if picture is None else picture[i]
-        at = lattice(new.shape[i], outputs, side, source_half_pixel=side is not None)
-        at = at.clip(0, new.shape[i] - 1)
-        before = at.astype(np.int32)
-        places += [before, (at - before).astype(np.float32)]
+        at += places(new.shape[i], past.shape[i], side, source_half_pixel=side is not None)
     out = np.empty_like(past)
-    share = likeness(apart, TOLERANCE).contiguous()[0, 0].numpy()
-    over_rows(update_rows, height, past, new, share, *places, out, work_us=VALUE_NS * out.size / 1e3)
-    return torch.from_numpy(out)[None].permute(0, 3, 1, 2)
+    share = np.ascontiguousarray(likeness(apart, TOLERANCE)[0, 0], dtype=np.float32)
+    over_rows(update_rows, len(past), past, new, share, *at, out, work_us=VALUE_NS * out.size / 1e3)
+    return channels_first(out)

@@ -8,10 +8,8 @@ whatever `align_corners` is; with False (as the public checkpoint's authors ran 
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
+from vidseg_core.arrays import Array, device_type_of, is_tensor, pixels_last, wants_gradient
 from vidseg_core.kernels import PADDINGS
 from vidseg_core.kernels.cpu.warp import compose_rows, warp_rows
 from vidseg_core.kernels.dispatch import Operation
@@ -21,7 +19,7 @@ from vidseg_core.threads import over_rows
 VALUE_NS, MOTION_NS = 0.9, 5.8
 
 
-def warp(values: Tensor, flow: Tensor, align_corners: bool = True, padding: str = "zeros") -> Tensor:
+def warp(values: Array, flow: Array, align_corners: bool = True, padding: str = "zeros") -> Array:
     """Move the previous frame's values to their new places.
 
     Args:
@@ -31,8 +29,8 @@ def warp(values: Tensor, flow: Tensor, align_corners: bool = True, padding: str 
         padding: what lies outside the previous frame: "zeros", or "border" (its nearest pixel).
 
     Returns:
-        B x C x h x w, newly allocated. Differentiable; where no gradient is asked for, on the CPU, one picture is moved
-        by a kernel that reads and writes channels last.
+        B x C x h x w, newly allocated. Tensors that ask for gradients get them; else, on the CPU, a kernel moves
+        values, which reads and writes channels last.
 
     Raises:
         ValueError: shapes do not fit together, or unknown `padding`.
@@ -41,22 +39,12 @@ def warp(values: Tensor, flow: Tensor, align_corners: bool = True, padding: str 
         raise ValueError(f"padding: expected one of {PADDINGS}, got {padding!r}")
     if values.ndim != 4 or flow.shape != (values.shape[0], 2, *values.shape[2:]):
         raise ValueError(f"expected B x C x h x w and B x 2 x h x w, got {tuple(values.shape)} and {tuple(flow.shape)}")
-    wants_gradient = torch.is_grad_enabled() and (values.requires_grad or flow.requires_grad)
-    if values.shape[0] != 1 or wants_gradient:
-        return warp_reference(values, flow, align_corners, padding)
-    return WARP.on(values.device.type)(values, flow, align_corners, padding)
+    if wants_gradient(values, flow) or _is_batch(values):
+        return WARP.reference(values, flow, align_corners, padding)
+    return WARP.on(device_type_of(values))(values, flow, align_corners, padding)
 
 
-def warp_reference(values: Tensor, flow: Tensor, align_corners: bool = True, padding: str = "zeros") -> Tensor:
-    """Compute `warp` in plain torch, differentiable, for any batch; arguments are not checked."""
-    h, w = values.shape[2:]
-    x = torch.arange(w, device=flow.device, dtype=flow.dtype)
-    y = torch.arange(h, device=flow.device, dtype=flow.dtype)[:, None]
-    grid = torch.stack((2 * (x + flow[:, 0]) / (w - 1) - 1, 2 * (y + flow[:, 1]) / (h - 1) - 1), -1)
-    return F.grid_sample(values, grid.to(values.dtype), "bilinear", padding, align_corners)
-
-
-def compose(motion: Tensor, flow: Tensor) -> Tensor:
+def compose(motion: Array, flow: Array) -> Array:
     """Chain two flows: current->previous (`flow`) and previous->key (`motion`) give current->key.
 
     `composed(x) = flow(x) + motion(x + flow(x))`, bilinear.
@@ -67,38 +55,40 @@ def compose(motion: Tensor, flow: Tensor) -> Tensor:
     Returns:
         B x 2 x h x w, newly allocated.
     """
-    if flow.shape[0] != 1:
-        return compose_reference(motion, flow)
-    return COMPOSE.on(flow.device.type)(motion, flow)
+    if _is_batch(flow):
+        return COMPOSE.reference(motion, flow)
+    return COMPOSE.on(device_type_of(flow))(motion, flow)
 
 
-def compose_reference(motion: Tensor, flow: Tensor) -> Tensor:
-    """Compute `compose` in plain torch, for any batch."""
-    return flow + warp_reference(motion, flow, padding="border")
+def _is_batch(x: Array) -> bool:
+    """Return whether these are several pictures in a tensor, which devices' own kernels do not take."""
+    return x.shape[0] != 1 and is_tensor(x)
 
 
-WARP = Operation("warp", warp_reference)
-COMPOSE = Operation("compose", compose_reference)
+WARP = Operation("warp", "warp.warp_reference")
+COMPOSE = Operation("compose", "warp.compose_reference")
 
 
 @COMPOSE.register("cpu")
-def _compose_on_cpu(motion: Tensor, flow: Tensor) -> Tensor:
-    first, then = (x.float().contiguous()[0].numpy() for x in (flow, motion))
+def _compose_on_cpu(motion: np.ndarray, flow: np.ndarray) -> np.ndarray:
+    first, then = (np.ascontiguousarray(x, dtype=np.float32) for x in (flow, motion))
     out = np.empty_like(first)
-    over_rows(compose_rows, first.shape[1], first, then, out, work_us=MOTION_NS * out.size / 2e3)
-    return torch.from_numpy(out)[None].to(motion.dtype)
+    for one, other, chained in zip(first, then, out, strict=True):
+        over_rows(compose_rows, one.shape[1], one, other, chained, work_us=MOTION_NS * one.size / 2e3)
+    return out.astype(motion.dtype, copy=False)
 
 
 @WARP.register("cpu")
-def _warp_on_cpu(values: Tensor, flow: Tensor, align_corners: bool, padding: str) -> Tensor:
-    source = values.detach().float().permute(0, 2, 3, 1).contiguous()[0].numpy()
-    way = flow.detach().float().contiguous()[0].numpy()
-    h, w = source.shape[:2]
+def _warp_on_cpu(values: np.ndarray, flow: np.ndarray, align_corners: bool, padding: str) -> np.ndarray:
+    way = np.ascontiguousarray(flow, dtype=np.float32)
+    batch, channels, h, w = values.shape
     stretch_y, stretch_x, shift = map(np.float32, sampling_lattice((h, w), align_corners))
-    out = np.empty_like(source)
-    border, work_us = padding == "border", VALUE_NS * out.size / 1e3
-    over_rows(warp_rows, h, source, way, stretch_y, stretch_x, shift, border, out, work_us=work_us)
-    return torch.from_numpy(out)[None].permute(0, 3, 1, 2).to(values.dtype)
+    out = np.empty((batch, h, w, channels), dtype=np.float32)
+    border, work_us = padding == "border", VALUE_NS * h * w * channels / 1e3
+    for i in range(batch):
+        source = pixels_last(values[i : i + 1])
+        over_rows(warp_rows, h, source, way[i], stretch_y, stretch_x, shift, border, out[i], work_us=work_us)
+    return out.transpose(0, 3, 1, 2).astype(values.dtype, copy=False)
 
 
 def sampling_lattice(size: tuple[int, int], align_corners: bool) -> tuple[float, float, float]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vidseg_core.kernels.queries import scores_of_queries
+from vidseg_core.kernels.reference.queries import scores_of_queries_reference
 
 
 class Crops(nn.Module):
@@ -36,7 +36,9 @@ class Crops(nn.Module):
         along = 3 if height <= width else 2
         begins = crop_begins(long, self.side)
         found = self.network(torch.cat([image.narrow(along, begin, self.side) for begin in begins]))
-        scores = scores_of_queries(found.masks_queries_logits, found.class_queries_logits, (self.side, self.side))
+        scores = scores_of_queries_reference(
+            found.masks_queries_logits, found.class_queries_logits, (self.side, self.side)
+        )
         total, count = scores.new_zeros(1, scores.shape[1], *size), [0] * long
         for begin, one in zip(begins, scores.split(1), strict=True):
             total = total + F.pad(one, _beside(along, begin, long - begin - self.side))

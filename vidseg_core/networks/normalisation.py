@@ -3,7 +3,12 @@
 The statistics are those of Cityscapes. A model card may have others, see `InputCard`.
 """
 
-from torch import Tensor
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MEAN_RGB = (73.15, 82.90, 72.30)
 STD_RGB = (47.67, 48.49, 47.73)

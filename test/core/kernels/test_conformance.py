@@ -26,8 +26,10 @@ from vidseg_core.kernels import (
     paint,
     picture,
     points,
+    queries,
     refine,
     resample,
+    shares,
     stretch,
     transfer,
     update,
@@ -248,7 +250,7 @@ def test_difference(kind, implementation, size):
     motion = random(1, 2, *size, scale=2.0)
     motion[0, 0, 0, 0], motion[0, 1, 1, 1], motion[0, 0, 1, 0] = torch.nan, torch.inf, -torch.inf
     got = called(implementation, kind, current, past, motion)
-    expected = difference.DIFFERENCE.reference(current, past, motion)
+    expected = difference.DIFFERENCE.reference(current, past, motion.double()).float()
     assert got.dtype == torch.float32 and got[0, 0, 0, 0] == got[0, 0, 1, 1] == got[0, 0, 1, 0] == torch.inf
     torch.testing.assert_close(got, expected, atol=5e-5, rtol=0)
 
@@ -306,6 +308,80 @@ def test_resample(kind, target_half_pixel, rows):
     got = called(implementation, "cpu" if kind == "reference" else kind, x, (5, 4), (8, 8), True, target_half_pixel)
     expected = torch.tensor(rows)
     torch.testing.assert_close(got, expected[:, None].expand(1, 1, 5, 4), atol=1e-5, rtol=0)
+
+
+@covers(resample.RESIZE)
+@pytest.mark.parametrize("given", SIZES + THIN)
+@pytest.mark.parametrize("size", [(6, 7), (1, 1), (30, 50)])
+@pytest.mark.parametrize("shape", [(1, 2), (1, 11), (3, 1), (2, 9)])
+def test_resize_of_any_layout(kind, implementation, given, size, shape):
+    planar = random(*shape, *given)
+    expected = F.interpolate(planar, size, mode="bilinear", align_corners=True)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        got = called(implementation, kind, planar.contiguous(memory_format=layout), size)
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+        assert got.is_contiguous(memory_format=layout) or got.shape[1] == 1
+    part = F.pad(planar, (2, 1, 3, 0)).contiguous(memory_format=torch.channels_last)[..., 3:, 2:-1]
+    torch.testing.assert_close(called(implementation, kind, part, size), expected, atol=1e-5, rtol=1e-5)
+    half = called(implementation, kind, planar.half(), size)
+    assert half.dtype == torch.float16
+    torch.testing.assert_close(half.float(), expected, atol=4e-3, rtol=2e-3)
+
+
+@covers(resample.RESAMPLE)
+@pytest.mark.parametrize("given", SIZES + THIN)
+@pytest.mark.parametrize("size", [(6, 7), (1, 1), (30, 50)])
+@pytest.mark.parametrize("shape", [(1, 2), (2, 11)])
+@pytest.mark.parametrize("half_pixels", [(False, True), (True, False)])
+def test_resample_of_any_layout(kind, implementation, given, size, shape, half_pixels):
+    x, picture_size = random(*shape, *given), (61, 83)
+    expected = resample.RESAMPLE.reference(x.double(), size, picture_size, *half_pixels).float()
+    for layout in (torch.contiguous_format, torch.channels_last):
+        got = called(implementation, kind, x.contiguous(memory_format=layout), size, picture_size, *half_pixels)
+        torch.testing.assert_close(got, expected, atol=2e-5, rtol=1e-5)
+
+
+@covers(shares.SHARES)
+@pytest.mark.parametrize("size", SIZES + THIN)
+@pytest.mark.parametrize("classes", [1, 2, 7, 8, 11, 19, 40])
+def test_shares(kind, implementation, size, classes):
+    logits = random(1, classes, *size, scale=20.0)
+    logits[0, :, 0, 0] = torch.linspace(-1e4, 1e4, classes)
+    got = called(implementation, kind, logits)
+    expected = shares.SHARES.reference(logits.double())
+    torch.testing.assert_close(got, expected.float(), atol=1e-7, rtol=2e-6)
+    assert got.dtype == torch.float32 and (got.sum(1) - 1).abs().max() < 1e-6
+    if classes > 1:
+        logits[0, 0], logits[0, 1, -1, -1] = -torch.inf, torch.nan
+        got = called(implementation, kind, logits)
+        assert (got[0, 0].flatten()[:-1] == 0).all() and got[0, :, -1, -1].isnan().all()
+
+
+def test_scores_of_queries():
+    """PyTorch computes them everywhere; of arrays it makes arrays."""
+    masks, classes = random(1, 3, 4, 5), random(1, 3, 8, seed=1)
+    expected = queries.SCORES_OF_QUERIES.reference(masks, classes, (6, 7))
+    assert torch.equal(queries.scores_of_queries(masks, classes, (6, 7)), expected)
+    got = queries.scores_of_queries(masks.numpy(), classes.numpy(), (6, 7))
+    np.testing.assert_array_equal(got, expected.numpy())
+
+
+@covers(fuse.FUSE)
+@pytest.mark.parametrize("size", [(45, 60), (23, 37), *THIN])
+@pytest.mark.parametrize("grid", [(23, 37), (1, 1), (30, 50)])
+@pytest.mark.parametrize("classes", [1, 7, 8, 11, 19])
+@pytest.mark.parametrize("half_pixel", [False, True])
+def test_fuse_of_random_scores(kind, implementation, size, grid, classes, half_pixel):
+    if kind == "cuda" and INTERPRETED and grid != (23, 37):
+        pytest.skip("takes the interpreter long, and is the same loop over classes")
+    scores, carried = random(1, classes, *size, scale=5.0), random(1, classes, *grid, seed=1, scale=5.0)
+    apart = random(1, 1, *grid, scale=8.0).abs()
+    apart[0, 0, 0, 0], apart[0, 0, -1, -1] = torch.inf, 0
+    picture_size = (4 * size[0] + 3, 4 * size[1] + 1) if half_pixel else None
+    expected = fuse.FUSE.reference(scores.double(), carried.double(), apart.double(), picture_size)
+    got = called(implementation, kind, scores, carried, apart, picture_size)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, expected.float(), atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["reference", *fuse.FUSE.implementations])
@@ -554,7 +630,7 @@ def test_every_operation_is_compared():
 def test_a_registered_implementation_is_taken_and_compared(monkeypatch):
     monkeypatch.setattr(warp.WARP, "implementations", dict(warp.WARP.implementations))
     values, flow = (torch.empty(1, channels, 4, 5, device="meta") for channels in (3, 2))
-    assert warp.WARP.on("meta") is warp.WARP.reference
+    assert warp.WARP.on("meta").__wrapped__ is warp.WARP.reference
 
     @warp.WARP.register("meta")
     def dummy(*arguments):
@@ -566,6 +642,6 @@ def test_a_registered_implementation_is_taken_and_compared(monkeypatch):
 
 def test_names_and_device_types_are_taken_once():
     with pytest.raises(ValueError, match="expected a new name, got 'warp' again"):
-        Operation("warp", warp.warp_reference)
+        Operation("warp", "warp.warp_reference")
     with pytest.raises(ValueError, match="warp: expected one implementation for 'cpu'"):
         warp.WARP.register("cpu")

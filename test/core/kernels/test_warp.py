@@ -85,9 +85,23 @@ def test_composed_motion_is_what_both_lead_to():
     generator = torch.Generator().manual_seed(0)
     motion, flow = (torch.randn(1, 2, 9, 13, generator=generator) * 3 for _ in range(2))
     torch.testing.assert_close(compose(motion, flow), flow + warp(motion, flow, padding="border"), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(compose(motion.numpy(), flow.numpy()), compose(motion, flow).numpy())
     batch = compose(motion.expand(2, -1, -1, -1), flow.expand(2, -1, -1, -1))
     torch.testing.assert_close(batch[1:], compose(motion, flow), rtol=1e-5, atol=1e-5)
     flow[0, 0, 4, 4] = torch.nan
     rest = torch.ones(9, 13, dtype=torch.bool)
     rest[4, 4] = False
     assert compose(motion, flow)[0, :, rest].isfinite().all()
+
+
+def test_arrays_give_arrays(values):
+    """Of any batch, in the order of channels last."""
+    flow = torch.randn(2, 2, 9, 12, generator=torch.Generator().manual_seed(1))
+    both = torch.cat((values, -values))
+    moved = warp(both.numpy(), flow.numpy(), padding="border")
+    assert isinstance(moved, np.ndarray) and moved.transpose(0, 2, 3, 1).flags.c_contiguous
+    np.testing.assert_array_equal(moved[:1], warp(values, flow[:1], padding="border").numpy())
+    np.testing.assert_allclose(moved, warp(both, flow, padding="border").numpy(), atol=2e-5)
+    chained = compose(flow.numpy(), flow.numpy())
+    assert isinstance(chained, np.ndarray)
+    np.testing.assert_allclose(chained, compose(flow, flow).numpy(), atol=2e-5)

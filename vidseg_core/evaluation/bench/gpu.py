@@ -216,7 +216,7 @@ def kernel_times(inputs: Inputs) -> dict[str, dict[str, Any]]:
             lambda: resample.NETWORK_INPUT.on("cuda")(there, seen, False, MEAN_RGB, STD_RGB),
         ),
         "warp": (2 * evidence + way.nbytes, lambda: warp.WARP.on("cuda")(logits, way, True, "border")),
-        "warp, plain": (2 * evidence + way.nbytes, lambda: warp.warp_reference(logits, way, True, "border")),
+        "warp, plain": (2 * evidence + way.nbytes, lambda: warp.WARP.reference(logits, way, True, "border")),
         "compose": (3 * way.nbytes, lambda: warp.COMPOSE.on("cuda")(motion, way)),
         "decode": (evidence + planes, lambda: paint_on_device(logits, inputs.size)),
         "paint, labels": (

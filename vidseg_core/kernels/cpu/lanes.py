@@ -15,6 +15,7 @@ from numba.extending import intrinsic, models, register_model
 LANES = 8
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _INDEX = ir.IntType(32)
+_WORDS = ir.VectorType(_INDEX, LANES)
 # Multiplication and addition may become one instruction, which rounds once.
 _FLAGS = ("contract",)
 
@@ -101,6 +102,79 @@ def mul(typing, a, b):
 def div(typing, a, b):
     """a / b"""
     return float8(float8, float8), lambda context, builder, signature, ab: builder.fdiv(*ab)
+
+
+@intrinsic
+def exp(typing, value):
+    """e to the power of each, within a few units of the last place; beyond -87 and 88 that of those."""
+
+    def code(context, builder, signature, arguments):
+        x = _bounded(builder, arguments[0], -87.0, 88.0)
+        # Adding and taking away a large number rounds to whole ones, which then are the lowest bits of the sum.
+        shifted = builder.fadd(builder.fmul(x, _floats(1.44269504)), _floats(_ROUNDING))
+        whole = builder.fsub(shifted, _floats(_ROUNDING))
+        rest = builder.fsub(x, builder.fmul(whole, _floats(_LN2[0]), flags=_FLAGS), flags=_FLAGS)
+        rest = builder.fsub(rest, builder.fmul(whole, _floats(_LN2[1]), flags=_FLAGS), flags=_FLAGS)
+        power = _polynomial(builder, rest, _EXP)
+        bits = builder.shl(builder.bitcast(shifted, _WORDS), _words(23))
+        scale = builder.bitcast(builder.add(bits, builder.bitcast(_floats(1.0), _WORDS)), _FLOATS)
+        return builder.fmul(power, scale)
+
+    return float8(float8), code
+
+
+@intrinsic
+def log(typing, value):
+    """The natural logarithm of each, above 0 and not denormal, within a few units of the last place."""
+
+    def code(context, builder, signature, arguments):
+        (x,) = arguments
+        # x = (1 + rest) * 2^exponent, 1 + rest between the square roots of a half and of two.
+        root = _words(0x3F3504F3)
+        bits = builder.sub(builder.bitcast(x, _WORDS), root)
+        exponent = builder.sitofp(builder.ashr(bits, _words(23)), _FLOATS)
+        fraction = builder.add(builder.and_(bits, _words(0x7FFFFF)), root)
+        rest = builder.fsub(builder.bitcast(fraction, _FLOATS), _floats(1.0))
+        square = builder.fmul(rest, rest)
+        tail = builder.fmul(builder.fmul(rest, square), _polynomial(builder, rest, _LOG))
+        tail = builder.fadd(tail, builder.fmul(exponent, _floats(_LN2[1]), flags=_FLAGS), flags=_FLAGS)
+        tail = builder.fsub(tail, builder.fmul(square, _floats(0.5), flags=_FLAGS), flags=_FLAGS)
+        found = builder.fadd(rest, tail)
+        found = builder.fadd(found, builder.fmul(exponent, _floats(_LN2[0]), flags=_FLAGS), flags=_FLAGS)
+        return builder.select(builder.fcmp_ordered("ord", x, x), found, x)  # not a number: as it is
+
+    return float8(float8), code
+
+
+# Of Cephes (Moshier), as most libraries' for single precision: the logarithm of two in two parts, and polynomials.
+_LN2 = 0.693359375, -2.12194440e-4
+_EXP = 1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1, 1.0, 1.0
+_LOG = (
+    7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1,
+    2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
+)  # fmt: skip
+_ROUNDING = 1.5 * 2.0**23
+
+
+def _floats(value):
+    return ir.Constant(_FLOATS, [value] * LANES)
+
+
+def _words(value):
+    return ir.Constant(_WORDS, [value] * LANES)
+
+
+def _bounded(builder, x, low, high):
+    """Bring `x` between two numbers; what is not a number stays as it is."""
+    x = builder.select(builder.fcmp_ordered("<", x, _floats(low)), _floats(low), x)
+    return builder.select(builder.fcmp_ordered(">", x, _floats(high)), _floats(high), x)
+
+
+def _polynomial(builder, x, coefficients):
+    found = _floats(coefficients[0])
+    for coefficient in coefficients[1:]:
+        found = builder.fadd(builder.fmul(found, x, flags=_FLAGS), _floats(coefficient), flags=_FLAGS)
+    return found
 
 
 @intrinsic

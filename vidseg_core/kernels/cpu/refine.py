@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from vidseg_core.networks.guided_refine import CANDIDATES, OCCLUSION
+NEIGHBOURS = 8
 
 
 @njit(nogil=True, cache=True)
@@ -25,10 +25,10 @@ def sum_rows(begin, end, guide, warped, intra, out):
     height, width, classes = warped.shape
     for y in range(begin, end):
         for x in range(width):
-            own, image = guide[y, x, 0], guide[y, x, OCCLUSION]
+            own, image = guide[y, x, 0], guide[y, x, guide.shape[2] - 1]
             for c in range(classes):
                 out[y, x, c] = own * warped[y, x, c] + image * intra[y, x, c]
-            for k in range(1, CANDIDATES - 2):
+            for k in range(1, NEIGHBOURS + 1):
                 place = k - 1 if k < 5 else k  # without the centre
                 at_y, at_x = y + place // 3 - 1, x + place % 3 - 1
                 if 0 <= at_y < height and 0 <= at_x < width:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from functools import cache
 
-import numpy as np
 import torch
 import triton
 from torch import Tensor
 
-from vidseg_core.kernels.resample import lattice
+from vidseg_core.kernels import resample
 
 LAUNCH = {"num_warps": 4, "enable_fp_fusion": False}
 """Options of every kernel."""
@@ -32,10 +31,6 @@ def strides(x: Tensor) -> tuple[int, int, int]:
 def places(
     inputs: int, outputs: int, side: int | None, source_half_pixel: bool, target_half_pixel: bool, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Return, for each of `outputs` pixels of a side, the input pixel before it (int32) and the way from there to it.
-
-    See `kernels.resample.lattice`. Kept, since a stream asks for the same with every frame.
-    """
-    at = lattice(inputs, outputs, side, source_half_pixel, target_half_pixel).clip(0, inputs - 1)
-    before = at.astype(np.int32)
-    return torch.from_numpy(before).to(device), torch.from_numpy((at - before).astype(np.float32)).to(device)
+    """Return `kernels.resample.places` on a device. Kept, since a stream asks for the same with every frame."""
+    before, behind = resample.places(inputs, outputs, side, source_half_pixel, target_half_pixel)
+    return torch.from_numpy(before).to(device), torch.from_numpy(behind).to(device)
