@@ -102,10 +102,9 @@ def takes_tensors(function: Callable[..., Any], keeps_results: bool = False) -> 
 
     @wraps(function)
     def call(*arguments: Any) -> Any:
-        if any(map(_has_tensor, arguments)):
-            return function(*arguments)
+        keeps = keeps_results or any(map(_has_tensor, arguments))
         found = function(*(_each(one, as_tensor, _is_array) for one in arguments))
-        return found if keeps_results else _each(found, as_array, is_tensor)
+        return found if keeps else _each(found, as_array, is_tensor)
 
     return call
 

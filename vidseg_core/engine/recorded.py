@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidseg_core.arrays import Array, as_tensor
 from vidseg_core.engine.flow import FlowEstimator
 from vidseg_core.engine.geometry import View
 from vidseg_core.engine.state import Memory, State, Waiting
@@ -42,7 +43,7 @@ class Rules:
 
     align_corners: bool
     padding: str
-    own: Tensor | None
+    own: Array | None
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ class RecordedFrame:
         self._flow, self._rules, self._recorder = flow, rules, recorder
         memory = state.memory.with_one_class()
         assert memory.one_class is not None
-        self._logits, self._one_class = memory.logits.clone(), memory.one_class.clone()
-        self._flow_input = _mapped(state.flow_input, Tensor.clone)
+        self._logits, self._one_class = (as_tensor(x).clone() for x in (memory.logits, memory.one_class))
+        self._flow_input = _mapped(state.flow_input, lambda x: as_tensor(x).clone())
         self.pixels = torch.zeros((*view.size, 3), dtype=torch.uint8, device=view.device)
         self._motion = torch.zeros((1, 2, *view.grid), dtype=torch.float32, device=view.device)
         self._waiting_motion = torch.zeros_like(self._motion)
@@ -110,17 +111,17 @@ class RecordedFrame:
         memory = state.memory.with_one_class()
         motion = None if state.waiting is None else state.waiting.motion
         # The key frame under way may have become the memory: its motion is read before it is overwritten.
-        pairs: list[tuple[Tensor, Tensor | None]] = [(self._motion, memory.motion), (self._waiting_motion, motion)]
+        pairs: list[tuple[Tensor, Array | None]] = [(self._motion, memory.motion), (self._waiting_motion, motion)]
         pairs += [(self._logits, memory.logits), (self._one_class, memory.one_class)]
-        pairs += zip(_tensors(self._flow_input), _tensors(state.flow_input), strict=True)
+        pairs += zip(_values(self._flow_input), _values(state.flow_input), strict=True)
         for own, given in pairs:
             if given is None:
                 own.zero_()
             elif given is not own:
-                own.copy_(given)
+                own.copy_(as_tensor(given))
 
     def _record(self, waits: bool, draws: bool) -> _Replay:
-        kept = [self._motion, self._waiting_motion, *_tensors(self._flow_input)]
+        kept = [self._motion, self._waiting_motion, *_values(self._flow_input)]
         values = [own.clone() for own in kept]
         try:
             run, (labels, overlaid) = self._recorder.record(lambda: self._advance(waits, draws))
@@ -147,7 +148,7 @@ class RecordedFrame:
         if waits:
             self._waiting_motion.copy_(compose(self._waiting_motion, flow))
         self._motion.copy_(motion)
-        for own, new in zip(_tensors(self._flow_input), _tensors(current), strict=True):
+        for own, new in zip(_values(self._flow_input), _values(current), strict=True):
             own.copy_(new)
         return labels, overlaid
 
@@ -175,10 +176,10 @@ class Recordings:
                 self._recorder.refuse(reason)
             return None
         memory = state.memory
-        if memory.way is not memory.motion or not _tensors(state.flow_input):
+        if memory.way is not memory.motion or not _values(state.flow_input):
             return None  # moved by an engine that differs
-        shapes = (tuple(x.shape) for x in _tensors(state.flow_input))
-        key = view.size, view.grid, tuple(memory.logits.shape), memory.logits.dtype, *shapes
+        shapes = (tuple(x.shape) for x in _values(state.flow_input))
+        key = view.size, view.grid, tuple(memory.logits.shape), as_tensor(memory.logits).dtype, *shapes
         found = self._frames.pop(key, None)
         if found is None:
             if len(self._frames) >= MOST_SIZES:
@@ -198,14 +199,14 @@ class Recordings:
         self._frames = {}
 
 
-def _mapped(prepared: Any, of: Callable[[Tensor], Tensor]) -> Any:
-    """Return what a flow estimator has prepared with `of` each tensor in its place."""
-    if isinstance(prepared, Tensor):
+def _mapped(prepared: Any, of: Callable[[Array], Tensor]) -> Any:
+    """Return what a flow estimator has prepared with `of` each array or tensor in its place."""
+    if isinstance(prepared, np.ndarray | Tensor):
         return of(prepared)
     return type(prepared)(_mapped(one, of) for one in prepared) if type(prepared) in (list, tuple) else prepared
 
 
-def _tensors(prepared: Any) -> list[Tensor]:
-    if isinstance(prepared, Tensor):
+def _values(prepared: Any) -> list[Any]:
+    if isinstance(prepared, np.ndarray | Tensor):
         return [prepared]
-    return [x for one in prepared for x in _tensors(one)] if type(prepared) in (list, tuple) else []
+    return [x for one in prepared for x in _values(one)] if type(prepared) in (list, tuple) else []

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vidseg_core import __version__
+from vidseg_core.arrays import as_tensor
 from vidseg_core.backends.choose import load_backend
 from vidseg_core.engine.state import EventTimes, StageTimes
 from vidseg_core.evaluation.bench import gpu_frames
@@ -86,7 +87,7 @@ class Inputs:
         shown = [cv2.resize(texture(size, shift), grid[::-1], interpolation=cv2.INTER_AREA) for shift in (0, 8)]
         self.now, self.before = (torch.from_numpy(x).permute(2, 0, 1)[None].contiguous() for x in shown)
         greys = [cv2.cvtColor(x, cv2.COLOR_RGB2GRAY) for x in shown]
-        self.levels = [flow.pyramid(grey) for grey in greys]
+        self.levels = [list(map(as_tensor, flow.pyramid(grey))) for grey in greys]
 
     def there(self, x: Any) -> Any:
         """Return tensors, or lists of them, on the device."""
@@ -124,16 +125,16 @@ def checks(inputs: Inputs) -> dict[str, Check]:
     drawn = overlay(image, painted.labels, inputs.colours.lut, inputs.colours.opacity)
     found["paint: share of the overlay that differs"] = float((painted.overlay != drawn).mean()), 0.0
     levels, shrunk = look.LOOK.on("cuda")(there, inputs.grid)
-    expected_levels = look.look(image, inputs.grid).levels
+    expected_levels = map(as_tensor, look.look(image, inputs.grid).levels)
     found["look: largest difference of levels"] = (
         max(float((own.cpu() - level).abs().max()) for own, level in zip(levels, expected_levels, strict=True)), 0.0,
     )  # fmt: skip
     smoothed = picture.GRID_PICTURE.on("cuda")(there, inputs.grid, shrunk).cpu().int()
-    apart = (smoothed - picture.grid_picture(image, inputs.grid).int()).abs()
+    apart = (smoothed - as_tensor(picture.grid_picture(image, inputs.grid)).int()).abs()
     found["look: largest difference of the grid's picture"] = float(apart.max()), 1.0
     size = inputs.size[0] // 4 * 3, inputs.size[1] // 4 * 3
     sampled = resample.NETWORK_INPUT.on("cuda")(there, size, False, MEAN_RGB, STD_RGB).cpu()
-    apart = (sampled - resample.network_input(image, size)).abs()
+    apart = (sampled - as_tensor(resample.network_input(image, size))).abs()
     found["look: largest difference of a network's input"] = float(apart.max()), 1e-4
     moved = difference.DIFFERENCE.on("cuda")(*(inputs.there(x) for x in (inputs.now, inputs.before, inputs.way))).cpu()
     expected = difference.DIFFERENCE.reference(inputs.now, inputs.before, inputs.way)

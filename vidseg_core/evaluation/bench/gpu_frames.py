@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
+from vidseg_core.arrays import as_tensor, takes_tensors
 from vidseg_core.backends.cuda import Half, folded
 from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import EngineConfig
@@ -72,11 +73,11 @@ class Pictures:
 
 @contextmanager
 def as_on_a_card(rehearse: bool) -> Iterator[None]:
-    """In a rehearsal, have the CPU's tensors computed by the kernels for CUDA devices, interpreted."""
+    """In a rehearsal, have what is on the CPU computed by the kernels for CUDA devices, interpreted."""
     with implementations():
         for operation in OPERATIONS.values():
             if rehearse and "cuda" in operation.implementations:
-                operation.implementations["cpu"] = operation.implementations["cuda"]
+                operation.implementations["cpu"] = takes_tensors(operation.implementations["cuda"], operation.for_host)
         yield
 
 
@@ -137,8 +138,7 @@ class PlainHalf:
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Label H x W x 3, uint8."""
-        there = upload(image, self._device)
-        pixels = there if isinstance(there, Tensor) else torch.from_numpy(there)
+        pixels = as_tensor(upload(image, self._device))
         x = (resize(pixels.permute(2, 0, 1)[None].float(), self._input) - self._mean) / self._std
         scores = self._network(x)
         assert isinstance(scores, Tensor)  # of a segmentation network
