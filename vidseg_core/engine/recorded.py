@@ -136,7 +136,7 @@ class RecordedFrame:
         current = self._flow.prepare(View(shape, self._grid, self._device, self.pixels))
         flow = self._flow.flow(current, self._flow_input)
         assert flow is not None  # else there would be an obstacle
-        motion = compose(self._motion, flow)
+        motion = as_tensor(compose(self._motion, flow))
         labels, overlaid = draw(
             self._logits,
             self._size,
@@ -146,11 +146,11 @@ class RecordedFrame:
             colours=self._colours if draws else None,
         )
         if waits:
-            self._waiting_motion.copy_(compose(self._waiting_motion, flow))
+            self._waiting_motion.copy_(as_tensor(compose(self._waiting_motion, flow)))
         self._motion.copy_(motion)
         for own, new in zip(_values(self._flow_input), _values(current), strict=True):
             own.copy_(new)
-        return labels, overlaid
+        return as_tensor(labels), None if overlaid is None else as_tensor(overlaid)
 
 
 class Recordings:
