@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from vidseg_core.arrays import Array, device_type_of, pixels_last
+from vidseg_core.arrays import Array, as_tensor, device_type_of, pixels_last
 from vidseg_core.kernels.cpu.difference import difference_rows
 from vidseg_core.kernels.dispatch import Operation
 from vidseg_core.threads import over_rows
@@ -27,8 +27,9 @@ def difference(current: Array, past: Array, motion: Array | None) -> Array:
 
 
 def _difference_at_rest(current: Array, past: Array) -> Array:
-    if isinstance(current, np.ndarray):
+    if isinstance(current, np.ndarray) and isinstance(past, np.ndarray):
         return np.abs(current.astype(np.float32) - past).mean(1, keepdims=True)
+    current, past = as_tensor(current), as_tensor(past)
     return (current.float() - past.float()).abs().mean(1, keepdim=True)
 
 

@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from vidseg_core.arrays import as_array, as_tensor
+from vidseg_core.arrays import as_tensor
 from vidseg_core.kernels import (
     PADDINGS,
     change,
@@ -252,7 +253,8 @@ def test_difference(kind, implementation, size):
     got = called(implementation, kind, current, past, motion)
     expected = difference.DIFFERENCE.reference(current, past, motion.double()).float()
     assert got.dtype == torch.float32 and got[0, 0, 0, 0] == got[0, 0, 1, 1] == got[0, 0, 1, 0] == torch.inf
-    torch.testing.assert_close(got, expected, atol=5e-5, rtol=0)
+    # Places are rounded to 4e-6 of a pixel, and neighbours lie up to 255 apart.
+    torch.testing.assert_close(got, expected, atol=1e-3, rtol=0)
 
 
 @covers(refine.LABEL_EDGES)
@@ -280,7 +282,7 @@ def test_network_input(kind, implementation, image, size, bgr):
     image = np.random.default_rng(0).integers(0, 256, (*image, 3), dtype=np.uint8)
     mean, std = (120.0, 110.0, 100.0), (50.0, 60.0, 70.0)
     expected = resample.NETWORK_INPUT.reference(image, size, bgr, mean, std)
-    got = called(implementation, kind, pixels_on(kind, image), size, bgr, mean, std)
+    got = as_tensor(called(implementation, kind, pixels_on(kind, image), size, bgr, mean, std))
     torch.testing.assert_close(got, expected, atol=2e-6, rtol=0)
     assert got.is_contiguous(memory_format=torch.channels_last)
 
@@ -320,7 +322,7 @@ def test_resize_of_any_layout(kind, implementation, given, size, shape):
     for layout in (torch.contiguous_format, torch.channels_last):
         got = called(implementation, kind, planar.contiguous(memory_format=layout), size)
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
-        assert got.is_contiguous(memory_format=layout) or got.shape[1] == 1
+        assert got.is_contiguous(memory_format=layout) or shape[1] == 1 or given == (1, 1)
     part = F.pad(planar, (2, 1, 3, 0)).contiguous(memory_format=torch.channels_last)[..., 3:, 2:-1]
     torch.testing.assert_close(called(implementation, kind, part, size), expected, atol=1e-5, rtol=1e-5)
     half = called(implementation, kind, planar.half(), size)
@@ -354,7 +356,7 @@ def test_shares(kind, implementation, size, classes):
     if classes > 1:
         logits[0, 0], logits[0, 1, -1, -1] = -torch.inf, torch.nan
         got = called(implementation, kind, logits)
-        assert (got[0, 0].flatten()[:-1] == 0).all() and got[0, :, -1, -1].isnan().all()
+        assert (got[0, 0].flatten()[:-1] < 1e-37).all() and got[0, :, -1, -1].isnan().all()
 
 
 def test_scores_of_queries():
