@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vidseg_core.arrays import Array, as_tensor, device_type_of, pixels_last
-from vidseg_core.kernels.cpu.difference import difference_rows
+from vidseg_core.arrays import Array, device_type_of, pixels_last
+from vidseg_core.kernels.cpu.difference import difference_rows, difference_rows_at_rest
 from vidseg_core.kernels.dispatch import Operation
 from vidseg_core.threads import over_rows
 
@@ -22,26 +22,32 @@ def difference(current: Array, past: Array, motion: Array | None) -> Array:
         out of the past picture or is not a number.
     """
     if motion is None:
-        return _difference_at_rest(current, past)
+        return DIFFERENCE_AT_REST.on(device_type_of(current))(current, past)
     return DIFFERENCE.on(device_type_of(current))(current, past, motion)
 
 
-def _difference_at_rest(current: Array, past: Array) -> Array:
-    if isinstance(current, np.ndarray) and isinstance(past, np.ndarray):
-        return np.abs(current.astype(np.float32) - past).mean(1, keepdims=True)
-    current, past = as_tensor(current), as_tensor(past)
-    return (current.float() - past.float()).abs().mean(1, keepdim=True)
-
-
-# On one thread, see `threads.over_rows`.
-PIXEL_NS = 9.0
+# On one thread, see `threads.over_rows`; at rest, where nothing moved.
+PIXEL_NS, REST_NS = 9.0, 1.5
 DIFFERENCE = Operation("difference", "difference.difference_reference")
+DIFFERENCE_AT_REST = Operation("difference_at_rest", "difference.difference_at_rest_reference")
 
 
 @DIFFERENCE.register("cpu")
 def _difference_on_cpu(current: np.ndarray, past: np.ndarray, motion: np.ndarray) -> np.ndarray:
-    h, w = current.shape[2:]
-    out = np.empty((h, w), dtype=np.float32)
-    pixels = (np.ascontiguousarray(x[0].transpose(1, 2, 0)) for x in (current, past))
-    over_rows(difference_rows, h, *pixels, pixels_last(motion), out, work_us=PIXEL_NS * out.size / 1e3)
+    now, before = map(_pixels, (current, past))
+    out = np.empty(now.shape[:2], dtype=np.float32)
+    work_us = PIXEL_NS * out.size / 1e3
+    over_rows(difference_rows, len(out), now, before, pixels_last(motion), out, work_us=work_us)
     return out[None, None]
+
+
+@DIFFERENCE_AT_REST.register("cpu")
+def _difference_at_rest_on_cpu(current: np.ndarray, past: np.ndarray) -> np.ndarray:
+    now, before = map(_pixels, (current, past))
+    out = np.empty(now.shape[:2], dtype=np.float32)
+    over_rows(difference_rows_at_rest, len(out), now, before, out, work_us=REST_NS * out.size / 1e3)
+    return out[None, None]
+
+
+def _pixels(picture: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(picture[0].transpose(1, 2, 0))

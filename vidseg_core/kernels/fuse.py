@@ -19,7 +19,7 @@ from vidseg_core.threads import over_rows
 WEIGHT = 0.5
 TOLERANCE = 5.0  # grey levels
 LEAST_PROBABILITY = 1e-6
-VALUE_NS = 2.0
+VALUE_NS = 3.2
 """On one thread, see `threads.over_rows`."""
 
 

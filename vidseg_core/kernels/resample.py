@@ -15,7 +15,7 @@ Places = tuple[np.ndarray, np.ndarray]
 """For each pixel of a side, the one before it among others (int32) and how far it lies behind that (float32)."""
 # On one thread, see `threads.over_rows`: of an image's value, and of one of logits.
 VALUE_NS = 1.2
-LOGIT_NS = 0.5
+LOGIT_NS = 0.35
 
 
 def resize(x: Array, size: tuple[int, int]) -> Array:

@@ -14,7 +14,6 @@ import torch
 from torch.nn import functional as F
 
 from vidseg_core.arrays import as_array, as_tensor
-from vidseg_core.arrays import as_tensor
 from vidseg_core.kernels import (
     PADDINGS,
     change,
@@ -257,6 +256,15 @@ def test_difference(kind, implementation, size):
     torch.testing.assert_close(got, expected, atol=1e-3, rtol=0)
 
 
+@covers(difference.DIFFERENCE_AT_REST)
+@pytest.mark.parametrize("size", SIZES + THIN)
+def test_difference_at_rest(kind, implementation, size):
+    rng = np.random.default_rng(0)
+    current, past = (torch.from_numpy(rng.integers(0, 256, (1, 3, *size), dtype=np.uint8)) for _ in range(2))
+    got = called(implementation, kind, current, past)
+    assert torch.equal(got, difference.DIFFERENCE_AT_REST.reference(current, past)) and got.shape == (1, 1, *size)
+
+
 @covers(refine.LABEL_EDGES)
 @pytest.mark.parametrize("size", SIZES + THIN)
 @pytest.mark.parametrize("classes", [1, 7, 255])
@@ -357,6 +365,18 @@ def test_shares(kind, implementation, size, classes):
         logits[0, 0], logits[0, 1, -1, -1] = -torch.inf, torch.nan
         got = called(implementation, kind, logits)
         assert (got[0, 0].flatten()[:-1] < 1e-37).all() and got[0, :, -1, -1].isnan().all()
+
+
+@covers(shares.TOP_SHARES)
+@pytest.mark.parametrize("size", SIZES + THIN)
+@pytest.mark.parametrize("classes", [1, 7, 11, 19])
+def test_top_shares(kind, implementation, size, classes):
+    logits = random(1, classes, *size, scale=3.0)
+    expected = shares.TOP_SHARES.reference(logits.double())
+    got = called(implementation, kind, logits)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, expected.float(), atol=0, rtol=2e-6)
+    assert torch.equal(got, shares.shares(logits).amax(1, keepdim=True)) or kind != "cpu"
 
 
 def test_scores_of_queries():

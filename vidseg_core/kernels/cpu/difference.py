@@ -25,3 +25,14 @@ def difference_rows(begin, end, current, past, motion, out):
                 lower = np.float32(past[y1, x0, c]) * (one - wx) + np.float32(past[y1, x1, c]) * wx
                 total += abs(upper * (one - wy) + lower * wy - np.float32(current[y, x, c]))
             out[y, x] = total / np.float32(channels)
+
+
+@njit(nogil=True, cache=True)
+def difference_rows_at_rest(begin, end, current, past, out):
+    height, width, channels = current.shape
+    for y in range(begin, end):
+        for x in range(width):
+            total = np.float32(0.0)
+            for c in range(channels):
+                total += abs(np.float32(current[y, x, c]) - np.float32(past[y, x, c]))
+            out[y, x] = total / np.float32(channels)

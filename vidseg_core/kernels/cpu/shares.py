@@ -30,6 +30,16 @@ def share_rows(begin, end, logits, out):
 
 
 @njit(nogil=True, cache=True)
+def top_share_rows(begin, end, logits, out):
+    """For `over_rows`: h x w x C, and h x w."""
+    _, width, channels = logits.shape
+    powers = _row(width * channels)
+    for y in range(begin, end):
+        # The largest logit's power is 1.
+        _powers(logits, y * width * channels, channels, powers, out[y])
+
+
+@njit(nogil=True, cache=True)
 def fuse_rows(begin, end, scores, carried, share, y0, fy, x0, fx, least, out):
     """For `over_rows`: scores and out H x W x C, carried h x w x C, share h x w: of the past; then, for each row and
     column of `out`, the place before it in `carried` and how far it lies behind that.

@@ -17,3 +17,8 @@ def difference_reference(current: Tensor, past: Tensor, motion: Tensor) -> Tenso
     wide = torch.promote_types(motion.dtype, torch.float32)
     moved = warp_reference(past.to(wide), motion, padding="border")
     return torch.where(inside[:, None], (current.to(wide) - moved).abs().mean(1, keepdim=True), torch.inf)
+
+
+def difference_at_rest_reference(current: Tensor, past: Tensor) -> Tensor:
+    """Compute `difference` in plain torch, where nothing moved."""
+    return (current.float() - past.float()).abs().mean(1, keepdim=True)
