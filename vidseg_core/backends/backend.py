@@ -1,30 +1,54 @@
-"""The protocol of backends: what executes a network."""
+"""The protocol of backends: what executes a network. Importing it needs no PyTorch."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeGuard
 
-import torch
-from torch import Tensor, nn
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
-Outputs = Tensor | tuple[Tensor, ...]
+    from vidseg_core.devices import Device
+    from vidseg_core.networks.graph import Foreign, Graph
+
+Outputs: TypeAlias = "Tensor | tuple[Tensor, ...]"
+Network: TypeAlias = "nn.Module | Reloadable"
 Ranges = dict[str, tuple[float, float]]
 """The smallest and the largest value that a convolution, by its name in the network, has been given."""
 
 
-class Reloadable(nn.Module):
+class Reloadable:
     """A network that is not in memory: enough of it to find its compiled form, and to load it where there is none.
 
     Args:
         identity: see `blob_cache.identity_of`.
-        load: makes the network.
+        load: makes the network, one that PyTorch executes.
+        num_classes: of the network; 0 where nobody asks for it.
     """
 
-    def __init__(self, identity: str, load: Callable[[], nn.Module]):
-        super().__init__()
+    def __init__(self, identity: str, load: Callable[[], nn.Module], num_classes: int = 0):
         self.identity = identity
         self.load = load
+        self.num_classes = num_classes
+
+
+def loaded(network: Network) -> nn.Module:
+    """Return the network itself, which is loaded where it is not in memory."""
+    return network.load() if isinstance(network, Reloadable) else network
+
+
+def is_foreign(network: Network) -> TypeGuard[Foreign]:
+    """Return whether a network is one of others, see `networks.graph`; loads nothing."""
+    graphs = sys.modules.get("vidseg_core.networks.graph")
+    return graphs is not None and isinstance(network, graphs.Foreign)
+
+
+def is_graph(network: Network) -> TypeGuard[Graph]:
+    """Return whether a network is in an ONNX file; loads nothing."""
+    graphs = sys.modules.get("vidseg_core.networks.graph")
+    return graphs is not None and isinstance(network, graphs.Graph)
 
 
 class Compiled(Protocol):
@@ -63,11 +87,11 @@ class Backend(Protocol):
     needs_ranges: bool
     fixed_shapes: bool
 
-    def available(self, device: torch.device) -> str | None:
+    def available(self, device: Device | torch.device) -> str | None:
         """Return None where it can execute networks on `device`, else the reason why it cannot."""
         ...
 
-    def executes(self, network: nn.Module) -> bool:
+    def executes(self, network: Network) -> bool:
         """Return whether it can execute a network of this kind: PyTorch's modules, or graphs of ONNX files."""
         ...
 
@@ -76,7 +100,7 @@ class Backend(Protocol):
         ...
 
     def compile(
-        self, network: nn.Module, inputs: tuple[Tensor, ...], ranges: Ranges | None, num_threads: int
+        self, network: Network, inputs: tuple[Tensor, ...], ranges: Ranges | None, num_threads: int
     ) -> Compiled:
         """Make a network ready to be called.
 

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # a process that executes what is kept loads no PyTorch
     import openvino
-    from torch import nn
 
-    from vidseg_core.backends.backend import Ranges
+    from vidseg_core.backends.backend import Network, Ranges
 
     Shapes = Sequence[tuple[int, ...]]
 
@@ -149,17 +148,16 @@ def key_of(core: openvino.Core, identity: str, shapes: Shapes, options: dict, ra
     return key.hexdigest()[:40]
 
 
-def identity_of(network: nn.Module) -> str:
+def identity_of(network: Network) -> str:
     """Digest all that decides what a network computes: its weights and its code."""
-    from vidseg_core.backends.backend import Reloadable
-    from vidseg_core.networks.graph import Foreign
+    from vidseg_core.backends.backend import Reloadable, is_foreign
 
     if isinstance(network, Reloadable):
         return network.identity
     key = hashlib.sha256()
     kinds = frozenset(type(module) for module in network.modules())
     key.update(repr((type(network).__qualname__, _source_digest(kinds))).encode())
-    if isinstance(network, Foreign):  # whose weights, or what its tensors mean, are in the file
+    if is_foreign(network):  # whose weights, or what its tensors mean, are in the file
         key.update(repr(network.identity()).encode())
     for name, value in sorted(network.state_dict().items()):
         key.update(name.encode())
@@ -170,13 +168,22 @@ def identity_of(network: nn.Module) -> str:
 @cache
 def _source_digest(kinds: frozenset[type]) -> str:
     """Digest of the code that decides what a network of modules of these classes computes."""
-    here = Path(__file__)
-    files = {here.with_name(name) for name in ("openvino.py", "integers.py")}
-    files |= set(here.parents[1].joinpath("networks").glob("*.py"))
+    files = code_files()
     bases = {base for kind in kinds for base in kind.__mro__ if base.__module__.partition(".")[0] not in WITH_VERSION}
     # Wrappers and architectures may be defined anywhere.
     places = (getattr(sys.modules.get(base.__module__), "__file__", None) for base in bases)
-    files |= {Path(place) for place in places if place is not None}
+    return digest_of(files | {Path(place) for place in places if place is not None})
+
+
+def code_files() -> set[Path]:
+    """List the files whose code decides what our own networks compute, as it is compiled here."""
+    here = Path(__file__)
+    files = {here.with_name(name) for name in ("openvino.py", "integers.py")}
+    return files | set(here.parents[1].joinpath("networks").glob("*.py"))
+
+
+def digest_of(files: set[Path]) -> str:
+    """Digest the contents of files, in the order of their paths."""
     return hashlib.sha256(b"".join(file.read_bytes() for file in sorted(files))).hexdigest()
 
 
@@ -197,5 +204,6 @@ def store_blob(path: Path, blob: bytes | memoryview) -> None:
     for old in by_use[:-MOST_CACHED]:
         old.unlink(missing_ok=True)
         old.with_suffix(".json").unlink(missing_ok=True)
-    for old in sorted(path.parent.glob("*.choice"), key=lambda file: file.stat().st_mtime)[:-MOST_CACHED]:
-        old.unlink(missing_ok=True)
+    for kind in ("*.choice", "*.network"):
+        for old in sorted(path.parent.glob(kind), key=lambda file: file.stat().st_mtime)[:-MOST_CACHED]:
+            old.unlink(missing_ok=True)

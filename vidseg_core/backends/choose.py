@@ -13,16 +13,30 @@ import threading
 import time
 from collections.abc import Callable
 from functools import cached_property
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from vidseg_core.backends import AUTO_ONLY, BACKENDS
-from vidseg_core.backends.backend import Backend, Compiled, Outputs, Ranges, Reloadable
+from vidseg_core.backends.backend import (
+    Backend,
+    Compiled,
+    Network,
+    Outputs,
+    Ranges,
+    Reloadable,
+    is_foreign,
+    loaded,
+)
 from vidseg_core.backends.blob_cache import Choice, choice_key, identity_of, read_trial, store_choice, store_trial
 from vidseg_core.backends.compiled_network import openvino_core
 from vidseg_core.errors import ConfigError
-from vidseg_core.networks.graph import Foreign
+from vidseg_core.threads import tell_torch
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from vidseg_core.devices import Device
+    from vidseg_core.networks.graph import Foreign
 
 log = logging.getLogger(__name__)
 BASELINE = "eager"
@@ -53,7 +67,7 @@ def load_backend(name: str) -> Backend:
 
 
 class Runtime:
-    """Makes executors.
+    """Makes executors. PyTorch is loaded by them, or by a backend that is asked for by name and needs it.
 
     Args:
         choice: auto, or the name of a backend; see `EngineConfig.runtime`.
@@ -67,7 +81,7 @@ class Runtime:
         ConfigError: there is no such backend, or it is not available for the device.
     """
 
-    def __init__(self, choice: str, device: torch.device, num_threads: int):
+    def __init__(self, choice: str, device: Device | torch.device, num_threads: int):
         self._num_threads = num_threads
         self._device = device
         self._choice = choice
@@ -92,7 +106,7 @@ class Runtime:
 
     def executor(
         self,
-        network: nn.Module,
+        network: Network,
         name: str,
         ranges: Ranges | None = None,
         reload: Callable[[], nn.Module] | None = None,
@@ -108,19 +122,24 @@ class Runtime:
         Raises:
             ConfigError: the backend that was asked for, or everything that is here, cannot execute such a network.
         """
+        backends = self.backends_for(network, name, ranges)
+        return Executor(network, name, backends, self._num_threads, ranges, reload, self._choice)
+
+    def backends_for(self, network: Network, name: str, ranges: Ranges | None = None) -> tuple[Backend, ...]:
+        """Return the backends that may execute `network`; takes and raises what `executor` does."""
         backends = tuple(one for one in self._backends if one.executes(network))
-        if self._is_auto and isinstance(network, Foreign):
+        if self._is_auto and is_foreign(network):
             backends = self._foreign_backends(network, name, ranges)
         elif not backends:
             wanted = self._backends[0].name
             raise ConfigError(f"runtime: {wanted} cannot execute the {name}, which is in {_form_of(network)}")
-        elif isinstance(network, Foreign) and backends[0].name in network.problems:
+        elif is_foreign(network) and backends[0].name in network.problems:
             raise ConfigError(f"runtime: the {name} cannot be executed by {network.problems[backends[0].name]}")
         elif self._is_auto:
             usable = [one for one in backends if ranges is not None or not one.needs_ranges]
             baseline = [one for one in usable if one.name == BASELINE]
             backends = (*baseline, *[one for one in usable if one.name != BASELINE][:1])
-        return Executor(network, name, backends, self._num_threads, ranges, reload, self._choice)
+        return backends
 
     def _foreign_backends(self, network: Foreign, name: str, ranges: Ranges | None) -> tuple[Backend, ...]:
         problems = dict(network.problems)
@@ -140,11 +159,11 @@ class Runtime:
         return found
 
 
-def _form_of(network: nn.Module) -> str:
-    return network.form if isinstance(network, Foreign) else "no ONNX file"
+def _form_of(network: Network) -> str:
+    return network.form if is_foreign(network) else "no ONNX file"
 
 
-def _challengers(device: torch.device) -> tuple[Backend, ...]:
+def _challengers(device: Device | torch.device) -> tuple[Backend, ...]:
     """The backends that `auto` may try, best first. Logs why others than the usual ones are left."""
     preferred = [load_backend(name) for name in (PREFERENCE_ON_CUDA if device.type == "cuda" else PREFERENCE)]
     reasons = [reason for one in preferred if (reason := one.available(device))]
@@ -156,6 +175,8 @@ def _challengers(device: torch.device) -> tuple[Backend, ...]:
 
 class Executor:
     """A network that can be called, from several threads at once. What it returns, nobody else writes to.
+
+    It is called in PyTorch's inference mode.
 
     Args:
         network: see `Runtime.executor`.
@@ -173,7 +194,7 @@ class Executor:
 
     def __init__(
         self,
-        network: nn.Module,
+        network: Network,
         name: str,
         backends: tuple[Backend, ...],
         num_threads: int,
@@ -181,6 +202,10 @@ class Executor:
         reload: Callable[[], nn.Module] | None = None,
         choice: str = "auto",
     ):
+        import torch
+
+        tell_torch()  # perhaps this was the first to load it
+        self._inference_mode = torch.inference_mode
         self._choice = choice
         self._network = network
         self._reload = reload
@@ -200,12 +225,13 @@ class Executor:
     @property
     def network(self) -> nn.Module:
         """The module itself."""
-        return self._network.load() if isinstance(self._network, Reloadable) else self._network
+        return loaded(self._network)
 
     def __call__(self, *inputs: Tensor) -> Outputs:
         """`network(*inputs)`, each B x C x h x w, float32."""
-        chosen = self._chosen or self._choose(inputs)
-        return self._compiled_by(chosen, inputs)(*inputs)
+        with self._inference_mode():
+            chosen = self._chosen or self._choose(inputs)
+            return self._compiled_by(chosen, inputs)(*inputs)
 
     def _choose(self, inputs: tuple[Tensor, ...]) -> Backend:
         candidates = [self._compiled_by(backend, inputs) for backend in self._backends]
@@ -251,6 +277,8 @@ class Executor:
         blob = getattr(candidates[1], "blob", None)
         if blob is not None and (kept := read_trial(blob)) is not None:
             return kept
+        import torch
+
         part = tuple(x[..., :h, :w].contiguous(memory_format=torch.channels_last) for x in inputs)
         try:
             [small_s] = _trial(lambda: candidates[0](*part), most_rounds=PART_ROUNDS)
@@ -298,7 +326,9 @@ class Executor:
 
 def _finished(outputs: Outputs) -> None:
     """Wait for what a GPU was asked for."""
-    first = outputs if isinstance(outputs, Tensor) else outputs[0]
+    import torch
+
+    first = outputs[0] if isinstance(outputs, tuple) else outputs
     if first.is_cuda:
         torch.cuda.synchronize(first.device)
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from vidseg_core.backends.backend import Outputs, Ranges
+from vidseg_core.backends.backend import Network, Outputs, Ranges, is_graph, loaded
+from vidseg_core.devices import Device
 from vidseg_core.kernels.recording import CudaGraphs
-from vidseg_core.networks.graph import Graph
 
 log = logging.getLogger(__name__)
 # Of the largest output: what folding may change by rounding. More means that somebody else read what was folded away.
@@ -26,23 +26,23 @@ class CudaHalf:
     needs_ranges = False
     fixed_shapes = True
 
-    def available(self, device: torch.device) -> str | None:
+    def available(self, device: Device | torch.device) -> str | None:
         """Return None for a CUDA device, else the reason."""
         return None if device.type == "cuda" else f"{self.name} is for CUDA devices, the device is {device}"
 
-    def executes(self, network: nn.Module) -> bool:
+    def executes(self, network: Network) -> bool:
         """Return whether the network is PyTorch's own."""
-        return not isinstance(network, Graph)
+        return not is_graph(network)
 
     def is_worth_trying(self) -> bool:
         """Return True."""
         return True
 
     def compile(
-        self, network: nn.Module, inputs: tuple[Tensor, ...], ranges: Ranges | None, num_threads: int
+        self, network: Network, inputs: tuple[Tensor, ...], ranges: Ranges | None, num_threads: int
     ) -> Half | Recorded:
         """Copy the network; see `Backend.compile`."""
-        return Half(folded(network, inputs))
+        return Half(folded(loaded(network), inputs))
 
 
 class CudaHalfGraph(CudaHalf):
@@ -51,10 +51,10 @@ class CudaHalfGraph(CudaHalf):
     name = "cuda_half_graph"
 
     def compile(
-        self, network: nn.Module, inputs: tuple[Tensor, ...], ranges: Ranges | None, num_threads: int
+        self, network: Network, inputs: tuple[Tensor, ...], ranges: Ranges | None, num_threads: int
     ) -> Half | Recorded:
         """Copy the network and record it; see `Backend.compile`."""
-        return Recorded(Half(folded(network, inputs)), inputs)
+        return Recorded(Half(folded(loaded(network), inputs)), inputs)
 
 
 class Half:

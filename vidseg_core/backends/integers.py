@@ -12,13 +12,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from vidseg_core.backends.backend import Ranges
 
 if TYPE_CHECKING:
     import openvino
+    from torch import Tensor, nn
 
 # What OpenVINO's PyTorch frontend puts before and behind a module's name in that of a layer.
 PREFIX, SUFFIX = "__module.network.", "/"
@@ -31,6 +30,9 @@ def measured(network: nn.Module) -> Iterator[Ranges]:
 
     Convolutions with a true attribute `keeps_precision` are left out, so that they stay in floating point.
     """
+    import torch
+    from torch import nn
+
     ranges: Ranges = {}
 
     def look(name: str):

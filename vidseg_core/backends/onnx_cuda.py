@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vidseg_core.backends.backend import Outputs, Ranges
+from vidseg_core.backends.backend import Network, Outputs, Ranges, is_graph
 from vidseg_core.backends.blob_cache import cache_directory
 from vidseg_core.backends.onnx_runtime import arranged, source_of
+from vidseg_core.devices import Device
 from vidseg_core.errors import ConfigError
 from vidseg_core.networks.graph import Graph
 
@@ -36,7 +37,7 @@ class OnnxRuntimeCuda:
     fixed_shapes = True
     provider = CUDA
 
-    def available(self, device: torch.device) -> str | None:
+    def available(self, device: Device | torch.device) -> str | None:
         """Return None where the device is a CUDA one and ONNX Runtime has the provider, else the reason."""
         if device.type != "cuda":
             return f"{self.name} is for CUDA devices, the device is {device}"
@@ -48,23 +49,23 @@ class OnnxRuntimeCuda:
             return f"this ONNX Runtime has no {self.provider}; `pip install onnxruntime-gpu` installs one that has"
         return None
 
-    def executes(self, network: nn.Module) -> bool:
+    def executes(self, network: Network) -> bool:
         """Return whether the network is in an ONNX file."""
-        return isinstance(network, Graph)
+        return is_graph(network)
 
     def is_worth_trying(self) -> bool:
         """Return True."""
         return True
 
     def compile(
-        self, network: nn.Module, inputs: tuple[Tensor, ...], ranges: Ranges | None, num_threads: int
+        self, network: Network, inputs: tuple[Tensor, ...], ranges: Ranges | None, num_threads: int
     ) -> OnDevice:
         """Load the graph for the shape and the device of `inputs`; see `Backend.compile`.
 
         Raises:
             ConfigError: ONNX Runtime does not use the provider after all.
         """
-        assert isinstance(network, Graph)  # `executes` has said so
+        assert is_graph(network)  # `executes` has said so
         return OnDevice(network, inputs[0], self.provider, self.options(inputs[0].device.index or 0))
 
     def options(self, index: int) -> dict[str, Any]:

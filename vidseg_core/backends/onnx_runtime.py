@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from vidseg_core.backends.backend import Outputs, Ranges
-from vidseg_core.networks.graph import Graph
+from vidseg_core.backends.backend import Network, Outputs, Ranges, is_graph
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from vidseg_core.devices import Device
+    from vidseg_core.networks.graph import Graph
 
 _NUMPY = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(uint8)": np.uint8}
 
@@ -22,7 +26,7 @@ class OnnxRuntime:
     needs_ranges = False
     fixed_shapes = False
 
-    def available(self, device: torch.device) -> str | None:
+    def available(self, device: Device | torch.device) -> str | None:
         """Return None where the device is the CPU and ONNX Runtime is installed, else the reason."""
         if device.type != "cpu":
             return f"ONNX Runtime is used on the CPU, the device is {device}"
@@ -32,17 +36,17 @@ class OnnxRuntime:
             return f"ONNX Runtime cannot be imported ({error}); `pip install onnxruntime` installs it"
         return None
 
-    def executes(self, network: nn.Module) -> bool:
+    def executes(self, network: Network) -> bool:
         """Return whether the network is in an ONNX file."""
-        return isinstance(network, Graph)
+        return is_graph(network)
 
     def is_worth_trying(self) -> bool:
         """Return True."""
         return True
 
-    def compile(self, network: nn.Module, inputs: tuple[Tensor, ...], ranges: Ranges | None, num_threads: int) -> Call:
+    def compile(self, network: Network, inputs: tuple[Tensor, ...], ranges: Ranges | None, num_threads: int) -> Call:
         """Load the graph; see `Backend.compile`."""
-        assert isinstance(network, Graph)  # `executes` has said so
+        assert is_graph(network)  # `executes` has said so
         return Call(network, num_threads)
 
 
@@ -67,6 +71,8 @@ class Call:
         self._type: Any = _NUMPY[kinds[graph.input]]
 
     def __call__(self, *inputs: Tensor) -> Outputs:
+        import torch
+
         graph = self._graph
         [image] = inputs
         values = (image.permute(0, 2, 3, 1) if graph.input_layout == "nhwc" else image).numpy()

@@ -15,18 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from vidseg_core.backends.backend import Outputs, Ranges, Reloadable
+from vidseg_core.backends.backend import Network, Outputs, Ranges, is_foreign, is_graph, loaded
 from vidseg_core.backends.blob_cache import cache_directory, find_blob, identity_of, key_of, store_blob
 from vidseg_core.backends.compiled_network import CompiledNetwork, openvino_core, options_of
 from vidseg_core.backends.cpu_features import integer_instructions
 from vidseg_core.backends.integers import convolutions_of, meets, quantize
-from vidseg_core.networks.graph import Foreign, Graph
 
 if TYPE_CHECKING:
     import openvino
+    import torch
+    from torch import Tensor, nn
+
+    from vidseg_core.devices import Device
+    from vidseg_core.networks.graph import Graph
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ class OpenVINO:
     needs_ranges = False
     fixed_shapes = True
 
-    def available(self, device: torch.device) -> str | None:
+    def available(self, device: Device | torch.device) -> str | None:
         """Return None where the device is the CPU and OpenVINO is installed, else the reason."""
         if device.type != "cpu":
             return f"OpenVINO is for the CPU, the device is {device}"
@@ -46,7 +48,7 @@ class OpenVINO:
             return f"OpenVINO cannot be imported ({problem}); `pip install openvino` installs it"
         return None
 
-    def executes(self, network: nn.Module) -> bool:
+    def executes(self, network: Network) -> bool:
         """Return True."""
         return True
 
@@ -55,7 +57,7 @@ class OpenVINO:
         return True
 
     def compile(
-        self, network: nn.Module, inputs: tuple[Tensor, ...], ranges: Ranges | None, num_threads: int
+        self, network: Network, inputs: tuple[Tensor, ...], ranges: Ranges | None, num_threads: int
     ) -> Compiled:
         """Compile the network in floating point; see `Backend.compile`."""
         return Compiled(network, inputs, num_threads)
@@ -67,16 +69,16 @@ class OpenVINOIntegers(OpenVINO):
     name = "openvino_int8"
     needs_ranges = True
 
-    def executes(self, network: nn.Module) -> bool:
+    def executes(self, network: Network) -> bool:
         """Return whether its convolutions have names that stay: those of others in modules have none."""
-        return isinstance(network, Graph) or not isinstance(network, Foreign)
+        return is_graph(network) or not is_foreign(network)
 
     def is_worth_trying(self) -> bool:
         """Return whether the processor has instructions for 8 bit integers."""
         return integer_instructions()
 
     def compile(
-        self, network: nn.Module, inputs: tuple[Tensor, ...], ranges: Ranges | None, num_threads: int
+        self, network: Network, inputs: tuple[Tensor, ...], ranges: Ranges | None, num_threads: int
     ) -> Compiled:
         """Compile the network, its convolutions in integers; see `Backend.compile`."""
         return Compiled(network, inputs, num_threads, ranges)
@@ -91,7 +93,7 @@ class Compiled:
         blob: the file that it is kept in.
     """
 
-    def __init__(self, network: nn.Module, inputs: tuple[Tensor, ...], num_threads: int, ranges: Ranges | None = None):
+    def __init__(self, network: Network, inputs: tuple[Tensor, ...], num_threads: int, ranges: Ranges | None = None):
         core = openvino_core()
         options = options_of(core, num_threads)
         precision = options["INFERENCE_PRECISION_HINT"]
@@ -105,6 +107,8 @@ class Compiled:
             log.warning("OpenVINO computes no convolution in integers on this processor, all of them in %s", precision)
 
     def __call__(self, *inputs: Tensor) -> Outputs:
+        import torch
+
         outputs = self._network([x.permute(0, 2, 3, 1).contiguous().numpy() for x in inputs])
         first = outputs[0]
         results = [torch.from_numpy(first if first.ndim == 4 else first[..., None]).permute(0, 3, 1, 2)]
@@ -124,21 +128,9 @@ def executes_integers(model: openvino.CompiledModel) -> bool:
     )
 
 
-class _ChannelsLast(nn.Module):
-    """A network whose inputs and outputs are B x h x w x C."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        outputs = self.network(*(x.permute(0, 3, 1, 2) for x in inputs))
-        return tuple(y.permute(0, 2, 3, 1) for y in (outputs if isinstance(outputs, tuple) else (outputs,)))
-
-
 def load(
     core: openvino.Core,
-    network: nn.Module,
+    network: Network,
     inputs: tuple[Tensor, ...],
     options: dict,
     ranges: Ranges | None,
@@ -154,11 +146,9 @@ def load(
             log.warning("%s: cannot be used, compiled anew: %s", path, " ".join(str(error).split()))
         else:
             return model
-    if isinstance(network, Reloadable):
-        network = network.load()
-    model = _read(core, network, inputs) if isinstance(network, Graph) else _convert(network, inputs)
+    model = _read(core, network, inputs) if is_graph(network) else _convert(loaded(network), inputs)
     if ranges is not None:
-        quantize(model, ranges, from_file=isinstance(network, Graph))
+        quantize(model, ranges, from_file=is_graph(network))
     try:
         model = core.compile_model(model, "CPU", options)
     except RuntimeError as error:  # float16, as on ARM, does not hold the scale of a small range
@@ -177,18 +167,35 @@ def load(
 
 def _convert(network: nn.Module, inputs: tuple[Tensor, ...]) -> openvino.Model:
     """Convert a network by the frontend itself: `openvino.convert_model` reports its use over the network."""
+    import torch
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     examples = tuple(torch.zeros(x.shape).permute(0, 2, 3, 1).contiguous() for x in inputs)
     with warnings.catch_warnings(), torch.inference_mode(False), torch.no_grad():
         warnings.simplefilter("ignore")  # sizes become constants, as they shall
-        traced = torch.jit.trace(_ChannelsLast(network).eval(), examples, check_trace=False)
+        traced = torch.jit.trace(_channels_last(network).eval(), examples, check_trace=False)
         frontend = FrontEndManager().load_by_framework("pytorch")
         decoder = TorchScriptPythonDecoder(traced, example_input=examples)  # the frontend keeps no reference to it
         model = frontend.convert(frontend.load(decoder))
     model.reshape({k: list(example.shape) for k, example in enumerate(examples)})
     return model
+
+
+def _channels_last(network: nn.Module) -> nn.Module:
+    """Wrap a network so that its inputs and outputs are B x h x w x C."""
+    from torch import nn
+
+    class ChannelsLast(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network
+
+        def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+            outputs = self.network(*(x.permute(0, 3, 1, 2) for x in inputs))
+            return tuple(y.permute(0, 2, 3, 1) for y in (outputs if isinstance(outputs, tuple) else (outputs,)))
+
+    return ChannelsLast()
 
 
 def _read(core: openvino.Core, graph: Graph, inputs: tuple[Tensor, ...]) -> openvino.Model:
@@ -245,6 +252,8 @@ class Measuring:
         for name, low, high in zip(names, limits[::2], limits[1::2], strict=True):
             before = self.ranges.get(name, (low, high))
             self.ranges[name] = min(low, before[0]), max(high, before[1])
+        import torch
+
         found = np.array(results[0])
         return torch.from_numpy(found if found.ndim == 4 else found[..., None]).permute(0, 3, 1, 2)
 

@@ -7,9 +7,9 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from vidseg_core.backends.backend import Outputs, Ranges
+from vidseg_core.backends.backend import Network, Outputs, Ranges, is_graph, loaded
 from vidseg_core.backends.cpu_features import cpu_bf16, eager_runs
-from vidseg_core.networks.graph import Graph
+from vidseg_core.devices import Device
 
 
 class Eager:
@@ -19,23 +19,23 @@ class Eager:
     needs_ranges = False
     fixed_shapes = False
 
-    def available(self, device: torch.device) -> str | None:
+    def available(self, device: Device | torch.device) -> str | None:
         """Return None: it is available everywhere."""
         return None
 
-    def executes(self, network: nn.Module) -> bool:
+    def executes(self, network: Network) -> bool:
         """Return whether the network is PyTorch's own."""
-        return not isinstance(network, Graph)
+        return not is_graph(network)
 
     def is_worth_trying(self) -> bool:
         """Return whether it can be tried without ending the process."""
         return eager_runs()
 
     def compile(
-        self, network: nn.Module, inputs: tuple[Tensor, ...], ranges: Ranges | None, num_threads: int
+        self, network: Network, inputs: tuple[Tensor, ...], ranges: Ranges | None, num_threads: int
     ) -> AsItStands:
         """Wrap the network; see `Backend.compile`."""
-        return AsItStands(network)
+        return AsItStands(loaded(network))
 
 
 class EagerBFloat16:
@@ -45,25 +45,23 @@ class EagerBFloat16:
     needs_ranges = False
     fixed_shapes = False
 
-    def available(self, device: torch.device) -> str | None:
+    def available(self, device: Device | torch.device) -> str | None:
         """Return None for a CPU with instructions for bfloat16, else the reason."""
         if device.type != "cpu":
             return f"eager bf16 is for the CPU, the device is {device}"
         return None if cpu_bf16() else "the processor has no instructions for bfloat16"
 
-    def executes(self, network: nn.Module) -> bool:
+    def executes(self, network: Network) -> bool:
         """Return whether the network is PyTorch's own."""
-        return not isinstance(network, Graph)
+        return not is_graph(network)
 
     def is_worth_trying(self) -> bool:
         """Return True."""
         return True
 
-    def compile(
-        self, network: nn.Module, inputs: tuple[Tensor, ...], ranges: Ranges | None, num_threads: int
-    ) -> Rounded:
+    def compile(self, network: Network, inputs: tuple[Tensor, ...], ranges: Ranges | None, num_threads: int) -> Rounded:
         """Copy the network, rounded to bfloat16; see `Backend.compile`."""
-        return Rounded(network)
+        return Rounded(loaded(network))
 
 
 class AsItStands:

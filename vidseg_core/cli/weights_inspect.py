@@ -33,12 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def inspect_weights(args: argparse.Namespace, records) -> int:
     """Run the command; raise CheckpointError where something that is needed is not known."""
-    from vidseg_core.models.foreign import is_foreign, study
+    from vidseg_core.models.foreign import form_of, study
     from vidseg_core.models.registry import find_weights
 
     path = find_weights(args.file, records)
     folder, kept = _folder(args), False
-    form = is_foreign(path)
+    form = form_of(path)
     if form is not None:
         found = study(path)
         facts = {name: {"value": _plain(value), "from": origin} for name, (value, origin) in found.facts.items()}

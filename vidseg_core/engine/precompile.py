@@ -17,6 +17,7 @@ from vidseg_core.engine.segmenter import NetworkSegmenter
 from vidseg_core.frame import Frame
 from vidseg_core.kernels.points import Labelled, cloud_points, depth_points
 from vidseg_core.kernels.vote import vote
+from vidseg_core.models.open import open_reloadable
 from vidseg_core.overlay import colorize, overlay
 
 PERIOD_NS = 33_000_000
@@ -58,6 +59,9 @@ def compile_kernels(config: EngineConfig, update_weights: str, refine_weights: s
 def compile_networks(config: EngineConfig, size: tuple[int, int]) -> str | None:
     """Have the segmentation network compiled for cameras of `size`, (H, W), and kept beside the package.
 
+    What is known of its file is kept there, too, so that an engine whose network is executed by another process need
+    not load it.
+
     Returns:
         What executes it.
 
@@ -72,6 +76,7 @@ def compile_networks(config: EngineConfig, size: tuple[int, int]) -> str | None:
         with torch.inference_mode():
             for share in SHARES:  # a governor may choose these
                 segmenter.execute(torch.zeros(1, 3, *segmenter.input_size(size, share)))
+        open_reloadable(config.weights)
         return segmenter.runtime
 
 

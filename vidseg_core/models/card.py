@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from vidseg_core.classes import ClassTable
@@ -275,3 +276,15 @@ def card_of(
         registered_as=None if record is None else record.name,
         notes=stored,
     )
+
+
+def check_classes(path: str | Path, num_classes: int, classes: ClassTable) -> None:
+    """Check that a network with `num_classes` outputs fits `classes`.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    if num_classes != len(classes):
+        raise CheckpointError(
+            f"{path}: expected {len(classes)} classes as in class table {classes.name!r}, found {num_classes}"
+        )

@@ -28,11 +28,11 @@ from vidseg_core.models.architectures import (
     SWNET_SEQ,
     Architecture,
     expect,
-    fill,
     names_with,
 )
-from vidseg_core.models.card import card_of
+from vidseg_core.models.card import card_of, check_classes
 from vidseg_core.models.files import read_classes, read_file, read_metadata, read_tensors, save_weights
+from vidseg_core.models.loaders import fill
 from vidseg_core.networks.flow_light import FlowLight
 from vidseg_core.networks.guided_refine import GuidedRefine
 from vidseg_core.networks.swiftnet import Lite0Backbone, ResNet18Backbone, SwiftNet
@@ -183,15 +183,3 @@ def convert(
     }
     save_weights(target, tensors, metadata)
     return architecture.name
-
-
-def check_classes(path: str | Path, num_classes: int, classes: ClassTable) -> None:
-    """Check that a network with `num_classes` outputs fits `classes`.
-
-    Raises:
-        CheckpointError: it does not.
-    """
-    if num_classes != len(classes):
-        raise CheckpointError(
-            f"{path}: expected {len(classes)} classes as in class table {classes.name!r}, found {num_classes}"
-        )

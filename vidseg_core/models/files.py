@@ -1,4 +1,4 @@
-"""Weight files: tensors and metadata, read whole or not at all."""
+"""Weight files: tensors and metadata, read whole or not at all. PyTorch is loaded where tensors are read or written."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
-from torch import Tensor
 
 from vidseg_core.classes import ClassTable
 from vidseg_core.errors import CheckpointError
+from vidseg_core.models.checksum import BLOCK_BYTES
 from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = "vidseg-1"
 # What `torch.load` raises, besides RuntimeError, for files that are damaged or no weight files at all.
@@ -46,6 +48,42 @@ class WeightFile:
     tensors: dict[str, Tensor]
     metadata: dict
     checksums: dict[str, str]
+
+
+@dataclass(frozen=True)
+class WeightHeader:
+    """Hold what a file of our own says before its tensors.
+
+    Attributes:
+        keys: of its tensors.
+        metadata: see `read_metadata`.
+        sha256: of the whole file, hexadecimal.
+    """
+
+    keys: frozenset[str]
+    metadata: dict
+    sha256: str
+
+
+def read_header(path: Path) -> WeightHeader:
+    """Read what a file of our own says before its tensors, opening it once; its tensors are not looked at.
+
+    Raises:
+        CheckpointError: a safetensors file that is truncated or not ours.
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        begin = file.read(8)
+        header = file.read(min(int.from_bytes(begin, "little"), path.stat().st_size))
+        digest = hashlib.sha256(begin + header)
+        while block := file.read(BLOCK_BYTES):
+            digest.update(block)
+    try:
+        entries = json.loads(header)
+        stored, keys = entries.pop("__metadata__", {}), frozenset(entries)
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(_not_safetensors(path, error)) from error
+    return WeightHeader(keys, _metadata(path, stored), digest.hexdigest())
 
 
 def read_file(path: str | Path) -> WeightFile:
@@ -92,10 +130,14 @@ def _tensors(path: Path, raw: bytes) -> dict[str, Tensor]:
     if path.suffix == ".onnx":
         raise CheckpointError(f"{path}: expected a file of weights, found an ONNX file (`vidseg weights inspect`)")
     if path.suffix == ".safetensors":
+        from safetensors.torch import load
+
         try:
             return load(raw)
         except SafetensorError as error:
             raise CheckpointError(_not_safetensors(path, error)) from error
+    import torch
+
     try:
         content = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
     except UNREADABLE as error:
@@ -112,7 +154,7 @@ def _tensors(path: Path, raw: bytes) -> dict[str, Tensor]:
         parts = {"": content.get("state_dict", content)}
     tensors = {}
     for prefix, part in parts.items():
-        if not isinstance(part, Mapping) or not all(isinstance(value, Tensor) for value in part.values()):
+        if not isinstance(part, Mapping) or not all(isinstance(value, torch.Tensor) for value in part.values()):
             raise CheckpointError(f"{path}: expected a dictionary of tensors, found something else in it")
         tensors.update({prefix + str(key): value for key, value in part.items()})
     if "refine." in parts:
@@ -121,13 +163,13 @@ def _tensors(path: Path, raw: bytes) -> dict[str, Tensor]:
 
 
 def open_safetensors(path: Path):
-    """Open a safetensors file, in a `with` statement.
+    """Open a safetensors file for its metadata, in a `with` statement.
 
     Raises:
         CheckpointError: it is truncated, or no such file.
     """
     try:
-        return safe_open(path, framework="pt", device="cpu")
+        return safe_open(path, framework="np")
     except (SafetensorError, OSError) as error:
         raise CheckpointError(_not_safetensors(path, error)) from error
 
@@ -137,6 +179,8 @@ def _not_safetensors(path: Path, error: Exception) -> str:
 
 
 def _public_refine_keys(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    import torch
+
     kernels = tensors.pop(f"refine.{SHIFT_KERNELS}", None)
     if kernels is not None:
         taps = kernels.reshape(9, 9) if kernels.numel() == 81 else None
@@ -195,6 +239,8 @@ def save_weights(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapp
         tensors: a state dict.
         metadata: `architecture` and whatever else shall be known, JSON-safe.
     """
+    from safetensors.torch import save
+
     path = Path(path)
     unfinished = path.with_name(path.name + ".part")
     stored = {"format": FORMAT} | {key: json.dumps(value) for key, value in metadata.items()}

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vidseg_core.models.study import Study
+if TYPE_CHECKING:
+    from vidseg_core.models.study import Study
 
 # By the end of the name, in words, and the module that studies it. Loaded when there is one.
 _FILES = {".onnx": ("an ONNX file", "onnx"), ".pt2": ("an exported program", "exported")}
 _DIRECTORY = "a Hugging Face directory", "hugging_face"
 
 
-def is_foreign(path: Path) -> str | None:
+def form_of(path: Path) -> str | None:
     """Return the form of a network of others, in words; None for a file of weights."""
     form, _ = _DIRECTORY if path.is_dir() else _FILES.get(path.suffix, (None, None))
     return form

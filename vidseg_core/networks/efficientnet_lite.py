@@ -15,9 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Of values 0..255, all three channels alike.
-MEAN_RGB = (127.0, 127.0, 127.0)
-STD_RGB = (128.0, 128.0, 128.0)
 STEM_WIDTH = 32
 HEAD_WIDTH = 1280
 # One row per stage: blocks, kernel, stride of the first block, factor of expansion, channels.
@@ -131,7 +128,7 @@ class Lite0Encoder(nn.Module):
         """Compute the maps, finest first.
 
         Args:
-            x: B x 3 x H x W, RGB, normalised with `MEAN_RGB` and `STD_RGB`.
+            x: B x 3 x H x W, RGB, normalised with `LITE0_MEAN_RGB` and `LITE0_STD_RGB`.
 
         Returns:
             Four tensors B x C x ceil(H / s) x ceil(W / s) for s = 4, 8, 16, 32.

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 MEAN_RGB = (73.15, 82.90, 72.30)
 STD_RGB = (47.67, 48.49, 47.73)
+# Of EfficientNet-Lite0, all three channels alike.
+LITE0_MEAN_RGB = (127.0, 127.0, 127.0)
+LITE0_STD_RGB = (128.0, 128.0, 128.0)
 
 
 def normalise(

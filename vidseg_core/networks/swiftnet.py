@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from vidseg_core.networks import efficientnet_lite
 from vidseg_core.networks.efficientnet_lite import Lite0Encoder
-from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
+from vidseg_core.networks.normalisation import LITE0_MEAN_RGB, LITE0_STD_RGB, MEAN_RGB, STD_RGB
 
 RESNET18_WIDTHS = (64, 128, 256, 512)
 DECODER_WIDTH = 128
@@ -166,8 +166,8 @@ class ResNet18Backbone(Backbone):
 class Lite0Backbone(Backbone):
     """EfficientNet-Lite0 as encoder, under `encoder` with the public file's keys."""
 
-    mean_rgb = efficientnet_lite.MEAN_RGB
-    std_rgb = efficientnet_lite.STD_RGB
+    mean_rgb = LITE0_MEAN_RGB
+    std_rgb = LITE0_STD_RGB
 
     def __init__(self, width: int):
         super().__init__(efficientnet_lite.ENCODER_WIDTHS, width)
