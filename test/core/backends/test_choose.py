@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from vidseg_core import backends
-from vidseg_core.backends import blob_cache, openvino, torch_eager
+from vidseg_core.arrays import as_tensor
+from vidseg_core.backends import blob_cache, choose, openvino, torch_eager
 from vidseg_core.backends.backend import Reloadable
 from vidseg_core.backends.blob_cache import cache_directory
 from vidseg_core.backends.choose import Runtime, _challengers
@@ -58,7 +59,7 @@ def test_openvino_gives_what_eager_gives():
 def test_labels_of_a_real_image_agree(shared_data):
     image = cv2.cvtColor(cv2.imread(str(shared_data / "camvid" / "val" / "0016E5_07959.png")), cv2.COLOR_BGR2RGB)
     network = open_model("camvid-swiftnet-r18").networks["segmenter"]
-    x = network_input(image, (352, 480))
+    x = as_tensor(network_input(image, (352, 480)))
     labels = [executor(choice, network)(x).argmax(1) for choice in ("eager", "openvino")]
     assert (labels[0] == labels[1]).float().mean() > 0.995
     assert labels[0].unique().numel() > 5
@@ -352,3 +353,22 @@ def test_eager_is_not_tried_where_it_would_end_the_process(monkeypatch):
     with torch.inference_mode():
         assert torch.allclose(ours(x), network(x), atol=0.05)
     assert ours.runtime.startswith("openvino ")
+
+
+class Mode(nn.Module):
+    def forward(self, x):
+        return x + torch.is_inference_mode_enabled()
+
+
+def test_networks_are_called_in_inference_mode_on_the_budgets_threads(monkeypatch):
+    told = []
+    monkeypatch.setattr(choose, "tell_torch", lambda: told.append(1))
+    assert executor("eager", Mode())(torch.zeros(1, 1, 1, 1)).item() == 1 and told == [1]
+
+
+def test_a_network_that_is_not_in_memory_is_loaded_by_whoever_needs_it():
+    away = Reloadable("1", Mode)
+    assert executor("eager", away)(torch.zeros(1, 1, 1, 1)).item() == 1
+    assert [one.name for one in Runtime("openvino", CPU, 1).backends_for(away, "net")] == ["openvino"]
+    with pytest.raises(ConfigError, match="onnxruntime cannot execute the net, which is in no ONNX file"):
+        Runtime("onnxruntime", CPU, 1).backends_for(away, "net")

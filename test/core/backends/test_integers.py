@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from vidseg_core.arrays import as_tensor
 from vidseg_core.backends import compiled_network, openvino
 from vidseg_core.backends.choose import Runtime
 from vidseg_core.backends.integers import measured
@@ -215,7 +216,7 @@ def test_labels_of_a_real_image_agree(shared_data, name):
     network = ready(model.networks["segmenter"], CPU)
     seen = model.card.input
     size = network_size(image.shape[:2], seen.scale_for(image.shape[:2]))
-    x = network_input(image, size, mean=seen.mean, std=seen.std)
+    x = as_tensor(network_input(image, size, mean=seen.mean, std=seen.std))
     ours = executor(network, model.card.activation_ranges)
     labels, exact = ours(x).argmax(1), network(x).argmax(1)
     assert ours.runtime.startswith("openvino int8 ") or platform.machine() != "x86_64"
