@@ -3,7 +3,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vidseg_core.kernels.decode import decode
+from vidseg_core.arrays import as_array
+from vidseg_core.kernels.cpu.decode import MIXED
+from vidseg_core.kernels.decode import decode, decode_warped, one_class
 from vidseg_core.threads import set_num_threads
 
 
@@ -78,6 +80,19 @@ def test_result_is_owned():
     kept = first.copy()
     decode(-logits, (128, 128))
     np.testing.assert_array_equal(first, kept)
+
+
+def test_arrays_are_read_as_tensors_are():
+    """In any layout; and labels are the host's arrays, whatever logits are."""
+    logits, flow = picture_like(11, (24, 32)), torch.full((1, 2, 24, 32), 1.5)
+    expected, same = decode(logits, (96, 128)), one_class(logits)
+    moved = decode_warped(logits, flow, same, (96, 128))
+    for layout in (torch.contiguous_format, torch.channels_last):
+        array, way = as_array(logits.to(memory_format=layout)), as_array(flow)
+        np.testing.assert_array_equal(decode(array, (96, 128)), expected)
+        np.testing.assert_array_equal(decode_warped(array, way, one_class(array), (96, 128)), moved)
+        np.testing.assert_array_equal(one_class(array), same.numpy())
+    assert isinstance(moved, np.ndarray) and 0.1 < (same == MIXED).float().mean() < 0.9
 
 
 def test_bad_shape():
