@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -23,10 +24,27 @@ Array: TypeAlias = "np.ndarray | Tensor"
 """An array of the processor, or a tensor on another device."""
 
 
+def _loaded(name: str) -> Any:
+    """Return what PyTorch calls so, if it is loaded; None if not, or if another thread is still at that."""
+    return getattr(sys.modules.get("torch"), name, None)
+
+
 def is_tensor(x: object) -> bool:
     """Return whether this is one of PyTorch's tensors; loads nothing."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(x, torch.Tensor)
+    kind = _loaded("Tensor")
+    return kind is not None and isinstance(x, kind)
+
+
+def without_gradients() -> AbstractContextManager:
+    """Make a context in which PyTorch, if it is loaded, keeps nothing for gradients."""
+    mode = _loaded("inference_mode")
+    return nullcontext() if mode is None else mode()
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether this says that a device has no memory left."""
+    kind = _loaded("OutOfMemoryError")
+    return kind is not None and isinstance(error, kind)
 
 
 def wants_gradient(*values: Array) -> bool:

@@ -7,37 +7,33 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import torch
-
+from vidseg_core.backends.backend import is_foreign
 from vidseg_core.backends.blob_cache import identity_of
 from vidseg_core.backends.choose import Runtime
 from vidseg_core.classes import ClassTable, load_classes
-from vidseg_core.devices import open_device
+from vidseg_core.devices import Device, open_device
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.engine import Engine
 from vidseg_core.engine.flow import DIS, FlowEstimator, NetworkFlow, NoFlow
 from vidseg_core.engine.key_frames.process import SegmenterProcess
-from vidseg_core.engine.key_frames.queues import CudaQueues
 from vidseg_core.engine.key_frames.worker import Task
-from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.segmenter import Segmenter, check_segmenter, input_scale, load_segmenter, ranges_of, ready
-from vidseg_core.engine.state import EventTimes, StageTimes
 from vidseg_core.engine.stream import Networks
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.kernel_cache import take_over_installed
 from vidseg_core.kernels.cpu.difference import difference_rows
-from vidseg_core.kernels.recording import CudaGraphs
 from vidseg_core.models.architectures import FLOW, FLOW_LIGHT, REFINEMENT, SEGMENTER, SWNET_SEQ
-from vidseg_core.models.open import Model, open_model
+from vidseg_core.models.open import Model, open_model, open_reloadable
 from vidseg_core.models.registry import find_weights
-from vidseg_core.networks.flow_light import FlowLight
-from vidseg_core.networks.flownet_s import FlowNet2S, UpstreamFlowNetS
-from vidseg_core.networks.graph import Foreign
-from vidseg_core.networks.guided_refine import GuidedRefine
 from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
-from vidseg_core.threads import available_threads, set_num_threads
+from vidseg_core.threads import available_threads, set_num_threads, tell_torch
+
+if TYPE_CHECKING:
+    from vidseg_core.networks.flow_light import FlowLight
+    from vidseg_core.networks.flownet_s import FlowNet2S, UpstreamFlowNetS
+    from vidseg_core.networks.guided_refine import GuidedRefine
 
 log = logging.getLogger(__name__)
 # Stride of the grid that public refinement files were trained on.
@@ -75,7 +71,7 @@ def build_engine(
     models = _Models()
     task: Task | None = None
     if segmenter is None:
-        model = models.open(config.weights, SEGMENTER)
+        model = models.open_elsewhere(config.weights) if beside else models.open(config.weights, SEGMENTER)
         scale = input_scale(model.card.input, config.input_scale)
         num_classes = cast(int, model.networks[SEGMENTER].num_classes)
         classes = _classes(config, model, num_classes)
@@ -98,8 +94,10 @@ def build_engine(
     flow = _flow(config, refinement, models, device, runtime)
     refine = None
     if config.refine:
+        from vidseg_core.engine.refine import Refinement
+
         assert refinement is not None  # `EngineConfig` asks for its weights
-        network = cast(GuidedRefine, ready(refinement.networks[REFINEMENT], device))
+        network = cast("GuidedRefine", ready(refinement.networks[REFINEMENT], device))
         refine = Refinement(network, runtime.executor)
     if updater is not None:
         if config.update_weights is not None:
@@ -116,25 +114,41 @@ def build_engine(
         card = models.by_role[SEGMENTER].card
         segmenter = process = SegmenterProcess(task, num_classes, card.input, card.output)
     assert segmenter is not None  # one of the two
-    times = EventTimes if on_card else StageTimes
-    recorder = CudaGraphs(device) if on_card else None
-    networks = Networks(segmenter, flow, refine, device, feedback, updater, times, recorder)
+    networks = Networks(segmenter, flow, refine, device, feedback, updater)
+    tell_torch()  # where it was loaded on the way
     try:
-        # Of several cards, kernels go to the one in use.
-        beside_frames = (partial(CudaQueues, device), partial(torch.cuda.device, device)) if on_card else ()
-        return Engine(config, classes, networks, models.by_role, runtime, num_threads, *beside_frames)
+        if on_card:
+            return _on_card(config, classes, networks, models, runtime, num_threads)
+        return Engine(config, classes, networks, models.by_role, runtime, num_threads)
     except ConfigError:
         if process is not None:
             process.close()
         raise
 
 
+def _on_card(
+    config: EngineConfig, classes: ClassTable, networks: Networks, models: _Models, runtime: Runtime, num_threads: int
+) -> Engine:
+    """Put together an engine that asks a CUDA device, and times it by the device's clock."""
+    import torch
+
+    from vidseg_core.engine.event_times import EventTimes
+    from vidseg_core.engine.key_frames.cuda_queues import CudaQueues
+    from vidseg_core.kernels.recording import CudaGraphs
+
+    device = networks.device
+    networks = replace(networks, times=EventTimes, recorder=CudaGraphs(device))
+    # Of several cards, kernels go to the one in use.
+    in_use = partial(torch.cuda.device, device)
+    return Engine(config, classes, networks, models.by_role, runtime, num_threads, partial(CudaQueues, device), in_use)
+
+
 def _task(config: EngineConfig, model: Model, scale: float | None, runtime: Runtime, num_threads: int) -> Task:
     """Describe a segmenter that is executed in another process; its network is not needed here."""
     check_segmenter(model, runtime)
     network, ranges = model.networks[SEGMENTER], ranges_of(model.card)
-    if config.runtime != "auto" or isinstance(network, Foreign):
-        runtime.executor(network, SEGMENTER, ranges)  # whether anything can execute it is said here
+    if config.runtime != "auto" or is_foreign(network):
+        runtime.backends_for(network, SEGMENTER, ranges)  # whether anything can execute it is said here
     return Task(model.path.absolute(), scale, config.runtime, num_threads, True, identity_of(network), ranges)
 
 
@@ -159,8 +173,14 @@ class _Models:
             model = deepcopy(self._opened[path])
         else:
             model = self._opened[path] = open_model(path, kind)
-        # The engine holds the networks that it uses; one that runs in another process is none of them.
+        # The engine holds the networks that it uses.
         self.by_role[role or kind] = replace(model, networks={})
+        return model
+
+    def open_elsewhere(self, name_or_path: str | Path) -> Model:
+        """Open a model whose segmentation network another process executes; see `open_reloadable`."""
+        model = open_reloadable(name_or_path)
+        self.by_role[SEGMENTER] = replace(model, networks={})
         return model
 
 
@@ -196,7 +216,7 @@ def _check_grid_input(model: Model) -> None:
 
 
 def _flow(
-    config: EngineConfig, refinement: Model | None, models: _Models, device: torch.device, runtime: Runtime
+    config: EngineConfig, refinement: Model | None, models: _Models, device: Device, runtime: Runtime
 ) -> FlowEstimator:
     if config.flow == "none":
         return NoFlow()

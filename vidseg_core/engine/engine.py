@@ -6,12 +6,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import torch
 
 from vidseg_core.backends.choose import Runtime
 from vidseg_core.classes import ClassTable
@@ -215,7 +215,7 @@ class Engine:
             "device": str(self._networks.device),
             "runtime": self.runtimes(),
             "num_threads": self._num_threads,
-            "torch": torch.__version__,
+            "torch": version("torch"),
         }
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vidseg_core.classes import ClassTable
 from vidseg_core.engine.network_picture import place
-from vidseg_core.engine.segmenter import SCORES_OF, NetworkSegmenter
+from vidseg_core.engine.segmenter import SCORED, NetworkSegmenter
 from vidseg_core.errors import ConfigError
 from vidseg_core.models.card import InputCard, OutputCard
 from vidseg_core.models.card_file import table_of
@@ -62,8 +62,8 @@ def network_segmenter(
         ClassTableError: no classes, too many, or one twice.
     """
     output = OutputCard(corners="half_pixel") if output is None else output
-    if output.kind not in SCORES_OF:
-        raise ConfigError(f"output: expected {', '.join(SCORES_OF)}, got {output.kind}")
+    if output.kind not in SCORED:
+        raise ConfigError(f"output: expected {', '.join(SCORED)}, got {output.kind}")
     table = classes if isinstance(classes, ClassTable) else table_of("given", classes)
     place((64, 64), input, input_scale)  # what it says has to make sense together
     return FunctionSegmenter(network, table, input, output, input_scale, torch.device(device))

@@ -8,18 +8,22 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from vidseg_core.arrays import Array
+from vidseg_core.devices import Device
 from vidseg_core.frame import Frame
 from vidseg_core.kernels.change import small_picture
 from vidseg_core.kernels.flow import computes_flow
 from vidseg_core.kernels.look import look
 from vidseg_core.kernels.picture import grid_picture
 from vidseg_core.kernels.resample import network_input
-from vidseg_core.kernels.transfer import Pixels, lies_on, upload
+from vidseg_core.kernels.transfer import lies_on, upload
+
+if TYPE_CHECKING:
+    import torch
 
 NETWORK_STRIDE = 32
 
@@ -47,7 +51,7 @@ class View:
     Args:
         image: H x W x 3, uint8, RGB.
         grid: (h, w).
-        device: where tensors shall be.
+        device: where the forms shall be.
         pixels: the image on that device, if it is there already.
         shrunk: see `kernels.look`, if it is there already.
 
@@ -60,9 +64,9 @@ class View:
         self,
         image: np.ndarray,
         grid: tuple[int, int],
-        device: torch.device,
-        pixels: Pixels | None = None,
-        shrunk: Tensor | None = None,
+        device: Device | torch.device,
+        pixels: Array | None = None,
+        shrunk: Array | None = None,
     ):
         self.image = image
         self.grid = grid
@@ -77,7 +81,7 @@ class View:
         return self.image.shape[0], self.image.shape[1]
 
     @cached_property
-    def pixels(self) -> Pixels:
+    def pixels(self) -> Array:
         """The image where the device's kernels read it."""
         given = self._given
         return given if given is not None and lies_on(given, self.device) else upload(self.image, self.device)
@@ -86,7 +90,7 @@ class View:
         """Return the frame whose image this is, with what is on the device, so that nobody brings it there again."""
         return frame if self.pixels is self.image else replace(frame, pixels=self.pixels)
 
-    def pyramid(self, size: tuple[int, int]) -> list[Tensor]:
+    def pyramid(self, size: tuple[int, int]) -> list[Array]:
         """Return the levels that `kernels.flow.dense_flow` compares, where it computes; the finest is of `size`."""
         pixels = self.pixels if computes_flow(self.device) else self.image
         levels, shrunk = look(pixels, size, self.compares)
@@ -95,20 +99,20 @@ class View:
         return levels
 
     @cached_property
-    def grid_bgr(self) -> Tensor:
+    def grid_bgr(self) -> Array:
         """1 x 3 x h x w, float32, normalised."""
         return network_input(self.pixels, self.grid, bgr=True)
 
     @cached_property
-    def grid_rgb(self) -> Tensor:
+    def grid_rgb(self) -> Array:
         """1 x 3 x h x w, float32, 0..255."""
         return network_input(self.pixels, self.grid, normalised=False)
 
     @cached_property
-    def picture(self) -> Tensor:
+    def picture(self) -> Array:
         """1 x 3 x h x w, uint8, RGB, smoothed: what later frames compare with."""
         return grid_picture(self.pixels, self.grid, self.shrunk)
 
-    def small(self) -> Pixels:
+    def small(self) -> Array:
         """Return what the schedule compares, see `kernels.change.small_picture`."""
         return small_picture(self.pixels, self.shrunk)

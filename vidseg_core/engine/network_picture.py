@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
 
+from vidseg_core.arrays import Array, takes_tensors
 from vidseg_core.engine.geometry import network_size
 from vidseg_core.kernels.resample import network_input
 from vidseg_core.kernels.stretch import stretch
-from vidseg_core.kernels.transfer import Pixels
 from vidseg_core.models.card import InputCard
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 BORDER = 114
 """Grey level around a letterboxed picture, as Ultralytics' networks are trained with."""
@@ -90,7 +91,7 @@ def _centred(content: tuple[int, int], size: tuple[int, int]) -> Placed:
     return Placed(size, content, ((size[0] - content[0]) // 2, (size[1] - content[1]) // 2))
 
 
-def picture_for(image: Pixels, card: InputCard, placed: Placed) -> Tensor:
+def picture_for(image: Array, card: InputCard, placed: Placed) -> Array:
     """Resize, pad and normalise an image as a network wants it.
 
     Args:
@@ -107,20 +108,22 @@ def picture_for(image: Pixels, card: InputCard, placed: Placed) -> Tensor:
     return network_input(image, placed.size, bgr=card.colours == "bgr", mean=card.mean, std=card.std)
 
 
-def bordered(image: Pixels, placed: Placed) -> Pixels:
+def bordered(image: Array, placed: Placed) -> Array:
     """Return the image at its place, with `BORDER` around it."""
     (y, x), (height, width) = placed.offset, placed.content
     shape = *placed.size, 3
-    whole: Pixels
+    whole: Array
     if isinstance(image, np.ndarray):
         whole = np.full(shape, BORDER, dtype=np.uint8)
     else:
+        import torch
+
         whole = torch.full(shape, BORDER, dtype=torch.uint8, device=image.device)
     whole[y : y + height, x : x + width] = image  # type: ignore[assignment]
     return whole
 
 
-def without_border(scores: Tensor, placed: Placed) -> Tensor:
+def without_border(scores: Array, placed: Placed) -> Array:
     """Return the scores of the picture alone.
 
     Args:
@@ -139,8 +142,16 @@ def without_border(scores: Tensor, placed: Placed) -> Tensor:
         last.append(end)
     if exact:
         return scores[:, :, int(first[0]) : int(last[0]), int(first[1]) : int(last[1])]
+    return takes_tensors(_between)(scores, first, last, placed.content)
+
+
+def _between(scores: Tensor, first: list[float], last: list[float], contents: tuple[int, int]) -> Tensor:
+    """Interpolate what lies from the first to the last place, (y, x) each, for a picture of so many pixels."""
+    import torch
+    from torch.nn import functional as F
+
     sides = []
-    for have, begin, end, content in zip(scores.shape[2:], first, last, placed.content, strict=True):
+    for have, begin, end, content in zip(scores.shape[2:], first, last, contents, strict=True):
         count = min(_finer(begin, end), content)
         at = begin + (torch.arange(count, dtype=torch.float64) + 0.5) * ((end - begin) / count)
         sides.append((2 * at / have - 1).to(scores.device, scores.dtype))

@@ -12,8 +12,7 @@ from vidseg_core.classes import ClassTable
 from vidseg_core.frame import Frame, Segmentation
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from vidseg_core.arrays import Array
     from vidseg_core.engine.key_frames.turns import Turns
     from vidseg_core.overlay import Colours
 
@@ -91,14 +90,14 @@ class Capabilities:
             there is nothing to do ahead.
     """
 
-    together: Callable[[Sequence[Frame]], list[Tensor]] | None = None
+    together: Callable[[Sequence[Frame]], list[Array]] | None = None
     turns: Turns | None = None
     close: Callable[[], None] | None = None
     is_truth: bool = False
     half_pixel: bool = False
     input_rows: Callable[[tuple[int, int]], int] | None = None
     costs: deque[tuple[float, float]] | None = None
-    at_share: Callable[[float], Callable[[Frame], Tensor]] | None = None
+    at_share: Callable[[float], Callable[[Frame], Array]] | None = None
     prepare: Callable[[tuple[int, int]], None] | None = None
 
     def picture_of(self, frame: Frame) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from vidseg_core.arrays import Array, as_tensor
 from vidseg_core.kernels.refine import guided_sum, label_edges
 from vidseg_core.networks.guided_refine import GuidedRefine, Refined
 
@@ -27,8 +28,9 @@ class Refinement:
         weigh = _Weigh(network).eval()
         self.execute = weigh if executor is None else executor(weigh, "refinement")
 
-    def __call__(self, warped: Tensor, image: Tensor) -> Refined:
-        """Refine as `GuidedRefine.forward` does; batches of one."""
+    def __call__(self, warped: Array, image: Array) -> Refined:
+        """Refine as `GuidedRefine.forward` does; batches of one. The result is made of tensors."""
+        warped, image = as_tensor(warped), as_tensor(image)
         warped = warped.contiguous(memory_format=torch.channels_last)  # once for both operations
         edge = label_edges(warped) if self.network.edge else None
         guide, intra = self.execute(image) if edge is None else self.execute(image, edge)

@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
-import cv2
 import numpy as np
-import torch
-from torch import Tensor, nn
 
+from vidseg_core.arrays import Array, as_tensor, takes_tensors, without_gradients
 from vidseg_core.backends.backend import Ranges
 from vidseg_core.backends.choose import Executor, Runtime
-from vidseg_core.classes import VOID
+from vidseg_core.devices import Device
 from vidseg_core.engine.network_picture import picture_for, place, without_border
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.frame import Frame
-from vidseg_core.kernels.fuse import LEAST_PROBABILITY
-from vidseg_core.kernels.queries import scores_of_queries
-from vidseg_core.kernels.transfer import Pixels, lies_on, upload
+from vidseg_core.kernels.transfer import lies_on, upload
 from vidseg_core.models.architectures import SEGMENTER
 from vidseg_core.models.card import SWIFTNET_INPUT, InputCard, ModelCard, OutputCard
 from vidseg_core.models.open import Model, open_model
-from vidseg_core.networks.graph import Foreign, Graph
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 TRUTH_LOGIT = 10.0
-VOTING = 2
+SCORED = ("logits", "probabilities", "labels", "queries")
+"""Kinds of output that a segmenter can have, see `models.card.OutputCard`."""
 MOST_COSTS = 64
 # Of what is compiled while frames are labelled.
 NICENESS = 5
@@ -44,10 +43,10 @@ class Segmenter(Protocol):
 
     num_classes: int
 
-    def __call__(self, frame: Frame) -> Tensor: ...
+    def __call__(self, frame: Frame) -> Array: ...
 
 
-def pixels_on(frame: Frame, device: torch.device) -> Pixels:
+def pixels_on(frame: Frame, device: Device | torch.device) -> Array:
     """Return the frame's image where the device's kernels read it."""
     return frame.pixels if lies_on(frame.pixels, device) else upload(frame.image, device)
 
@@ -55,7 +54,7 @@ def pixels_on(frame: Frame, device: torch.device) -> Pixels:
 def load_segmenter(
     model: Model,
     input_scale: float | None,
-    device: torch.device,
+    device: Device | torch.device,
     runtime: Runtime,
     name: str = "segmenter",
     *,
@@ -74,6 +73,8 @@ def load_segmenter(
         ConfigError: the runtime needs activation ranges, and the card has none.
     """
     check_segmenter(model, runtime)
+    from vidseg_core.networks.graph import Foreign, Graph
+
     card, network = model.card, ready(model.networks[SEGMENTER], device)
     ranges = ranges_of(card)
     again: Callable[[], nn.Module] | None = None
@@ -91,8 +92,8 @@ def load_segmenter(
 def check_segmenter(model: Model, runtime: Runtime) -> None:
     """Check that the engine can use a model's segmenter; raises as `load_segmenter` does."""
     card = model.card
-    if card.output.kind not in SCORES_OF:
-        raise CheckpointError(f"{model.path}: output: expected {', '.join(SCORES_OF)}, found {card.output.kind}")
+    if card.output.kind not in SCORED:
+        raise CheckpointError(f"{model.path}: output: expected {', '.join(SCORED)}, found {card.output.kind}")
     if card.activation_ranges is None and runtime.needs_ranges:
         raise ConfigError(
             f"runtime: openvino_int8 needs weights that tell their activation ranges, {model.path} does not: "
@@ -117,61 +118,30 @@ def input_scale(card: InputCard, chosen: float | None, default: float = 1.0) -> 
     return chosen if chosen or prefers else card.scale or default
 
 
-def ready(network: nn.Module, device: torch.device) -> nn.Module:
+def ready(network: nn.Module, device: Device | torch.device) -> nn.Module:
     """Move a network to the device, in evaluation mode, without gradients, channels last; it is changed in place."""
+    import torch
+
     # PyTorch's stubs do not know `memory_format` of modules.
-    return network.eval().requires_grad_(False).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.eval().requires_grad_(False).to(device=str(device), memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _logits(output: Tensor, card: OutputCard, num_classes: int) -> Tensor:
-    """Return logits as they are; of one channel, the second of two classes against the first."""
-    if output.shape[1] != 1 or num_classes == 1:
-        return _grouped(output, card)
-    above = output - math.log(card.threshold / (1 - card.threshold))
-    return torch.cat((torch.zeros_like(above), above), 1)
+def scores_of(output: Array | tuple[Array, ...], card: OutputCard, num_classes: int) -> Array:
+    """Turn what a network gives into logits.
 
+    Args:
+        output: as `card` says.
+        num_classes: 1 or more.
 
-def _grouped(scores: Tensor, card: OutputCard) -> Tensor:
-    """Take the best channel of each group: the classes then are those that the best channels of all belong to."""
-    if card.groups is None:
-        return scores
-    return torch.stack([scores[:, list(group)].amax(1) for group in card.groups], 1)
+    Returns:
+        B x C x h x w.
+    """
+    if card.kind == "logits" and card.groups is None and not isinstance(output, tuple):
+        if output.shape[1] != 1 or num_classes == 1:
+            return output
+    from vidseg_core.engine.scores import SCORES_OF
 
-
-def _of_probabilities(output: Tensor, card: OutputCard, num_classes: int) -> Tensor:
-    if output.shape[1] == 1:
-        return _logits(output.logit(LEAST_PROBABILITY), card, num_classes)
-    return _grouped(output, card).clamp_min(LEAST_PROBABILITY).log()
-
-
-def _of_labels(output: Tensor, card: OutputCard, num_classes: int) -> Tensor:
-    """Turn class ids, B x 1 x H x W, into votes of squares of `VOTING` pixels; void ids vote for nothing."""
-    ids = output[0, 0].numpy()
-    groups = card.groups or tuple((i,) for i in range(num_classes))
-    table = np.full(max(int(ids.max()), *map(max, groups)) + 1, VOID, dtype=np.uint8)
-    for number, group in enumerate(groups):
-        table[list(group)] = number
-    ids = table[ids.astype(np.int64)]
-    size = max(1, ids.shape[1] // VOTING), max(1, ids.shape[0] // VOTING)
-    votes = np.empty((size[1], size[0], num_classes), dtype=np.float32)
-    for i in range(num_classes):
-        share = cv2.resize((ids == i).view(np.uint8) * 255, size, interpolation=cv2.INTER_AREA)
-        np.multiply(share, TRUTH_LOGIT / 255, out=votes[..., i])
-    return torch.from_numpy(votes)[None].permute(0, 3, 1, 2)
-
-
-def _of_queries(output: tuple[Tensor, Tensor], card: OutputCard, num_classes: int) -> Tensor:
-    masks, classes = output
-    return _grouped(scores_of_queries(masks, classes.flatten(2), card.mask_size), card)
-
-
-SCORES_OF: dict[str, Callable[[Any, OutputCard, int], Tensor]] = {
-    "logits": _logits,
-    "probabilities": _of_probabilities,
-    "labels": _of_labels,
-    "queries": _of_queries,
-}
-"""By the kind of a network's output: (output, card, number of classes) -> logits, B x C x h x w."""
+    return takes_tensors(SCORES_OF[card.kind])(output, card, num_classes)
 
 
 class NetworkSegmenter:
@@ -196,7 +166,7 @@ class NetworkSegmenter:
         self,
         network: nn.Module,
         input_scale: float | None,
-        device: torch.device,
+        device: Device | torch.device,
         execute: Callable[..., Any] | None = None,
         input: InputCard = SWIFTNET_INPUT,
         output: OutputCard = SWIFTNET_OUTPUT,
@@ -266,9 +236,11 @@ class NetworkSegmenter:
     def _scores(self, frames: Sequence[Frame], share: float) -> Tensor:
         """Call the network for frames of one size: B x C x h x w."""
         placed = place(frames[0].size, self.input, self.input_scale, share)
-        images = [picture_for(pixels_on(frame, self.device), self.input, placed) for frame in frames]
+        import torch
+
+        images = [as_tensor(picture_for(pixels_on(frame, self.device), self.input, placed)) for frame in frames]
         found = self.execute(images[0] if len(images) == 1 else torch.cat(images))
-        return without_border(SCORES_OF[self.output.kind](found, self.output, self.num_classes), placed)
+        return cast("Tensor", without_border(scores_of(found, self.output, self.num_classes), placed))
 
     def _size_now(self, picture: tuple[int, int]) -> tuple[tuple[int, int], float, bool]:
         """Choose the input's size for a picture: (h, w), its share, and whether the network was called so before.
@@ -292,10 +264,12 @@ class NetworkSegmenter:
             self._preparing.start()
 
     def _compile(self, size: tuple[int, int]) -> None:
+        import torch
+
         os.nice(NICENESS)  # on Linux, of this thread alone
         try:
-            with torch.inference_mode():
-                self.execute(torch.zeros(1, 3, *size, device=self.device).to(memory_format=torch.channels_last))
+            with without_gradients():
+                self.execute(torch.zeros(1, 3, *size, device=str(self.device)).to(memory_format=torch.channels_last))
         except Exception:
             self._refused.add(size)
             log.exception("the segmenter cannot be compiled for an input of %d x %d", size[1], size[0])
@@ -331,10 +305,10 @@ class TruthSegmenter:
     def __init__(self, num_classes: int):
         self.num_classes = num_classes
 
-    def __call__(self, frame: Frame) -> Tensor:
+    def __call__(self, frame: Frame) -> np.ndarray:
         """Turn the frame's labels into scores; raises ValueError for a frame without labels."""
         if frame.labels is None:
             raise ValueError(f"frame {frame.name!r}: expected ground truth labels, it has none")
         ids = np.arange(self.num_classes, dtype=np.uint8)[:, None, None]
         one_hot = (frame.labels[None] == ids).astype(np.float32)
-        return torch.from_numpy(one_hot * TRUTH_LOGIT)[None]
+        return (one_hot * np.float32(TRUTH_LOGIT))[None]

@@ -7,13 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
+from vidseg_core.arrays import Array
 from vidseg_core.engine.key_frames.jobs import Job
 from vidseg_core.kernels.decode import one_class
-from vidseg_core.kernels.resample import resize
-from vidseg_core.kernels.transfer import Pixels
+from vidseg_core.kernels.resample import resize, resize_bytes
 from vidseg_core.kernels.warp import compose
 
 
@@ -35,34 +32,6 @@ class StageTimes(dict):
         return dict(self)
 
 
-class EventTimes(StageTimes):
-    """The same for a CUDA device, by its own clock: from the moment that it is at a stage to when it has done it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
-
-    @contextmanager
-    def stage(self, name: str):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        yield
-        end.record()
-        self._events.append((name, begin, end))
-
-    def include(self, other: StageTimes) -> None:
-        super().include(other)
-        if isinstance(other, EventTimes):
-            self._events += other._events
-
-    def milliseconds(self) -> dict[str, float]:
-        events, self._events = self._events, []
-        for name, begin, end in events:
-            end.synchronize()
-            self[name] = self.get(name, 0.0) + begin.elapsed_time(end)
-        return dict(self)
-
-
 @dataclass(frozen=True)
 class Segmented:
     """A key frame's scores, from the segmenter and the past.
@@ -74,9 +43,9 @@ class Segmented:
         timings: milliseconds per stage.
     """
 
-    scores: Tensor
-    logits: Tensor
-    picture: Tensor | None
+    scores: Array
+    logits: Array
+    picture: Array | None
     timings: StageTimes
 
 
@@ -95,16 +64,16 @@ class Memory:
         one_class: see `kernels.decode.one_class`, of the logits; None where nothing has needed it yet.
     """
 
-    logits: Tensor
-    picture: Tensor | None
-    small: Pixels | None
+    logits: Array
+    picture: Array | None
+    small: Array | None
     stamp_ns: int
-    way: Tensor | None = None
-    motion: Tensor | None = None
+    way: Array | None = None
+    motion: Array | None = None
     age: int = 0
-    one_class: Tensor | None = None
+    one_class: Array | None = None
 
-    def after(self, flow: Tensor | None) -> Memory:
+    def after(self, flow: Array | None) -> Memory:
         """Return this as seen from the next frame; `flow` leads from the next frame to the last one."""
         motion = chained(self.motion, flow)
         way = motion if self.way is self.motion else chained(self.way, flow)
@@ -120,9 +89,7 @@ class Memory:
             return self
         motion = flow_on_grid(self.motion, grid)
         way = motion if self.way is self.motion else flow_on_grid(self.way, grid)
-        picture = self.picture
-        if picture is not None:
-            picture = resize(picture.float(), grid).round().to(picture.dtype)
+        picture = None if self.picture is None else resize_bytes(self.picture, grid)
         logits = resize(self.logits, grid)
         return replace(self, logits=logits, picture=picture, way=way, motion=motion, one_class=None)
 
@@ -134,7 +101,7 @@ class Past(NamedTuple):
     `one_class` are not None.
     """
 
-    logits: Tensor | None
+    logits: Array | None
     memory: Memory
 
 
@@ -144,12 +111,12 @@ class Waiting:
 
     job: Job[Segmented]
     reason: str
-    small: Pixels | None
+    small: Array | None
     stamp_ns: int
-    motion: Tensor | None = None
+    motion: Array | None = None
     age: int = 0
 
-    def after(self, flow: Tensor | None) -> Waiting:
+    def after(self, flow: Array | None) -> Waiting:
         """Return this as seen from the next frame; `flow` leads from the next frame to the last one."""
         return replace(self, motion=chained(self.motion, flow), age=self.age + 1)
 
@@ -177,7 +144,7 @@ class State:
     size: tuple[int, int]
     newest_ns: int
     since_key: int
-    change: float | Tensor
+    change: float | Array
     memory: Memory
     waiting: Waiting | None
     flow_input: object
@@ -189,16 +156,18 @@ class State:
         return self if is_same else replace(self, memory=memory, waiting=waiting)
 
 
-def flow_on_grid(flow: Tensor | None, grid: tuple[int, int]) -> Tensor | None:
+def flow_on_grid(flow: Array | None, grid: tuple[int, int]) -> Array | None:
     """Bring flow, 1 x 2 x any size in pixels of its grid, to a grid of (h, w); itself where that is its own."""
     if flow is None or tuple(flow.shape[2:]) == grid:
         return flow
     (h, w), (height, width) = flow.shape[2:], grid
-    scale = torch.tensor([(width - 1) / max(w - 1, 1), (height - 1) / max(h - 1, 1)]).to(flow.device)
-    return resize(flow, grid) * scale.view(1, 2, 1, 1)
+    moved = resize(flow, grid)  # new memory, as the size is another one
+    moved[:, 0] *= (width - 1) / max(w - 1, 1)
+    moved[:, 1] *= (height - 1) / max(h - 1, 1)
+    return moved
 
 
-def chained(motion: Tensor | None, flow: Tensor | None) -> Tensor | None:
+def chained(motion: Array | None, flow: Array | None) -> Array | None:
     """Chain two flows: next -> last (`flow`) and last -> key (`motion`) give next -> key. None stands for no motion."""
     if flow is None or motion is None:
         return motion if flow is None else flow

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from vidseg_core.arrays import Array, is_out_of_memory, on_device, pixels_last, without_gradients
+from vidseg_core.devices import CPU, Device
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.flow import FlowEstimator
 from vidseg_core.engine.geometry import View, grid_size
 from vidseg_core.engine.key_frames.jobs import AtOnce, Job, KeyFrames, KeyFrameWork
 from vidseg_core.engine.protocol import capabilities
-from vidseg_core.engine.recorded import Recordings, Rules
-from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.schedule import PROPAGATED, Decision, schedule_of
 from vidseg_core.engine.segmenter import Segmenter
 from vidseg_core.engine.state import Memory, Past, Segmented, StageTimes, State, Waiting
@@ -29,11 +27,19 @@ from vidseg_core.kernels.fuse import fuse
 from vidseg_core.kernels.paint import Moved, Painted, draws, paint
 from vidseg_core.kernels.recording import Recorder
 from vidseg_core.kernels.resample import on_grid
-from vidseg_core.kernels.transfer import Pixels, upload
+from vidseg_core.kernels.shares import shares
+from vidseg_core.kernels.transfer import upload
 from vidseg_core.kernels.update import update
 from vidseg_core.kernels.warp import warp
-from vidseg_core.networks.guided_refine import Refined
 from vidseg_core.overlay import Colours
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from vidseg_core.engine.recorded import Recordings
+    from vidseg_core.engine.refine import Refinement
+    from vidseg_core.networks.guided_refine import Refined
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class Networks:
     segmenter: Segmenter
     flow: FlowEstimator
     refine: Refinement | None
-    device: torch.device
+    device: Device | torch.device
     feedback: bool = True
     updater: Segmenter | None = None
     times: Callable[[], StageTimes] = StageTimes
@@ -89,7 +95,7 @@ class Stream:
         self._config = config
         self._networks = networks
         self._ego_mask = ego_mask
-        self._own: Pixels | None = None
+        self._own: Array | None = None
         self._key_frames = key_frames or AtOnce()
         self._phase = phase
         self._padding = config.warp_padding or ("zeros" if networks.feeds_back else "border")
@@ -153,7 +159,6 @@ class Stream:
         if colours is None or self._colours is None or not colours.is_same(self._colours):
             self._colours = colours
 
-    @torch.inference_mode()
     def step(self, frame: Frame) -> Segmentation:
         """Label the next frame.
 
@@ -163,11 +168,15 @@ class Stream:
             Exception: what the segmenter has raised, be it at an earlier frame. The next frame goes on without.
         """
         try:
-            with self._key_frames.frame():
+            with self._key_frames.frame(), without_gradients():
                 return self._step(frame)
-        except torch.cuda.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             message = f"out of memory on {self._networks.device}: {str(error).splitlines()[0]}"
         # Only now nothing of the frame is referred to any more.
+        import torch
+
         self.reset("out of memory")
         self._recordings = None
         torch.cuda.empty_cache()
@@ -201,7 +210,7 @@ class Stream:
             work = KeyFrameWork(partial(self._segment, past, view.grid, view.shrunk), together)
             job = self._key_frames.begin(work, view.shared(frame))
         small = view.small() if decision.is_key and self._schedule.looks else None
-        scores: Tensor | None
+        scores: Array | None
         fresh: str | None
         half_pixel = False
         if waits and job is not None:
@@ -233,6 +242,8 @@ class Stream:
             networks.recorder.refuse("networks refine or update propagated frames")
             return None
         if self._recordings is None:
+            from vidseg_core.engine.recorded import Recordings, Rules
+
             own = cast("Tensor | None", self._own_on_device())  # recorders are for devices other than the CPU
             rules = Rules(self._config.warp_align_corners, self._padding, own)
             self._recordings = Recordings(networks.flow, rules, networks.recorder)
@@ -242,9 +253,9 @@ class Stream:
         try:
             with timings.stage("replay"):
                 memory, waiting, flow_input = recording.step(frame.image, state, self._colours)
-        except torch.cuda.OutOfMemoryError:
-            raise
         except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
             self._recordings.refuse(error)
             return None
         changed = self._changed(partial(small_picture, recording.pixels), waiting or memory, timings)
@@ -260,16 +271,16 @@ class Stream:
         return self._result(frame, scores, memory, fresh, painted, view, False, timings)
 
     def _result(
-        self, frame: Frame, scores: Tensor | None, memory: Memory, fresh: str | None, painted: Painted, view: View,
+        self, frame: Frame, scores: Array | None, memory: Memory, fresh: str | None, painted: Painted, view: View,
         half_pixel: bool, timings: StageTimes,
     ) -> Segmentation:  # fmt: skip
         reset, self._reset_reason = self._reset_reason, None
         confidence, probabilities = None, None
         # None where they were asked for only after this frame began.
         if scores is not None and (self._config.confidence or self._wants_probabilities):
-            shares = on_grid(scores, view.grid, frame.size if half_pixel else None).float().softmax(1)
-            confidence = shares.amax(1)[0].cpu().numpy() if self._config.confidence else None
-            probabilities = self._probabilities(shares) if self._wants_probabilities else None
+            found = on_device(shares(on_grid(scores, view.grid, frame.size if half_pixel else None)), CPU)
+            confidence = found.max(1)[0] if self._config.confidence else None
+            probabilities = self._probabilities(found) if self._wants_probabilities else None
         # An update network has seen every frame.
         evidence_ns = memory.stamp_ns if self._networks.updater is None else frame.stamp_ns
         return Segmentation(
@@ -293,7 +304,7 @@ class Stream:
         asked = self._config.confidence or self._wants_probabilities
         return asked or networks.refine is not None or networks.updater is not None
 
-    def _paint(self, scores: Tensor | None, memory: Memory, view: View, half_pixel: bool) -> Painted:
+    def _paint(self, scores: Array | None, memory: Memory, view: View, half_pixel: bool) -> Painted:
         """Label the frame by its scores or, without any, by what is remembered."""
         moved = None
         if scores is None:
@@ -309,7 +320,7 @@ class Stream:
             colours=self._colours,
         )
 
-    def _own_on_device(self) -> Pixels | None:
+    def _own_on_device(self) -> Array | None:
         """Return the ego mask where the device's kernels read it; None for none."""
         if self._own is None and self._ego_mask is not None:
             self._own = upload(self._ego_mask, self._networks.device)
@@ -378,7 +389,7 @@ class Stream:
             return int(self._phase * (self._schedule.longest + 1))
         return 0 if decision.is_key else self._state.since_key + 1
 
-    def _changed(self, small: Callable[[], Pixels], key: Memory | Waiting, timings: StageTimes) -> float | Tensor:
+    def _changed(self, small: Callable[[], Array], key: Memory | Waiting, timings: StageTimes) -> float | Array:
         """Measure the change of the small picture since the last key frame; 0 if the schedule does not look."""
         if key.small is None or key.age == 0:
             return 0.0
@@ -386,8 +397,8 @@ class Stream:
             return change(small(), key.small, key.motion)
 
     def _segment(
-        self, past: Past | None, grid: tuple[int, int], shrunk: Tensor | None, frame: Frame,
-        scores: Tensor | None = None,
+        self, past: Past | None, grid: tuple[int, int], shrunk: Array | None, frame: Frame,
+        scores: Array | None = None,
     ) -> Segmented:  # fmt: skip
         """Segment a key frame, or go on from its scores. Reads nothing that changes: another thread may run it."""
         timings, shown, apart = self._networks.times(), None, None
@@ -403,7 +414,7 @@ class Stream:
             able = capabilities(segmenter)
             carried = None if past is None else past.logits
             scores = segmenter(frame) if scores is None else scores
-            scores = scores.to(self._networks.device)  # 1 x C x any size
+            scores = on_device(scores, self._networks.device)  # 1 x C x any size
         if carried is not None and apart is not None:
             with timings.stage("fuse"):
                 scores = fuse(scores, carried, apart, able.picture_of(frame))
@@ -419,6 +430,7 @@ class Stream:
         assert state is not None
         with timings.stage("flow"):
             flow = self._networks.flow.flow(flow_input, state.flow_input)  # 1 x 2 x h x w
+            flow = None if flow is None else on_device(flow, self._networks.device)
         with timings.stage("warp"):
             memory, logits = state.memory.after(flow), None
             if memory.way is None:
@@ -429,7 +441,7 @@ class Stream:
                 memory = memory.with_one_class()
             return Past(logits, memory), None if state.waiting is None else state.waiting.after(flow)
 
-    def _repair(self, past: Past, frame: Frame, view: View, timings: StageTimes) -> tuple[Tensor | None, Memory]:
+    def _repair(self, past: Past, frame: Frame, view: View, timings: StageTimes) -> tuple[Array | None, Memory]:
         """Logits of this frame, 1 x C x h x w, None where those of the past are None; and what to remember."""
         logits, memory = past
         if logits is None:
@@ -437,20 +449,21 @@ class Stream:
         if self._networks.refine is not None:
             with timings.stage("refine"):
                 self.refined = self._networks.refine(logits, view.grid_bgr)
-                logits = self.refined.logits
+                logits = on_device(self.refined.logits, self._networks.device)
             if self._networks.feedback:
                 memory = replace(memory, logits=logits, way=None, one_class=None)
         if self._networks.updater is not None:
             with timings.stage("update"):
-                fresh = self._networks.updater(view.shared(frame)).to(self._networks.device)  # 1 x C x any size
+                fresh = self._networks.updater(view.shared(frame))  # 1 x C x any size
+                fresh = on_device(fresh, self._networks.device)
                 assert memory.picture is not None  # every key frame has one where there is an update network
                 seen = capabilities(self._networks.updater).picture_of(frame)
                 logits = update(logits, fresh, difference(view.picture, memory.picture, memory.motion), seen)
         return logits, memory
 
-    def _probabilities(self, shares: Tensor) -> np.ndarray:
+    def _probabilities(self, found: np.ndarray) -> np.ndarray:
         """Return shares, 1 x C x h x w, as h x w x C; 0 where the picture's pixel is the vehicle's own."""
-        found = shares[0].permute(1, 2, 0).contiguous().cpu().numpy()
+        found = pixels_last(found)
         if self._ego_mask is not None:
             places = (
                 np.linspace(0, whole - 1, side).round().astype(int)

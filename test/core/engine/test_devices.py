@@ -21,8 +21,8 @@ from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.flow import DIS, NetworkFlow, NoFlow
 from vidseg_core.engine.key_frames.background import Background
+from vidseg_core.engine.key_frames.cuda_queues import CudaQueues
 from vidseg_core.engine.key_frames.jobs import Delayed
-from vidseg_core.engine.key_frames.queues import CudaQueues
 from vidseg_core.engine.protocol import capabilities
 from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.segmenter import NetworkSegmenter, TruthSegmenter

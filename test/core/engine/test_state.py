@@ -2,7 +2,8 @@ import time
 
 import torch
 
-from vidseg_core.engine.state import EventTimes, StageTimes
+from vidseg_core.engine.event_times import EventTimes
+from vidseg_core.engine.state import StageTimes
 
 
 class Clock:

@@ -16,9 +16,8 @@ from queue import Empty, SimpleQueue
 from typing import Any, Generic, cast
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from vidseg_core.arrays import Array, without_gradients
 from vidseg_core.engine.key_frames.jobs import KeyFrameWork, Result
 from vidseg_core.engine.key_frames.queues import InOrder, Queues
 from vidseg_core.engine.key_frames.turns import Turns
@@ -109,18 +108,17 @@ class Background:
 
     def _run(self) -> None:
         os.nice(NICENESS)  # on Linux, of this thread alone
-        with torch.inference_mode():
-            held: _Begun | None = None
-            while (job := held or self._jobs.get()) is not None:
-                jobs, held, ends = self._with_others(job)
-                if self._closed:
-                    for one in jobs:
-                        one.result.cancel()
-                jobs = [one for one in jobs if one.result.set_running_or_notify_cancel()]
-                if jobs:
-                    self._do(jobs)
-                if ends:
-                    break
+        held: _Begun | None = None
+        while (job := held or self._jobs.get()) is not None:
+            jobs, held, ends = self._with_others(job)
+            if self._closed:
+                for one in jobs:
+                    one.result.cancel()
+            jobs = [one for one in jobs if one.result.set_running_or_notify_cancel()]
+            if jobs:
+                self._do(jobs)
+            if ends:
+                break
 
     def _with_others(self, job: _Begun) -> tuple[list[_Begun], _Begun | None, bool]:
         """Take what waits behind a job and can be done with it.
@@ -146,7 +144,7 @@ class Background:
         if self._turns is not None:
             self._turns.quiet()
         try:
-            with self._queues.key_frames([job.after for job in jobs]):
+            with self._queues.key_frames([job.after for job in jobs]), without_gradients():
                 if len(jobs) == 1:
                     found = [jobs[0].work(jobs[0].frame)]
                 else:
@@ -178,7 +176,7 @@ class _Begun:
     result: Future
 
     @property
-    def together(self) -> Callable[[Sequence[Frame]], list[Tensor]] | None:
+    def together(self) -> Callable[[Sequence[Frame]], list[Array]] | None:
         return self.work.together if isinstance(self.work, KeyFrameWork) else None
 
 

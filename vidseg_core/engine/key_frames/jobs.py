@@ -7,8 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
-from torch import Tensor
-
+from vidseg_core.arrays import Array
 from vidseg_core.frame import Frame
 
 Result = TypeVar("Result")
@@ -24,8 +23,8 @@ class KeyFrameWork(Generic[Result]):
         together: see `Capabilities`.
     """
 
-    work: Callable[[Frame, Tensor | None], Result]
-    together: Callable[[Sequence[Frame]], list[Tensor]] | None = None
+    work: Callable[[Frame, Array | None], Result]
+    together: Callable[[Sequence[Frame]], list[Array]] | None = None
 
     def __call__(self, frame: Frame) -> Result:
         return self.work(frame, None)

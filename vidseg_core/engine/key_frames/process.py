@@ -23,14 +23,13 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from vidseg_core.arrays import Array, as_array
 from vidseg_core.engine.key_frames import spare
 from vidseg_core.engine.key_frames.turns import Turns
 from vidseg_core.engine.key_frames.worker import Answer, Request, Task
 from vidseg_core.engine.network_picture import Placed, picture_for, place, without_border
-from vidseg_core.engine.segmenter import SCORES_OF, SWIFTNET_OUTPUT, is_half_pixel, rows_of
+from vidseg_core.engine.segmenter import SWIFTNET_OUTPUT, is_half_pixel, rows_of, scores_of
 from vidseg_core.frame import Frame
 from vidseg_core.models.card import SWIFTNET_INPUT, InputCard, OutputCard
 
@@ -90,7 +89,7 @@ class SegmenterProcess:
         """Of the process."""
         return self._process.pid
 
-    def __call__(self, frame: Frame) -> Tensor:
+    def __call__(self, frame: Frame) -> Array:
         """Raises RuntimeError: the network fails there, or the process ends, or `close` was called."""
         with self._one_at_a_time:
             if self._closed:
@@ -102,15 +101,15 @@ class SegmenterProcess:
             begun_s = time.monotonic()
             placed = place(frame.size, self.input, self.input_scale, share)
             picture = picture_for(frame.image, self.input, placed)
-            given = picture.permute(0, 2, 3, 1).contiguous().numpy()
+            given = np.ascontiguousarray(as_array(picture).transpose(0, 2, 3, 1))
             with self.turns.segmentation():
                 answer = self._ask(Request(given.shape), given)
                 took_s = time.monotonic() - begun_s - self.turns.look()
             if answer.is_usual:
                 self.costs.append((took_s, share))
             results = self._results.arrays(*((shape, np.float32) for shape in answer.shapes))
-            found = tuple(torch.from_numpy(values.copy()).permute(0, 3, 1, 2) for values in results)
-        scores = SCORES_OF[self.output.kind](found if len(found) > 1 else found[0], self.output, self.num_classes)
+            found = tuple(values.copy().transpose(0, 3, 1, 2) for values in results)
+        scores = scores_of(found if len(found) > 1 else found[0], self.output, self.num_classes)
         self.turns.quiet()
         return without_border(scores, placed)
 

@@ -37,7 +37,8 @@ from torch.nn import functional as F
 from vidseg_core import __version__
 from vidseg_core.arrays import as_tensor
 from vidseg_core.backends.choose import load_backend
-from vidseg_core.engine.state import EventTimes, StageTimes
+from vidseg_core.engine.event_times import EventTimes
+from vidseg_core.engine.state import StageTimes
 from vidseg_core.evaluation.bench import gpu_frames
 from vidseg_core.evaluation.bench.gpu_frames import WEIGHTS, texture
 from vidseg_core.kernels import decode, difference, flow, fuse, look, paint, picture, refine, resample, update, warp
