@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidseg_core.arrays import as_tensor
 from vidseg_core.engine.flow import FlowEstimator
 from vidseg_core.engine.geometry import View
 from vidseg_core.engine.segmenter import Segmenter
@@ -73,7 +74,7 @@ class RememberedSegmenter:
             if self._most is not None:
                 while len(self._scores) >= self._most:
                     del self._scores[next(iter(self._scores))]
-            self._scores[which] = scores if self._dtype is None else scores.to(self._dtype)
+            self._scores[which] = scores if self._dtype is None else as_tensor(scores).to(self._dtype)
         return self._scores[which] if self._dtype is None else self._scores[which].float()
 
     def __getattr__(self, name: str) -> Any:

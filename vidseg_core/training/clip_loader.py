@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidseg_core.arrays import as_tensor
 from vidseg_core.data.labelled import LabelledSet
 from vidseg_core.engine.flow import FlowEstimator
 from vidseg_core.engine.geometry import View, grid_size, network_size
@@ -75,18 +76,20 @@ class ClipSource:
         return ClipBatch(
             torch.cat([self._segmenter_input(clip.images[0], wanted) for clip in clips]),
             torch.cat([self._segmenter_input(clip.images[-1], wanted) for clip in clips]),
-            tuple(torch.cat([clip[k].grid_bgr for clip in views]) for k in range(steps + 1)),
+            tuple(torch.cat([as_tensor(clip[k].grid_bgr) for clip in views]) for k in range(steps + 1)),
             None if self.flow is None else self._flows(views, steps),
             torch.from_numpy(np.stack([clip.labels for clip in clips])).long(),
         )
 
     def _segmenter_input(self, image: np.ndarray, size: tuple[int, int]) -> Tensor:
         given = self.input
-        return network_input(image, size, bgr=given.colours == "bgr", mean=given.mean, std=given.std)
+        return as_tensor(network_input(image, size, bgr=given.colours == "bgr", mean=given.mean, std=given.std))
 
     def _flows(self, views: list[list[View]], steps: int) -> tuple[Tensor, ...]:
         prepared = [[self.flow.prepare(view) for view in clip] for clip in views]
-        return tuple(torch.cat([self.flow.flow(clip[k + 1], clip[k]) for clip in prepared]) for k in range(steps))
+        return tuple(
+            torch.cat([as_tensor(self.flow.flow(clip[k + 1], clip[k])) for clip in prepared]) for k in range(steps)
+        )
 
 
 def load_clips(

@@ -9,9 +9,9 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
+from vidseg_core.arrays import as_array, channels_first, pixels_last
 from vidseg_core.backends.cpu_features import cpuinfo
 from vidseg_core.engine.flow import DIS_PIXELS
 from vidseg_core.evaluation.bench.against_plain import street_frames
@@ -83,7 +83,7 @@ def _kernels(case: Case) -> dict[str, Callable[[], object]]:
     now, before = (pyramid(grey_picture(one.image, working)) for one in (frame, last))
     flow, logits = dense_flow(now, before, grid), _logits(last.labels, grid)
     alike, shown = one_class(logits), grid_picture(last.image, grid)
-    fresh = logits[..., ::2, ::2].contiguous(memory_format=torch.channels_last)
+    fresh = channels_first(pixels_last(logits)[::2, ::2].copy())
     labels = decode_warped(logits, flow, alike, case.size)
     apart = difference(grid_picture(frame.image, grid), shown, flow)
     lut = np.random.default_rng(0).integers(0, 256, (256, 3), dtype=np.uint8)
@@ -101,13 +101,13 @@ def _kernels(case: Case) -> dict[str, Callable[[], object]]:
     }
 
 
-def _logits(labels: np.ndarray | None, grid: tuple[int, int]) -> Tensor:
+def _logits(labels: np.ndarray | None, grid: tuple[int, int]) -> np.ndarray:
     """Return 1 x C x h x w, channels last, whose argmax is about the labels on the grid."""
     assert labels is not None  # streets have them
     shares = F.one_hot(torch.from_numpy(labels).long().clamp(max=CLASSES - 1), CLASSES).permute(2, 0, 1)[None]
     shares = F.interpolate(shares.float(), grid, mode="area")
     noise = torch.randn(shares.shape, generator=torch.Generator().manual_seed(0))
-    return (8 * shares + 0.3 * noise).contiguous(memory_format=torch.channels_last)
+    return as_array((8 * shares + 0.3 * noise).contiguous(memory_format=torch.channels_last))
 
 
 def table(report: dict) -> str:
