@@ -79,9 +79,12 @@ def as_tensor(x: Array) -> Tensor:
 
 def on_device(x: Array, device: Device | torch.device) -> Array:
     """Bring values to a device: an array on the CPU, a tensor on all others."""
-    if device.type == "cpu":
-        return as_array(x if isinstance(x, np.ndarray) else x.cpu())
-    return as_tensor(x).to(str(device))
+    return on_host(x) if device.type == "cpu" else as_tensor(x).to(str(device))
+
+
+def on_host(x: Array) -> np.ndarray:
+    """Bring values to the processor, for which a device is waited for."""
+    return as_array(x if isinstance(x, np.ndarray) else x.cpu())
 
 
 def pixels_last(x: np.ndarray) -> np.ndarray:

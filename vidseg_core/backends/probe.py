@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from vidseg_core.arrays import as_tensor
 from vidseg_core.backends.blob_cache import cache_directory
 from vidseg_core.backends.choose import load_backend
 from vidseg_core.errors import CheckpointError, ConfigError
@@ -163,7 +164,7 @@ def trials(asked: dict[str, Any]) -> Iterator[str]:
             with torch.inference_mode():
                 output = compiled(image)
                 if isinstance(output, tuple):
-                    output = scores_of_queries(output[0], output[1].flatten(2))
+                    output = as_tensor(scores_of_queries(output[0], output[1].flatten(2)))
         except Exception as error:  # whatever the library raises
             yield json.dumps([name, f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"])
             continue

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import cv2
@@ -121,10 +121,10 @@ class _OwnSearch:
     def __init__(self, order: str):
         self._order = order
 
-    def prepare(self, view: View, size: tuple[int, int]) -> list[Array]:
+    def prepare(self, view: View, size: tuple[int, int]) -> Sequence[Array]:
         return view.pyramid(size)
 
-    def flow(self, current: list[Array], previous: list[Array], grid: tuple[int, int]) -> Array:
+    def flow(self, current: Sequence[Array], previous: Sequence[Array], grid: tuple[int, int]) -> Array:
         """Find 1 x 2 x h x w, float32, in pixels of the grid."""
         return dense_flow(current, previous, grid, order_on(Device(device_type_of(current[0])), self._order))
 

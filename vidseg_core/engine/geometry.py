@@ -6,6 +6,7 @@ pixel x of n falls on pixel x (m - 1) / (n - 1) of m. A stream's grid has stride
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -90,7 +91,7 @@ class View:
         """Return the frame whose image this is, with what is on the device, so that nobody brings it there again."""
         return frame if self.pixels is self.image else replace(frame, pixels=self.pixels)
 
-    def pyramid(self, size: tuple[int, int]) -> list[Array]:
+    def pyramid(self, size: tuple[int, int]) -> Sequence[Array]:
         """Return the levels that `kernels.flow.dense_flow` compares, where it computes; the finest is of `size`."""
         pixels = self.pixels if computes_flow(self.device) else self.image
         levels, shrunk = look(pixels, size, self.compares)

@@ -30,12 +30,10 @@ class Refinement:
 
     def __call__(self, warped: Array, image: Array) -> Refined:
         """Refine as `GuidedRefine.forward` does; batches of one. The result is made of tensors."""
-        warped, image = as_tensor(warped), as_tensor(image)
-        warped = warped.contiguous(memory_format=torch.channels_last)  # once for both operations
-        edge = label_edges(warped) if self.network.edge else None
-        guide, intra = self.execute(image) if edge is None else self.execute(image, edge)
-        logits = guided_sum(guide, warped, intra)
-        return Refined(logits, guide, edge)
+        logits = as_tensor(warped).contiguous(memory_format=torch.channels_last)  # once for both operations
+        picture, edge = as_tensor(image), as_tensor(label_edges(logits)) if self.network.edge else None
+        guide, intra = self.execute(picture) if edge is None else self.execute(picture, edge)
+        return Refined(as_tensor(guided_sum(guide, logits, intra)), guide, edge)
 
 
 class _Weigh(nn.Module):

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from vidseg_core.arrays import as_tensor
+from vidseg_core.arrays import Array, as_tensor
 from vidseg_core.engine.flow import FlowEstimator
 from vidseg_core.engine.geometry import View
 from vidseg_core.engine.segmenter import Segmenter
@@ -65,9 +64,9 @@ class RememberedSegmenter:
         self._most = most
         self._recognise = recognise
         self._dtype = dtype
-        self._scores: dict[Hashable, Tensor] = {}
+        self._scores: dict[Hashable, Any] = {}
 
-    def __call__(self, frame: Frame) -> Tensor:
+    def __call__(self, frame: Frame) -> Array:
         which = self._recognise(frame)
         if which not in self._scores:
             scores = self._segmenter(frame)
@@ -90,7 +89,7 @@ class RememberedFlow:
         self._flow = flow
         self._image: np.ndarray | None = None
         self._prepared: _Prepared | None = None
-        self._flows: dict[tuple[_Prepared, _Prepared], Tensor | None] = {}
+        self._flows: dict[tuple[_Prepared, _Prepared], Array | None] = {}
 
     def prepare(self, view: View) -> _Prepared:
         """Prepare an image; the same object for the same image."""
@@ -99,7 +98,7 @@ class RememberedFlow:
             self._flows = {}
         return self._prepared
 
-    def flow(self, current: _Prepared, previous: _Prepared) -> Tensor | None:
+    def flow(self, current: _Prepared, previous: _Prepared) -> Array | None:
         """See `FlowEstimator`."""
         pair = current, previous
         if pair not in self._flows:

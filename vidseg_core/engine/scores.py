@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidseg_core.arrays import as_tensor
 from vidseg_core.classes import VOID
 from vidseg_core.engine.segmenter import TRUTH_LOGIT
 from vidseg_core.kernels.fuse import LEAST_PROBABILITY
@@ -59,7 +60,7 @@ def _of_labels(output: Tensor, card: OutputCard, num_classes: int) -> Tensor:
 
 def _of_queries(output: tuple[Tensor, Tensor], card: OutputCard, num_classes: int) -> Tensor:
     masks, classes = output
-    return _grouped(scores_of_queries(masks, classes.flatten(2), card.mask_size), card)
+    return _grouped(as_tensor(scores_of_queries(masks, classes.flatten(2), card.mask_size)), card)
 
 
 SCORES_OF: dict[str, Callable[[Any, OutputCard, int], Tensor]] = {

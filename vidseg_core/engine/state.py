@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from vidseg_core.arrays import Array
 from vidseg_core.engine.key_frames.jobs import Job
@@ -161,7 +161,7 @@ def flow_on_grid(flow: Array | None, grid: tuple[int, int]) -> Array | None:
     if flow is None or tuple(flow.shape[2:]) == grid:
         return flow
     (h, w), (height, width) = flow.shape[2:], grid
-    moved = resize(flow, grid)  # new memory, as the size is another one
+    moved: Any = resize(flow, grid)  # new memory, as the size is another one
     moved[:, 0] *= (width - 1) / max(w - 1, 1)
     moved[:, 1] *= (height - 1) / max(h - 1, 1)
     return moved

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from vidseg_core.arrays import Array, is_out_of_memory, on_device, pixels_last, without_gradients
-from vidseg_core.devices import CPU, Device
+from vidseg_core.arrays import Array, is_out_of_memory, on_device, on_host, pixels_last, without_gradients
+from vidseg_core.devices import Device
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.flow import FlowEstimator
 from vidseg_core.engine.geometry import View, grid_size
@@ -27,7 +27,7 @@ from vidseg_core.kernels.fuse import fuse
 from vidseg_core.kernels.paint import Moved, Painted, draws, paint
 from vidseg_core.kernels.recording import Recorder
 from vidseg_core.kernels.resample import on_grid
-from vidseg_core.kernels.shares import shares
+from vidseg_core.kernels.shares import shares, top_shares
 from vidseg_core.kernels.transfer import upload
 from vidseg_core.kernels.update import update
 from vidseg_core.kernels.warp import warp
@@ -278,9 +278,9 @@ class Stream:
         confidence, probabilities = None, None
         # None where they were asked for only after this frame began.
         if scores is not None and (self._config.confidence or self._wants_probabilities):
-            found = on_device(shares(on_grid(scores, view.grid, frame.size if half_pixel else None)), CPU)
-            confidence = found.max(1)[0] if self._config.confidence else None
-            probabilities = self._probabilities(found) if self._wants_probabilities else None
+            logits = on_grid(scores, view.grid, frame.size if half_pixel else None)
+            confidence = on_host(top_shares(logits))[0, 0] if self._config.confidence else None
+            probabilities = self._probabilities(on_host(shares(logits))) if self._wants_probabilities else None
         # An update network has seen every frame.
         evidence_ns = memory.stamp_ns if self._networks.updater is None else frame.stamp_ns
         return Segmentation(
