@@ -1,5 +1,7 @@
 import gc
 import hashlib
+import os
+import subprocess
 import sys
 import weakref
 
@@ -9,7 +11,6 @@ import pytest
 import torch
 
 from vidseg_core.classes import load_classes
-from vidseg_core.engine import build
 from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.engine import read_ego_mask
@@ -18,10 +19,10 @@ from vidseg_core.engine.segmenter import TruthSegmenter
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.frame import Frame
 from vidseg_core.models import files as model_files
+from vidseg_core.models import open as model_open
 from vidseg_core.models.checkpoint import convert
 from vidseg_core.models.checksum import checksum
 from vidseg_core.models.files import save_weights
-from vidseg_core.models.open import open_model
 from vidseg_core.networks.flow_light import FlowLight
 from vidseg_core.networks.flownet_s import UpstreamFlowNetS
 from vidseg_core.networks.guided_refine import GuidedRefine
@@ -306,17 +307,51 @@ def test_segmenters_on_another_encoder_and_of_another_width(files, tmp_path):
         assert stream.step(frame(number)).labels.shape == (96, 128)
 
 
-def test_a_network_that_runs_in_another_process_is_not_kept_here(files, monkeypatch):
-    opened = []
+def test_a_network_that_runs_in_another_process_is_not_kept_here(files, monkeypatch, tmp_path):
+    opened, open_own = [], model_open._open_own
 
-    def watching(*args, **kwargs):
-        model = open_model(*args, **kwargs)
+    def watching(*args):
+        model, checksums = open_own(*args)
         opened.append(weakref.ref(model.networks["segmenter"]))
-        return model
+        return model, checksums
 
-    monkeypatch.setattr(build, "open_model", watching)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(model_open, "_open_own", watching)
     with build_engine(config(files, key_frames="async")) as engine:
         gc.collect()
         assert [network() for network in opened] == [None]
         assert engine.weight_files == {"segmenter": files / "segmenter.safetensors"}
         assert len(engine.describe()["weights"]["segmenter"]["sha256"]) == 64
+
+
+SECOND_START = """
+import sys
+import numpy as np
+from vidseg_core.engine.build import build_engine
+from vidseg_core.engine.config import EngineConfig
+from vidseg_core.engine.governed import GovernedEngine
+from vidseg_core.frame import Frame
+
+with build_engine(EngineConfig(weights=sys.argv[1], key_frames="async", interval=2, schedule=sys.argv[2])) as engine:
+    governed = GovernedEngine(engine, set())
+    governed.prepare((96, 128))
+    stream = governed.stream()
+    for number in range(8):
+        stream.set_confidence(number > 4), stream.set_probabilities(number > 5)
+        image = np.random.default_rng(number).integers(0, 256, (96, 128, 3), np.uint8)
+        assert stream.step(Frame(image, number * 33_000_000)).labels.shape == (96, 128)
+    print(engine.runtimes()["segmenter"], "torch" in sys.modules)
+"""
+
+
+def test_a_second_start_needs_no_pytorch(files, tmp_path):
+    """It takes a second and 200 MB that a vehicle has better uses for."""
+    pytest.importorskip("openvino")
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+    said = []
+    for schedule in ("fixed", "adaptive"):
+        command = [sys.executable, "-c", SECOND_START, str(files / "segmenter.safetensors"), schedule]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        said.append(done.stdout.split())
+    assert said[0][0] == said[1][0] and said[0][0].startswith("openvino")
+    assert [words[-1] for words in said] == ["True", "False"]

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from vidseg_core.arrays import as_tensor
 from vidseg_core.classes import VOID, load_classes
 from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import EngineConfig
@@ -341,7 +342,7 @@ class Noisy(TruthSegmenter):
 
     def __call__(self, frame):
         scores = super().__call__(frame)
-        return scores + torch.rand(scores.shape, generator=torch.Generator().manual_seed(0))
+        return as_tensor(scores) + torch.rand(scores.shape, generator=torch.Generator().manual_seed(0))
 
 
 def there_with(**parts):

@@ -36,8 +36,8 @@ def test_dis_finds_a_shift_in_grid_pixels(pair, stride, preset, scale):
     estimator = DIS(preset, scale)
     current, previous = (estimator.prepare(view) for view in views(pair, stride))
     flow = estimator.flow(current, previous)
-    assert flow.shape == (1, 2, *grid_size((360, 480), stride)) and flow.dtype == torch.float32
-    inner = flow[0, :, 8:-8, 8:-8].reshape(2, -1).median(1).values
+    assert flow.shape == (1, 2, *grid_size((360, 480), stride)) and flow.dtype == np.float32
+    inner = np.median(flow[0, :, 8:-8, 8:-8].reshape(2, -1), 1)
     assert inner.tolist() == pytest.approx([SHIFT[0] / stride, SHIFT[1] / stride], abs=0.15)
 
 
@@ -53,7 +53,7 @@ def test_public_flow_light_finds_the_direction(upstream_weights, pair):
 
 def test_each_network_gets_its_own_kind_of_image(pair):
     view = views(pair, 8)[0]
-    assert NetworkFlow(FlowNet2S()).prepare(view) is view.grid_rgb
+    assert np.shares_memory(NetworkFlow(FlowNet2S()).prepare(view).numpy(), view.grid_rgb)
 
 
 def test_no_flow_is_none():
@@ -67,7 +67,7 @@ def test_smallest_images(size, preset):
     image = np.random.default_rng(1).integers(0, 256, (*size, 3), dtype=np.uint8)
     view = View(image, grid_size(size, 8), torch.device("cpu"))
     flow = estimator.flow(estimator.prepare(view), estimator.prepare(view))
-    assert flow.shape == (1, 2, *grid_size(size, 8)) and torch.isfinite(flow).all()
+    assert flow.shape == (1, 2, *grid_size(size, 8)) and np.isfinite(flow).all()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import torch
 
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.flow import DIS, NoFlow
+from vidseg_core.engine.refine import Refinement
 from vidseg_core.engine.segmenter import TruthSegmenter
 from vidseg_core.engine.stream import Networks, Stream
 from vidseg_core.errors import ConfigError
@@ -88,7 +89,8 @@ def test_what_the_past_does_not_show_is_looked_at_between_key_frames(flow, fusio
 @pytest.mark.parametrize("classes", [1, 255])
 def test_any_size_and_number_of_classes(size, stride, classes):
     torch.manual_seed(0)
-    stream, _ = make_stream(classes, GuidedRefine(classes).eval(), flow=DIS(), interval=3, grid_stride=stride,
+    refinement = Refinement(GuidedRefine(classes).eval())
+    stream, _ = make_stream(classes, refinement, flow=DIS(), interval=3, grid_stride=stride,
                             refine=True, refine_weights="given", confidence=True)  # fmt: skip
     for i in range(3):
         result = stream.step(frame(i, size, classes))
@@ -255,7 +257,7 @@ class Doubting(TruthSegmenter):
     def __call__(self, frame):
         scores = super().__call__(frame)
         if frame.name != "0":
-            scores = torch.zeros_like(scores)
+            scores = np.zeros_like(scores)
             scores[:, 0] = 0.5
         return scores
 
@@ -280,7 +282,7 @@ class Sliding:
         return view.grid
 
     def flow(self, current, previous):
-        flow = torch.zeros(1, 2, *current)
+        flow = np.zeros((1, 2, *current), np.float32)
         flow[:, 0] = -1
         return flow
 
@@ -292,8 +294,8 @@ def test_motion_adds_up_and_logits_are_interpolated_once():
     results = [stream.step(frame(i)) for i in range(1, 5)]
     expected = stream._state.memory.logits  # the key frame's own, not moved yet
     assert expected.shape[2:] == (24, 32)
-    assert torch.equal(stream._state.memory.motion[0, 0], torch.full((24, 32), -4.0))
-    moved = torch.cat((expected[..., :1].expand(-1, -1, -1, 4), expected[..., :-4]), 3)
+    np.testing.assert_array_equal(stream._state.memory.motion[0, 0], np.full((24, 32), -4.0))
+    moved = np.concatenate((expected[..., :1].repeat(4, 3), expected[..., :-4]), 3)
     np.testing.assert_array_equal(results[-1].labels, decode(moved, (96, 128)))
 
 
