@@ -20,13 +20,13 @@ def upload(pixels: np.ndarray, device: Device | torch.device, out: Tensor | None
 
     Args:
         pixels: any shape and strides, uint8.
-        out: where to put them on a device other than the CPU; None for new memory.
+        out: where to put them, a tensor on the device; None for new memory.
 
     Returns:
-        On the CPU `pixels` themselves; else a tensor on the device, contiguous, of the same shape. The device may still
-        be copying; what it is asked for next waits for that, and `pixels` may change at once.
+        On the CPU `pixels` themselves, without `out`; else a tensor on the device, contiguous, of the same shape. The
+        device may still be copying; what it is asked for next waits for that, and `pixels` may change at once.
     """
-    return pixels if device.type == "cpu" else UPLOAD.on(device.type)(pixels, device, out)
+    return pixels if device.type == "cpu" and out is None else UPLOAD.on(device.type)(pixels, device, out)
 
 
 def download(*tensors: Array) -> tuple[np.ndarray, ...]:
