@@ -14,6 +14,8 @@ from vidseg_core.resources import resource
 
 VOID = 255
 MAX_CLASSES = 255
+TRUTH_LOGIT = 10.0
+"""Of the class that a label names, above all others', where scores are made of labels."""
 Color = tuple[int, int, int]
 _SHOWN = 5
 # Of Cityscapes' labelIds: parking, rail track, guard rail, bridge, tunnel, polegroup. As class ids they are terrain,

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from vidseg_core.arrays import as_tensor
-from vidseg_core.classes import VOID
-from vidseg_core.engine.segmenter import TRUTH_LOGIT
+from vidseg_core.classes import TRUTH_LOGIT, VOID
 from vidseg_core.kernels.fuse import LEAST_PROBABILITY
 from vidseg_core.kernels.queries import scores_of_queries
 from vidseg_core.models.card import OutputCard

@@ -15,6 +15,7 @@ import numpy as np
 from vidseg_core.arrays import Array, as_tensor, takes_tensors, without_gradients
 from vidseg_core.backends.backend import Ranges
 from vidseg_core.backends.choose import Executor, Runtime
+from vidseg_core.classes import TRUTH_LOGIT
 from vidseg_core.devices import Device
 from vidseg_core.engine.network_picture import picture_for, place, without_border
 from vidseg_core.errors import CheckpointError, ConfigError
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
-TRUTH_LOGIT = 10.0
 SCORED = ("logits", "probabilities", "labels", "queries")
 """Kinds of output that a segmenter can have, see `models.card.OutputCard`."""
 MOST_COSTS = 64

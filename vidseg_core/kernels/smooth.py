@@ -9,6 +9,8 @@ import numpy as np
 from vidseg_core.kernels.cpu.smooth import BITS, across, down
 from vidseg_core.threads import over_rows
 
+PYTORCH = "torch_"
+"""Begins the names of resizes as PyTorch computes them, see `models.card.InputCard.resize`."""
 REACH = {"bilinear": 1.0, "bicubic": 2.0}
 """Pixels of the smaller picture that a filter reaches to either side."""
 _SHARPNESS = -0.5  # of the cubic filter

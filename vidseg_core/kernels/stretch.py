@@ -8,10 +8,7 @@ import numpy as np
 from vidseg_core.arrays import Array, as_array, channels_first, device_type_of
 from vidseg_core.kernels.dispatch import Operation
 from vidseg_core.kernels.resample import resize
-from vidseg_core.kernels.smooth import REACH, smooth_resize
-
-PYTORCH = "torch_"
-"""Begins the names of resizes as PyTorch computes them, see `models.card.InputCard.resize`."""
+from vidseg_core.kernels.smooth import PYTORCH, REACH, smooth_resize
 
 
 def stretch(image: Array, size: tuple[int, int], how: str) -> Array:

@@ -11,8 +11,7 @@ from vidseg_core.arrays import Array, as_tensor
 from vidseg_core.kernels.cpu.smooth import BITS
 from vidseg_core.kernels.reference.transfer import tensor_of
 from vidseg_core.kernels.resample import positions
-from vidseg_core.kernels.smooth import REACH, taps
-from vidseg_core.kernels.stretch import PYTORCH
+from vidseg_core.kernels.smooth import PYTORCH, REACH, taps
 
 
 def stretched_by_pytorch(image: np.ndarray, size: tuple[int, int], how: str) -> np.ndarray:
