@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from vidseg_core.errors import ClassTableError, DatasetError
-from vidseg_core.resources import resource
+from vidseg_core.resources import YAML_LOADER, resource
 
 VOID = 255
 MAX_CLASSES = 255
@@ -289,7 +289,7 @@ def load_classes(name_or_path: str | Path) -> ClassTable:
             f"no class table {str(name_or_path)!r}: expected one of {known} or the path of a YAML file"
         )
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = yaml.load(path.read_text(encoding="utf-8"), YAML_LOADER)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ClassTableError(f"{path}: not a YAML file: {error}") from error
     return ClassTable.from_dict(data, path)

@@ -15,7 +15,7 @@ import yaml
 from vidseg_core.errors import CheckpointError
 from vidseg_core.models.accuracy import Accuracy
 from vidseg_core.models.checksum import checksum
-from vidseg_core.resources import resource
+from vidseg_core.resources import YAML_LOADER, resource
 
 log = logging.getLogger(__name__)
 _noticed: set[str] = set()
@@ -139,7 +139,7 @@ def load_registry(path: str | Path | None = None) -> tuple[WeightRecord, ...]:
     """
     path = resource("weights/registry.yaml") if path is None else Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), YAML_LOADER)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path}: not a YAML file: {error}") from error
     entries = content.get("weights") if isinstance(content, dict) else None

@@ -368,7 +368,7 @@ def test_networks_are_called_in_inference_mode_on_the_budgets_threads(monkeypatc
 
 def test_a_network_that_is_not_in_memory_is_loaded_by_whoever_needs_it():
     away = Reloadable("1", Mode)
-    assert executor("eager", away)(torch.zeros(1, 1, 1, 1)).item() == 1
+    assert Runtime("eager", CPU, 1).executor(away, "net")(torch.zeros(1, 1, 1, 1)).item() == 1
     assert [one.name for one in Runtime("openvino", CPU, 1).backends_for(away, "net")] == ["openvino"]
     with pytest.raises(ConfigError, match="onnxruntime cannot execute the net, which is in no ONNX file"):
         Runtime("onnxruntime", CPU, 1).backends_for(away, "net")

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from vidseg_core.arrays import as_tensor
 from vidseg_core.engine.geometry import View
 from vidseg_core.kernels.decode import decode
 from vidseg_core.kernels.resample import resize
@@ -72,7 +73,7 @@ def crops(shared_data, seeded):
 @torch.inference_mode()
 def test_swiftnet(seeded, crops, tmp_path):
     net = open_model(seeded_file(SwiftNet(19), tmp_path / "net.pt")).networks[SEGMENTER]
-    rgb = View(crops[0], (256, 512), CPU).grid_bgr.flip(1)
+    rgb = as_tensor(View(crops[0], (256, 512), CPU).grid_bgr).flip(1)
     assert_close(net(rgb), seeded["swiftnet_logits"])
 
 
@@ -80,7 +81,7 @@ def test_swiftnet(seeded, crops, tmp_path):
 def test_public_flownet_s(seeded, crops, tmp_path):
     net = open_model(seeded_file(UpstreamFlowNetS(), tmp_path / "net.pt")).networks[FLOW]
     assert isinstance(net, UpstreamFlowNetS)
-    a, b = (View(image, (256, 512), CPU).grid_bgr for image in crops)
+    a, b = (as_tensor(View(image, (256, 512), CPU).grid_bgr) for image in crops)
     assert_close(net(current=b, previous=a), seeded["gsv_flownets_flow"])
 
 
@@ -91,7 +92,7 @@ def test_flownet2_s(seeded, crops, tmp_path):
     path = seeded_file(net, tmp_path / "plain.pt")
     wrapped = tmp_path / "wrapped.pth.tar"
     torch.save({"epoch": 1, "state_dict": torch.load(path, weights_only=True), "best_EPE": 1.0}, wrapped)
-    a, b = (View(image, (256, 512), CPU).grid_rgb for image in crops)
+    a, b = (as_tensor(View(image, (256, 512), CPU).grid_rgb) for image in crops)
     for file in (path, wrapped):
         net = open_model(file).networks[FLOW]
         assert isinstance(net, FlowNet2S)
@@ -104,7 +105,8 @@ def test_swnet_seq(golden, shared_data, upstream_weights, align_corners):
     vectors = np.load(golden / "swnet_seq_lindau_000009.npz")
     flow_net, refine = load_swnet_seq(upstream_weights / "cityscapes-swnet_model_best.pth.tar")
     grid = (128, 256)
-    images = {n: View(read_frame(shared_data, "lindau_000009", n), grid, CPU).grid_bgr for n in (17, 18, 19)}
+    frames = {n: read_frame(shared_data, "lindau_000009", n) for n in (17, 18, 19)}
+    images = {n: as_tensor(View(frame, grid, CPU).grid_bgr) for n, frame in frames.items()}
     logits = torch.from_numpy(vectors["key_logits"].astype(np.float32))
     for step, (current, previous) in enumerate(((18, 19), (17, 18)), start=1):
         name = f"step{step}_ac{int(align_corners)}"
