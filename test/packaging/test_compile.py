@@ -33,9 +33,10 @@ def test_after_the_step_of_installing_a_user_with_empty_caches_compiles_nothing(
         return done.stdout
 
     assert "data saved" in run("compile", "--size", "640x360")
-    assert list((installed / "vidseg_core/__compiled__/openvino").glob("*.blob")) and not (cache / "vidseg").exists()
+    kept = installed / "vidseg_core/__compiled__/openvino"
+    assert list(kept.glob("*.blob")) and len(list(kept.glob("*.network"))) == 1 and not (cache / "vidseg").exists()
     for options in ((), ("--key-frames", "async")):
         out = tmp_path / f"out{len(options)}"
         printed = run("run", "street:seed=1,frames=12,size=640x360", "--out", str(out), *options)
         saved = [line for line in printed.splitlines() if "data saved" in line and "/kernels/" in line]
-        assert saved == [] and not list(cache.rglob("*.blob"))
+        assert saved == [] and not list(cache.rglob("*.blob")) and not list(cache.rglob("*.network"))

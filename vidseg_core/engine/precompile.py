@@ -44,7 +44,7 @@ def compile_kernels(config: EngineConfig, update_weights: str, refine_weights: s
         (replace(plain, refine=True, refine_weights=refine_weights), 3),
         (replace(plain, key_frames="async"), ASYNC_FRAMES),
     ):
-        with build_engine(variant) as engine:
+        with stored_in_the_installation(), build_engine(variant) as engine:
             stream = engine.stream()
             for frame in _frames(SMALL, count):
                 labels = stream.step(frame).labels
