@@ -17,6 +17,7 @@ import yaml
 from torch import library as torch_operators
 from torch import nn
 
+from vidseg_core.arrays import pixels_last
 from vidseg_core.backends import probe
 from vidseg_core.engine.build import build_engine
 from vidseg_core.engine.config import EngineConfig
@@ -459,7 +460,7 @@ def test_letterboxed_pictures_are_those_of_ultralytics(size):
     )
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     expected = augment.LetterBox(YOLO_SIZE)(image=image)
-    found = picture_for(image, card, place(size, card, None))[0].permute(1, 2, 0).numpy()
+    found = pixels_last(picture_for(image, card, place(size, card, None)))
     assert (found == expected).all()
 
 
