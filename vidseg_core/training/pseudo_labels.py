@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import torch
 
+from vidseg_core.arrays import as_tensor, on_host
 from vidseg_core.classes import ClassTable, load_classes
 from vidseg_core.data.labelled import LabelledSet, Sample
 from vidseg_core.engine.build import build_engine
@@ -90,7 +91,7 @@ class Teacher:
         if self._segmenter is None:  # not needed where all is labelled already
             self._segmenter = build_engine(self._config).networks.segmenter
         frame, able = Frame(image, stamp_ns=0), capabilities(self._segmenter)
-        scores = self._segmenter(frame).cpu().float()  # 1 x C x any size
+        scores = as_tensor(on_host(self._segmenter(frame))).float()  # 1 x C x any size
         soft = on_grid(scores, grid_size(frame.size, SOFT_STRIDE), able.picture_of(frame)).softmax(1)[0]
         return decode(scores, frame.size, able.half_pixel), (soft * 255).round().to(torch.uint8).numpy()
 
