@@ -49,7 +49,7 @@ def network_segmenter(
     """Make a segmenter of any function, for `build_engine`.
 
     Args:
-        network: 1 x 3 x h x w, float32, on `device`, to a tensor or a NumPy array as `output` says: 1 x C x any size,
+        network: tensor, 1 x 3 x h x w, float32, on `device`, to tensor or array as `output` says: 1 x C x any size,
             or 1 x h x w for class ids; for queries a pair of masks and classes. Called by one thread at a time.
         classes: a class table, or names in order.
         input: how the picture is made ready; `mean` and `std` are of values 0..255.

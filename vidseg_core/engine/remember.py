@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from vidseg_core.arrays import Array, as_tensor
 from vidseg_core.engine.flow import FlowEstimator
 from vidseg_core.engine.geometry import View
 from vidseg_core.engine.segmenter import Segmenter
 from vidseg_core.frame import Frame
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, eq=False)
