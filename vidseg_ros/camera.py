@@ -47,10 +47,16 @@ def images_of(node: Node, settings: CameraSettings) -> str:
     return images if behind == "raw" else f"{node.resolve_topic_name(images)}/{behind}"
 
 
-def expected_size(node: Node, settings: CameraSettings) -> tuple[int, int] | None:
-    """Return the size, (H, W), of a camera's pictures: of one that comes at once, else the last known; None if none."""
+def expected(node: Node, settings: CameraSettings) -> tuple[tuple[int, int], float | None] | None:
+    """Return what a camera's pictures are expected to be; None if that is not known.
+
+    Returns:
+        Size, (H, W), of one that comes at once, else the last known; and at which share of its input a network saw
+        such pictures last, None if that is not known.
+    """
     topic, kind = node.resolve_topic_name(images_of(node, settings)), KINDS[settings.image_transport]
-    return sizes.look(node, topic, kind) or sizes.remembered(topic)
+    size = sizes.look(node, topic, kind) or sizes.remembered(topic)
+    return None if size is None else (size, sizes.remembered_share(topic, size))
 
 
 def is_governed(engine: object) -> bool:
@@ -97,7 +103,7 @@ class Camera:
         images = f"{self._prefix}image_raw"
         self._subscribed = images_of(node, settings)
         self.topic = node.resolve_topic_name(self._subscribed)  # that name may be remapped itself
-        self._size: tuple[int, int] | None = None
+        self._known: tuple[tuple[int, int], float | None] = ((0, 0), None)  # of its pictures, see `sizes.remember`
         self._engine = engine
         self._classes = engine.classes
         self._stream = engine.stream(settings.ego_mask, phase=phase)
@@ -215,10 +221,12 @@ class Camera:
         self._publish_status(view, segmentation, too_old)
         self.faults_in_a_row = 0
         self.statistics.processed(self._tick(segmentation, letter))
-        if self._is_governed and frame.size != self._size:
-            self._size = frame.size
-            sizes.remember(self.topic, frame.size)
         if self._is_governed:
+            kept = self._known[1] if frame.size == self._known[0] else None
+            known = frame.size, self._engine.settled_share or kept
+            if known != self._known:
+                self._known = known
+                sizes.remember(self.topic, *known)
             busy_s, counts = time.monotonic() - begun_s, self.statistics.counts
             self._engine.note(
                 self._stream, segmentation, busy_s, letter.received_ns / 1e9, letter.number, counts.dropped

@@ -63,9 +63,13 @@ def build_engine(values: Mapping[str, Any]) -> EngineProtocol:
     return GovernedEngine(engine, free, values["max_age_s"])
 
 
-def warm_up(engine: GovernedEngine, size: tuple[int, int]) -> None:
-    """Have everything compiled and allocated that the first labels of pictures of `size`, (H, W), need."""
-    engine.prepare(size)
+def warm_up(engine: GovernedEngine, size: tuple[int, int], share: float | None = None) -> None:
+    """Have everything compiled and allocated that the first labels of pictures of `size`, (H, W), need.
+
+    Args:
+        share: of the network's input to begin with; None for all of it.
+    """
+    engine.prepare(size, share)
     height, width = size
     stream = engine.stream()
     image = np.frombuffer(bytes(height * width * 3), dtype=np.uint8).reshape(height, width, 3)  # read-only, as messages

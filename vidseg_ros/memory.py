@@ -12,12 +12,13 @@ import gc
 
 from rclpy.logging import get_logger
 
-# Of mallopt(3), from malloc.h. The numbers are bytes.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+# Of mallopt(3), from malloc.h. The numbers are bytes, of heaps their number.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
 _SETTINGS = {
     _MMAP_THRESHOLD: 32 << 20,  # the most that glibc takes: larger blocks are mapped and unmapped each time
     _TRIM_THRESHOLD: 256 << 20,  # what may lie free
     _TOP_PAD: 64 << 20,  # as much as a thread's heap has: an empty one is kept, too
+    _ARENA_MAX: 2,  # a heap for each of a dozen threads would keep what it once held
 }
 
 

@@ -42,7 +42,7 @@ from std_srvs.srv import SetBool, Trigger
 from vidseg_core.allocator import give_back_free_memory
 from vidseg_core.errors import VidsegError
 from vidseg_ros import parameters, transport
-from vidseg_ros.camera import Camera, expected_size, is_governed
+from vidseg_ros.camera import Camera, expected, is_governed
 from vidseg_ros.diagnostics import device_name
 from vidseg_ros.engine import build_engine, prepare, warm_up, warm_up_outputs
 from vidseg_ros.heartbeat import BEAT_S, Heartbeat
@@ -182,8 +182,8 @@ class VidsegNode(LifecycleNode):
         every = [parameters.camera_settings(values, name) for name in names]
         if is_governed(engine):
             # Of a camera whose pictures are not known yet the first one decides.
-            for size in {expected_size(self, settings) for settings in every} - {None}:
-                warm_up(engine, size)
+            for size, share in dict(filter(None, (expected(self, settings) for settings in every))).items():
+                warm_up(engine, size, share)
         give_back_free_memory()  # of what building has taken
         made.hardware_id = device_name(engine.describe()["device"])
         for i, settings in enumerate(every):

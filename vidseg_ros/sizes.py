@@ -1,4 +1,7 @@
-"""The size of each camera's pictures, kept for the next start: so that the engine is ready for it when they come."""
+"""The size of each camera's pictures, kept for the next start: so that the engine is ready for it when they come.
+
+With it is kept at which size the network saw them last, so that the governor need not find that anew.
+"""
 
 from __future__ import annotations
 
@@ -29,13 +32,21 @@ def sizes_file() -> Path:
     return Path(base) / "vidseg" / "cameras.json"
 
 
-def remember(topic: str, size: tuple[int, int]) -> None:
-    """Keep the size, (H, W), of the pictures of a topic; where that is not possible, the next start does without."""
+def remember(topic: str, size: tuple[int, int], share: float | None = None) -> None:
+    """Keep what is known of the pictures of a topic; where that is not possible, the next start does without.
+
+    Args:
+        size: (H, W).
+        share: see `GovernedEngine.settled_share`; None keeps the one of the last time, for pictures of that size.
+    """
     path = sizes_file()
     kept = _kept()
-    if kept.pop(topic, None) == size:
+    before = kept.pop(topic, None)
+    known = size, share if share is not None or before is None or before[0] != size else before[1]
+    if known == before:
         return
-    last = dict(list(kept.items())[1 - MOST_CAMERAS :]) | {topic: size}
+    last = {one: [*pixels, *([] if part is None else [part])] for one, (pixels, part) in kept.items()}
+    last = dict(list(last.items())[1 - MOST_CAMERAS :]) | {topic: [*size, *([] if known[1] is None else [known[1]])]}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent)
@@ -48,7 +59,13 @@ def remember(topic: str, size: tuple[int, int]) -> None:
 
 def remembered(topic: str) -> tuple[int, int] | None:
     """Return the size, (H, W), that the pictures of a topic had last; None if that is not known."""
-    return _kept().get(topic)
+    return _kept().get(topic, (None, None))[0]
+
+
+def remembered_share(topic: str, size: tuple[int, int]) -> float | None:
+    """Return the share of its input at which a network saw a topic's pictures of `size` last; None if not known."""
+    last, share = _kept().get(topic, (None, None))
+    return share if last == size else None
 
 
 def look(node: Node, topic: str, kind: Kind) -> tuple[int, int] | None:
@@ -72,9 +89,14 @@ def look(node: Node, topic: str, kind: Kind) -> tuple[int, int] | None:
     return height, width
 
 
-def _kept() -> dict[str, tuple[int, int]]:
+def _kept() -> dict[str, tuple[tuple[int, int], float | None]]:
+    """Read sizes and shares by their topic."""
     try:
         kept = json.loads(sizes_file().read_text(encoding="utf-8"))
-        return {str(topic): (int(height), int(width)) for topic, (height, width) in kept.items() if height and width}
+        return {
+            str(topic): ((int(height), int(width)), float(share[0]) if share else None)
+            for topic, (height, width, *share) in kept.items()
+            if height and width
+        }
     except (OSError, ValueError, TypeError, AttributeError):
         return {}

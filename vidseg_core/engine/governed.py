@@ -27,6 +27,8 @@ GOVERNED = tuple(name for name, one in options_of(EngineConfig).items() if one.g
 SHARES = (0.35, 0.5, 0.7, 1.0)
 """Sizes of the network's input to choose from, in units of the one that suits the network."""
 COARSEST_STRIDE = 8
+SETTLED_S = 5.0
+"""A step that has been held for so long is worth beginning with the next time."""
 
 
 class GovernedEngine:
@@ -46,6 +48,8 @@ class GovernedEngine:
         self._max_age_s = max_age_s
         self._governor: Governor | None = None
         self._top_rows = 0
+        self._first_share = 1.0
+        self._moved_s = 0.0
         self._streams: list[GovernedStream] = []
         self._status: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -70,9 +74,24 @@ class GovernedEngine:
         self._streams.append(made)
         return made
 
-    def prepare(self, size: tuple[int, int]) -> None:
-        """Have the segmentation network made ready for pictures of `size`, (H, W), on a thread of its own."""
-        prepare = capabilities(self._engine.networks.segmenter).prepare
+    @property
+    def settled_share(self) -> float | None:
+        """Share of the network's input at which the governor has been for a while, of `SHARES`; None for none."""
+        step = self.step
+        if step is None or not self._top_rows or time.monotonic() - self._moved_s < SETTLED_S:
+            return None
+        return min(SHARES, key=lambda share: abs(share - step.rows / self._top_rows))
+
+    def prepare(self, size: tuple[int, int], share: float | None = None) -> None:
+        """Have the segmentation network made ready for pictures of `size`, (H, W), on a thread of its own.
+
+        Args:
+            share: of the network's input to begin with, if it is one of `SHARES` and the governor may choose it.
+        """
+        able = capabilities(self._engine.networks.segmenter)
+        if share in SHARES and "input_scale" in self.free and able.input_rows is not None:
+            self._first_share = self._engine.networks.segmenter.share = share  # type: ignore[attr-defined]
+        prepare = able.prepare
         if prepare is not None:
             threading.Thread(target=prepare, args=(size,), name="vidseg-prepare", daemon=True).start()
 
@@ -131,6 +150,7 @@ class GovernedEngine:
         move = self._governor.decide(now_s)
         if move is not None:
             log.info("governor: %s; %s", move.step, move.reason)
+            self._moved_s = now_s
             self._apply(move.step)
         self._set_rows(self._governor.rows)
         told = {f"Governor {name[0].lower()}{name[1:]}": v for name, v in self._governor.describe(now_s).items()}
@@ -170,7 +190,8 @@ class GovernedEngine:
         modes = tuple(INTERVALS) if "key_frames" in free else (config.key_frames,)
         intervals = None if "interval" in free and config.schedule == "fixed" else (config.interval,)
         steps = ladder(sizes, sorted(strides), modes, intervals)
-        start = Step(config.key_frames, config.interval, self._top_rows, stride)
+        self._moved_s = time.monotonic()
+        start = Step(config.key_frames, config.interval, round(self._top_rows * self._first_share), stride)
         accuracy = self._engine.accuracy or PRIOR
         log.info(
             "governor: %s; %d steps to choose from, expected accuracy %s",

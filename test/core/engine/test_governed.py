@@ -11,7 +11,7 @@ import torch
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.engine import Engine
 from vidseg_core.engine.flow import DIS, NoFlow
-from vidseg_core.engine.governed import GOVERNED, GovernedEngine
+from vidseg_core.engine.governed import GOVERNED, SETTLED_S, GovernedEngine
 from vidseg_core.engine.governor import Move
 from vidseg_core.engine.ladder import Forecast, Step
 from vidseg_core.engine.segmenter import NetworkSegmenter, TruthSegmenter
@@ -221,3 +221,21 @@ def test_a_network_with_a_fixed_input_size_has_no_size_step():
     assert segmenter.input_rows is None
     run(engine, engine.stream(), 1)
     assert {step.rows for step in engine._governor._steps} == {0}
+
+
+def test_it_begins_at_the_size_at_which_it_was_last_and_tells_where_it_has_settled(monkeypatch):
+    engine, segmenter = governed({"input_scale"})
+    engine.prepare(SIZE, 0.4)
+    assert segmenter.share == 1.0, "no step of the ladder is of that size"
+    engine.prepare(SIZE, 0.7)
+    assert segmenter.share == 0.7 and engine.settled_share is None
+    now_s = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    result = Segmentation(np.zeros(SIZE, dtype=np.uint8), 0, False, 1, "propagated")
+    assert engine.note(engine.stream(), result, 0.001, now_s, 0, 0) is None
+    assert engine.step.rows == round(96 * 0.7) and engine.settled_share is None
+    now_s += SETTLED_S
+    assert engine.settled_share == 0.7
+    given, segmenter = governed(set())
+    given.prepare(SIZE, 0.7)
+    assert segmenter.share == 1.0, "what the user has chosen stays"

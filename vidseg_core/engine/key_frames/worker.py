@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,6 +27,9 @@ from vidseg_core.engine.key_frames.shared_memory import Shared
 log = logging.getLogger(__name__)
 # Where it takes its share, a frame goes first; and of what is compiled meanwhile.
 NICENESS = 5
+UNUSED_S = 20.0
+"""A network that was read from a file is let go when no picture of its size has come for so long. It takes 30 to 45 MB,
+and 0.1 s to read again."""
 Shape = tuple[int, ...]
 Execute = Callable[[np.ndarray], list[np.ndarray]]
 
@@ -122,6 +126,7 @@ class _Networks:
     def __init__(self, task: Task):
         self._task = task
         self._ready: dict[Shape, Execute] = {}
+        self._read_s: dict[Shape, float] = {}  # when those from files were asked for last
         self._refused: set[Shape] = set()
         self._compiling: threading.Thread | None = None
         self._compile: Callable[[Shape], tuple[Execute, str | None]] | None = None
@@ -135,9 +140,17 @@ class _Networks:
         layout = [(values.shape, np.float32) for values in results]
         for memory, values in zip(wanted.arrays(*layout), results, strict=True):
             np.copyto(memory, values)
-        if not is_usual:
+        if self._let_go() or not is_usual:
             give_back_free_memory()
         return Answer(tuple(values.shape for values in results), self._runtime, is_usual=is_usual)
+
+    def _let_go(self) -> bool:
+        """Let go of networks that nobody has asked for lately; return whether there were any."""
+        now_s = time.monotonic()
+        unused = [shape for shape, read_s in self._read_s.items() if now_s - read_s > UNUSED_S]
+        for shape in unused:
+            del self._read_s[shape], self._ready[shape]
+        return bool(unused)
 
     def prepare(self, shape: Shape, asked: Shared, wanted: Shared) -> Answer:
         if self._kept(shape) is None and self._compiling is None and shape not in self._refused:
@@ -168,6 +181,9 @@ class _Networks:
                 log.info("%s", choice.said)
             self._runtime = choice.runtime
             self._ready[shape] = lambda picture: network([picture])
+            self._read_s[shape] = time.monotonic()
+        elif shape in self._read_s:
+            self._read_s[shape] = time.monotonic()
         return self._ready.get(shape)
 
     def _compiled(self, shape: Shape) -> Execute:

@@ -208,6 +208,15 @@ def test_a_network_that_was_compiled_before_is_executed_without_pytorch(monkeypa
         assert f"runtime of the segmenter: {here.runtime}, as asked for" in caplog.text
         assert process(picture(128, 160)).shape[1] == CLASSES  # another size is compiled, and then it is loaded
         assert "libtorch" in Path(f"/proc/{process.pid}/maps").read_text()
+    networks, asked, wanted = worker._Networks(task), *(Shared(os.memfd_create(name)) for name in ("asked", "wanted"))
+    shapes = [(1, *here.input_size(one.size), 3) for one in (frame, picture(128, 160))]
+    for shape in shapes:
+        networks.execute(shape, asked, wanted)
+    assert set(networks._ready) == set(shapes)
+    monkeypatch.setattr(worker, "UNUSED_S", 0.0)
+    networks.execute(shapes[0], asked, wanted)
+    assert set(networks._ready) <= {shapes[0]}, "of another size nothing has come for so long"
+    assert networks.execute(shapes[1], asked, wanted).error is None
 
 
 def test_another_size_is_compiled_beside_frames_of_the_last_one():
