@@ -34,6 +34,7 @@ from vidseg_ros.benchmarks.transport import (
     Load,
     Trial,
     camera_arguments,
+    count,
     image_size,
     positive,
     profiled_environment,
@@ -210,7 +211,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--against", type=Path, metavar="DIR", help="another checkout, that of an older version say")
     parser.add_argument("--size", type=image_size, default=(1280, 720), metavar="WxH", help="pixels, default 1280x720")
     parser.add_argument("--rate", type=positive, default=30.0, metavar="HZ", help="of the camera, default 30")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="installations of each, default 3")
+    parser.add_argument("--rounds", type=count, default=3, metavar="N", help="installations of each, default 3")
     parser.add_argument(
         "--seconds", type=positive, default=8.0, help="to go on watching memory after the first label, default 8"
     )
@@ -220,7 +221,7 @@ def main(argv: list[str] | None = None) -> int:
     load = Load(*arguments.size, arguments.rate, NEVER)
     results: dict[str, list[Round]] = {}
     try:
-        for number in range(max(1, arguments.rounds)):
+        for number in range(arguments.rounds):
             for checkout in filter(None, (HERE, arguments.against)):
                 print(f"round {number + 1}: {checkout}", file=sys.stderr)
                 one = measure(checkout.resolve(), load, arguments.parameters, arguments.seconds)

@@ -43,6 +43,7 @@ from vidseg_ros.benchmarks.transport import (
     Result,
     Trial,
     camera_arguments,
+    count,
     image_size,
     positive,
     profiled_environment,
@@ -272,7 +273,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rate", type=positive, default=30.0, metavar="HZ", help="of the camera, default 30")
     parser.add_argument("--seconds", type=positive, default=20.0, help="measured each time, default 20")
     parser.add_argument("--against", type=Path, metavar="DIR", help="another checkout, that of an older version say")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="turns of each, default 3")
+    parser.add_argument("--rounds", type=count, default=3, metavar="N", help="turns of each, default 3")
     parser.add_argument("--keep-memory", action="store_true", help="of the listener, in both checkouts")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there, too")
     arguments = parser.parse_args(argv)

@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from vidseg_ros.benchmarks import start, where
 from vidseg_ros.benchmarks import transport as bench_transport
 from vidseg_ros.transport import profile_path
 
@@ -70,3 +71,11 @@ def test_arguments_that_mean_nothing(arguments, capsys):
     with pytest.raises(SystemExit):
         bench_transport.main(arguments)
     assert "expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("bench", [start, where])
+@pytest.mark.parametrize("rounds", ["0", "-1"])
+def test_no_bench_takes_less_than_one_round(bench, rounds, capsys):
+    with pytest.raises(SystemExit) as error:
+        bench.main(["--rounds", rounds])
+    assert error.value.code == 2 and f"expected a whole number, 1 or more, got {rounds}" in capsys.readouterr().err
