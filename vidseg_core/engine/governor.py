@@ -36,6 +36,8 @@ GAIN = 0.4
 PATIENCE_S = 2.0
 """Where a network is not ready at the rows of the best step for so long, the best of the others is taken meanwhile."""
 FEW_FRAMES, FEW_KEY_FRAMES = 5, 2
+ALIKE = 1.5
+"""A time without frames that is at most so much longer than the one before is a slow camera's, no pause."""
 KEY_COST = 15
 """Of a key frame in units of a propagated one, before the first was measured."""
 HOPE = 0.8
@@ -63,18 +65,25 @@ class Move:
 
 
 class _Arrivals:
-    """Frames of one camera that came within the last `WINDOW_S`, told by those that were labelled."""
+    """Frames of one camera that came within the last `WINDOW_S`, told by those that were labelled.
+
+    Of a slow camera the last few, whenever they came.
+    """
 
     def __init__(self):
         self._seen: deque[tuple[float, int, int]] = deque()  # received, its number, dropped before
+        self._gap_s = 0.0
 
     def add(self, received_s: float, number: int, dropped: int) -> bool:
         """Note a frame; return whether the camera went on without a pause."""
-        went_on = not self._seen or received_s - self._seen[-1][0] <= WINDOW_S
+        went_on = True
+        if self._seen:
+            last_gap_s, self._gap_s = self._gap_s, received_s - self._seen[-1][0]
+            went_on = self._gap_s <= max(WINDOW_S, ALIKE * last_gap_s)
         if not went_on:
             self._seen.clear()
         self._seen.append((received_s, number, dropped))
-        while self._seen[0][0] < received_s - WINDOW_S:
+        while len(self._seen) > FEW_FRAMES and self._seen[0][0] < received_s - WINDOW_S:
             self._seen.popleft()
         return went_on
 
@@ -183,7 +192,7 @@ class Governor:
         if not self._arrivals.setdefault(camera, _Arrivals()).add(received_s, number, dropped):
             self._forget()  # the camera paused, or this process did
         self._times.append(_Time(now_s, frame_s, key_s))
-        while self._times[0].now_s < now_s - WINDOW_S:
+        while len(self._times) > FEW_FRAMES and self._times[0].now_s < now_s - WINDOW_S:
             self._times.popleft()
 
     def key_frame(self, key_s: float, rows: int) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -168,6 +169,16 @@ def test_several_cameras_are_counted_together():
     computer = Computer(1.0, 3, period_s=1 / 40, cameras=4)
     computer.run(20)
     assert computer.truth(computer.governor.step).worth >= computer.best() - 1.0
+
+
+@pytest.mark.parametrize(("period_s", "cameras"), [(0.4, 1), (0.1, 4), (1.3, 1)])
+def test_slow_cameras_are_no_reason_to_wait(period_s, cameras):
+    """A step of five frames between key frames would have labels grow older than they may."""
+    computer = Computer(1.0, 0, period_s=period_s, cameras=cameras, start=replace(START, interval=4))
+    computer.run(12 * period_s * cameras)
+    assert computer.moves and computer.truth(computer.governor.step).worth >= computer.best() - 1.0
+    computer.run(12)
+    assert len(computer.moves) <= 2
 
 
 def test_noise_does_not_make_it_move_to_and_fro():
