@@ -18,7 +18,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 
 from vidseg_core.classes import ClassTable
-from vidseg_core.data.wire import parse_header
+from vidseg_core.data.wire import parse_header, parse_image
 from vidseg_ros.demo.recording import Recording, Track
 from vidseg_ros.memory import keep_freed_memory
 
@@ -28,6 +28,8 @@ LAST_S = 10.0
 GRACE_S = 60.0
 SIGNALS_S = 0.1
 """Python sees to signals so often."""
+CHANNELS = {"labels": 1, "labels_truth": 1, "overlay": 3}
+"""Of the pictures that are kept."""
 OUTCOMES = ("Frames processed", "Frames dropped", "Frames repeated", "Frames refused", "Engine faults")
 """Of a frame that the node has received, as its diagnostics call them."""
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE)
@@ -95,10 +97,12 @@ class Listener:
         self._listen(CameraInfo, "camera_info", self._recording.sent)
 
     def turn(self, timeout_s: float) -> None:
-        """Take what comes, for that time."""
+        """Take what comes, for that time, or a little longer where nothing comes."""
         end_s = time.monotonic() + timeout_s
-        while (left_s := end_s - time.monotonic()) > 0:
-            self._executor.spin_once(timeout_sec=min(left_s, SIGNALS_S))
+        while time.monotonic() < end_s:
+            # Always the same timeout: at another one, rclpy forgets what else was ready and begins with the first
+            # subscription again, so that the last one starves while there is much to take.
+            self._executor.spin_once(timeout_sec=SIGNALS_S)
 
     def turn_until_quiet(self, quiet_s: float, most_s: float = LAST_S) -> None:
         """Take what comes until every frame is labelled, or no labels have come for `quiet_s`; for `most_s` at most."""
@@ -142,18 +146,18 @@ class Listener:
 
     def _listen(self, message_type: type, topic: str, track: Track) -> None:
         self._node.create_subscription(
-            message_type, topic, self._recorder(topic, track, message_type is Image), self._reliable, raw=True
+            message_type, topic, self._recorder(topic, track, CHANNELS.get(topic)), self._reliable, raw=True
         )
 
-    def _recorder(self, topic: str, track: Track, keep: bool) -> Callable[[bytes], None]:
+    def _recorder(self, topic: str, track: Track, channels: int | None) -> Callable[[bytes], None]:
         spool = self._recording.spool
 
         def record(message: bytes) -> None:
             arrival_ns = time.time_ns()
             stamp_ns, _ = parse_header(message)
             track.add(stamp_ns, arrival_ns)
-            if keep:
-                spool.put(topic, stamp_ns, message)
+            if channels is not None:
+                spool.put(topic, stamp_ns, parse_image(message).pixels(channels))
 
         return record
 

@@ -165,8 +165,8 @@ def _sheet_cells(recording: Recording, kept_ns: list[int], classes: ClassTable) 
     begin_ns = min(recording.sent.stamps_ns, default=kept_ns[0])
     cells = []
     for stamp_ns in sorted(nearest):
-        pictures, caption = [recording.spool.pixels("overlay", stamp_ns, 3)], f"{(stamp_ns - begin_ns) / 1e9:.1f} s"
-        truth = recording.spool.pixels("labels_truth", stamp_ns, 1)
+        pictures, caption = [recording.spool.pixels("overlay", stamp_ns)], f"{(stamp_ns - begin_ns) / 1e9:.1f} s"
+        truth = recording.spool.pixels("labels_truth", stamp_ns)
         if truth is not None:
             pictures.append(colorize(truth[..., 0], classes.lut))
             caption += "; below: truth"
