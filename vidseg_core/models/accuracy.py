@@ -18,6 +18,45 @@ from vidseg_core.errors import CheckpointError
 
 STRIDE_ROWS = 720
 _FIELDS = ("rows", "lost_by_age_s", "lost_by_stride")
+_UPDATE = "update"
+_UPDATE_FIELDS = ("weights", "lost_by_age_s")
+Points = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Updated:
+    """What labels lose with an update network, which looks at every propagated frame at low resolution.
+
+    Attributes:
+        weights: the update network: its name in the registry, or a path as it was given.
+        lost_by_age_s: as `Accuracy.lost_by_age_s`, relative to the same key frames, which it does not change.
+
+    Raises:
+        CheckpointError: not of this form.
+    """
+
+    weights: str
+    lost_by_age_s: Points
+
+    def __post_init__(self):
+        if not isinstance(self.weights, str) or not self.weights:
+            raise CheckpointError(f"accuracy: expected a name or a path as weights of {_UPDATE}, got {self.weights!r}")
+        _check_points(self.lost_by_age_s, f"lost_by_age_s of {_UPDATE}")
+
+    @classmethod
+    def from_dict(cls, stored: object) -> Updated:
+        """Read what `to_dict` gives, be its keys text.
+
+        Raises:
+            CheckpointError: not of that form.
+        """
+        if not isinstance(stored, Mapping) or set(stored) != set(_UPDATE_FIELDS):
+            raise CheckpointError(f"accuracy: expected {' and '.join(_UPDATE_FIELDS)} as {_UPDATE}, got {stored!r}")
+        return cls(stored["weights"], _points(stored["lost_by_age_s"], f"lost_by_age_s of {_UPDATE}"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return both attributes, JSON-safe."""
+        return {"weights": self.weights, "lost_by_age_s": dict(self.lost_by_age_s)}
 
 
 @dataclass(frozen=True)
@@ -29,22 +68,21 @@ class Accuracy:
         lost_by_age_s: (age of the labels in seconds, points lost), ages ascending, from (0, 0) on.
         lost_by_stride: (grid stride on pictures of `STRIDE_ROWS` rows, points lost), strides ascending.
         is_measured: whether it was measured with this network.
+        update: what is lost by age with an update network; None where that was not measured.
 
     Raises:
         CheckpointError: not of this form.
     """
 
-    rows: tuple[tuple[float, float], ...]
-    lost_by_age_s: tuple[tuple[float, float], ...]
-    lost_by_stride: tuple[tuple[float, float], ...]
+    rows: Points
+    lost_by_age_s: Points
+    lost_by_stride: Points
     is_measured: bool = True
+    update: Updated | None = None
 
     def __post_init__(self):
         for name in _FIELDS:
-            points = getattr(self, name)
-            good = len(points) > 0 and all(len(point) == 2 and all(map(_is_number, point)) for point in points)
-            if not good or any(low[0] >= high[0] for low, high in pairwise(points)):
-                raise CheckpointError(f"accuracy: expected numbers by ascending numbers as {name}, got {points!r}")
+            _check_points(getattr(self, name), name)
 
     @classmethod
     def from_dict(cls, stored: object) -> Accuracy:
@@ -53,22 +91,35 @@ class Accuracy:
         Raises:
             CheckpointError: not of that form.
         """
-        if not isinstance(stored, Mapping) or set(stored) != set(_FIELDS):
-            raise CheckpointError(f"accuracy: expected {', '.join(_FIELDS)}, got {stored!r}")
+        if not isinstance(stored, Mapping) or set(stored) - {_UPDATE} != set(_FIELDS):
+            raise CheckpointError(f"accuracy: expected {', '.join(_FIELDS)} and perhaps {_UPDATE}, got {stored!r}")
         rows, ages, strides = (_points(stored[name], name) for name in _FIELDS)
-        return cls(rows, ages, strides)
+        return cls(rows, ages, strides, update=Updated.from_dict(stored[_UPDATE]) if _UPDATE in stored else None)
 
-    def to_dict(self) -> dict[str, dict[float, float]]:
-        """Return all but `is_measured`, JSON-safe."""
-        return {name: dict(getattr(self, name)) for name in _FIELDS}
+    def to_dict(self) -> dict[str, Any]:
+        """Return all but `is_measured`, JSON-safe; `update` only where it was measured."""
+        points = {name: dict(getattr(self, name)) for name in _FIELDS}
+        return points if self.update is None else points | {_UPDATE: self.update.to_dict()}
 
     def of_rows(self, rows: float) -> float:
         """Return the mIoU of key frames that the network sees at so many rows."""
         return _between(self.rows, rows)
 
-    def lost_at(self, age_s: float) -> float:
-        """Return the points lost by labels of that age."""
-        return _between(self.lost_by_age_s, age_s)
+    def lost_at(self, age_s: float, updated: bool = False) -> float:
+        """Return the points lost by labels of that age.
+
+        Args:
+            age_s: since their key frame, in seconds.
+            updated: whether the update network of `update` looks at every propagated frame.
+
+        Raises:
+            ValueError: `updated`, and that was not measured.
+        """
+        if not updated:
+            return _between(self.lost_by_age_s, age_s)
+        if self.update is None:
+            raise ValueError("updated: expected an accuracy measured with an update network, got one without `update`")
+        return _between(self.update.lost_by_age_s, age_s)
 
     def lost_with(self, grid_stride: int, picture_rows: int = STRIDE_ROWS) -> float:
         """Return the points lost by a grid of that stride on pictures of so many rows."""
@@ -79,14 +130,20 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _points(stored: Any, name: str) -> tuple[tuple[float, float], ...]:
+def _check_points(points: Points, name: str) -> None:
+    good = len(points) > 0 and all(len(point) == 2 and all(map(_is_number, point)) for point in points)
+    if not good or any(low[0] >= high[0] for low, high in pairwise(points)):
+        raise CheckpointError(f"accuracy: expected numbers by ascending numbers as {name}, got {points!r}")
+
+
+def _points(stored: Any, name: str) -> Points:
     try:
         return tuple(sorted((float(place), float(value)) for place, value in stored.items()))
     except (AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(f"accuracy: expected numbers by numbers as {name}, got {stored!r}") from error
 
 
-def _between(points: tuple[tuple[float, float], ...], place: float) -> float:
+def _between(points: Points, place: float) -> float:
     after = bisect_right(points, place, key=lambda point: point[0])
     if after == 0:
         return points[0][1]

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -62,7 +63,7 @@ class WeightRecord:
     activation_ranges: dict[str, list[float]] | None = None
     input_rows: int | None = None
     enlarge: float | None = None
-    accuracy: dict[str, dict[float, float]] | None = None
+    accuracy: dict[str, Any] | None = None
 
     def __post_init__(self):
         def expect(condition: bool, expected: str, value: object):
