@@ -26,6 +26,7 @@ examples:
       what asynchronous key frames cost whose labels come 4 frames later
   vidseg evaluate --data street:seed=7,size=1280x720,frames=240 --ladder street:seed=8,size=1280x720,frames=240
       what the node's governor has to know of the weights: mIoU by the size of the network's input, by the age of labels
+      (with `--update-weights NAME` both without and with that update network)
   torchrun --nproc-per-node 4 -m vidseg_core.cli evaluate ...
       four processes, each with its share of the frames
 
@@ -52,11 +53,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ladder", nargs="*", metavar="KIND:WHERE",
         help="measure, on consecutive labelled frames of --data and of further drives, what the node's governor has to "
-        "know, and print it as it stands in a record of weights/registry.yaml",
+        "know, with --update-weights also what that network brings, and print it as it stands in a record of "
+        "weights/registry.yaml",
     )  # fmt: skip
     parser.add_argument("--no-fps", action="store_true", help="do not measure frame rates")
     add_result_arguments(parser)
-    parser.add_argument("--json", metavar="FILE", help="write results.json here, too")
+    parser.add_argument("--json", metavar="FILE", help="write results.json here, too; with --ladder what is printed")
     add_engine_arguments(parser, several=True, without=("key_frames", "confidence"))
 
 
@@ -87,13 +89,26 @@ def _ladder(args: argparse.Namespace) -> int:
     from vidseg_core.cli.data_options import data_name
     from vidseg_core.cli.engine_options import method_choices
     from vidseg_core.cli.ladder import as_yaml, read_drives
+    from vidseg_core.data.writers import write_json
     from vidseg_core.engine.build import build_engine
+    from vidseg_core.errors import ConfigError
     from vidseg_core.evaluation.ladder import measure
 
     base, choices = method_choices(args)
-    drives, rate_hz = read_drives([str(data_name(args)), *args.ladder])
-    engine = build_engine(replace(base, input_scale=choices.scales[0], flow=choices.flows[0]))
-    print(as_yaml(measure(engine, drives, rate_hz, progress("ladder"))), end="")
+    compared = (choices.scales, choices.flows, choices.update_weights)
+    if any(len(values) > 1 for values in compared):
+        raise ConfigError("--ladder: expected one value each of --input-scale, --flow and --update-weights")
+    if args.update_scale:
+        raise ConfigError("--update-scale: expected none with --ladder, as a record does not tell it")
+    specs = [str(data_name(args)), *args.ladder]
+    drives, rate_hz = read_drives(specs)
+    (scale,), (flow,), (update_weights,) = compared
+    with build_engine(replace(base, input_scale=scale, flow=flow, update_weights=update_weights)) as engine:
+        accuracy = measure(engine, drives, rate_hz, progress("ladder"))
+    print(as_yaml(accuracy), end="")
+    if args.json:
+        about = {"drives": specs, "rate_hz": rate_hz, "accuracy": accuracy.to_dict()}
+        write_json(Path(args.json), {"command": shlex.join(["vidseg", *sys.argv[1:]])} | about)
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -112,7 +112,14 @@ def measure_by_labels(config: EngineConfig, spec: str) -> tuple[Accuracy, dict[s
 
 def as_yaml(accuracy: Accuracy) -> str:
     """Write expected accuracies as they stand in a record of the registry."""
-    lines = ["    accuracy:"]
-    for name, points in accuracy.to_dict().items():
-        lines.append(f"      {name}: {{{', '.join(f'{place:g}: {value:g}' for place, value in points.items())}}}")
+    stored = accuracy.to_dict()
+    update = stored.pop("update", None)
+    lines = ["    accuracy:"] + [f"      {name}: {_points(points)}" for name, points in stored.items()]
+    if update is not None:
+        lines += ["      update:", f"        weights: {update['weights']}"]
+        lines.append(f"        lost_by_age_s: {_points(update['lost_by_age_s'])}")
     return "\n".join(lines) + "\n"
+
+
+def _points(points: Mapping[float, float]) -> str:
+    return f"{{{', '.join(f'{place:g}: {value:g}' for place, value in points.items())}}}"

@@ -22,7 +22,8 @@ from vidseg_core.errors import ConfigError
 from vidseg_core.evaluation.metrics.confusion import ConfusionMatrix
 from vidseg_core.frame import Frame
 from vidseg_core.kernels.decode import decode
-from vidseg_core.models.accuracy import STRIDE_ROWS, Accuracy
+from vidseg_core.models.accuracy import STRIDE_ROWS, Accuracy, Updated
+from vidseg_core.models.registry import registered_name
 
 AGES = (0, 1, 2, 4, 8, 15, 30)
 """Frames since the key frame, of those that there are."""
@@ -44,18 +45,24 @@ def measure(
     """Measure mIoU against the labels of each next frame.
 
     Args:
-        engine: with synchronous key frames and a network of ours, or one whose input has any size.
+        engine: with synchronous key frames and a network of ours, or one whose input has any size. What its update
+            network brings, if it has one, is measured beside all else, which is measured without.
         drives: consecutive frames with labels of one or more drives, whose frames may differ in size.
         rate_hz: of the frames.
         progress: wraps the iteration over what is measured, for instance `tqdm`.
         least_share: score only classes that have this share of the labelled pixels, 0..1; 0 for all, as usual.
 
     Raises:
-        ConfigError: a drive has fewer than two frames, some without labels, or the network cannot be asked.
+        ConfigError: a drive has fewer than two frames, some without labels, the network cannot be asked, or the update
+            network is none of `EngineConfig.update_weights`.
     """
     for frames in drives:
         if len(frames) < 2 or any(frame.labels is None for frame in frames):
             raise ConfigError(f"ladder: expected two frames or more, all with labels, got {len(frames)}")
+    update_weights = None if engine.networks.updater is None else engine.config.update_weights
+    if engine.networks.updater is not None and update_weights is None:
+        raise ConfigError("ladder: expected an update network with a name (update_weights), got one without")
+    plain = engine.variant(updater=None)
     segmenter = engine.networks.segmenter
     at_share = capabilities(segmenter).at_share
     if at_share is None:
@@ -71,33 +78,37 @@ def measure(
     tasks: list[Callable[[], None]] = []
     rows: dict[float, float] = {}
     by_age: dict[float, float] = {}
+    by_age_updated: dict[float, float] = {}
     by_stride: dict[float, float] = {}  # of the drives of the smallest pictures, where it matters most
 
     def of_share(share: float) -> None:
-        other = engine.variant(segmenter=at_share(share))
+        other = plain.variant(segmenter=at_share(share))
         found = _score(other, _runs(drives, KEY_FRAMES, 0), common)
         rows[0 if rows_of is None else round(share * rows_of(size))] = found[0]
 
-    def of_ages() -> None:
-        found = _score(engine, _runs(drives, RUNS, ages[-1]), common)
-        by_age.update({round(age / rate_hz, 4): found[0] - found[age] for age in ages})
+    def of_ages(other: Engine, lost: dict[float, float]) -> None:
+        found = _score(other, _runs(drives, RUNS, ages[-1]), common)
+        lost.update({round(age / rate_hz, 4): found[0] - found[age] for age in ages})
 
     def of_stride(stride: int) -> None:
-        other = engine.variant(replace(engine.config, grid_stride=stride))
+        other = plain.variant(replace(engine.config, grid_stride=stride))
         delay, last = min(STRIDE_DELAY, ages[-1]), min(STRIDE_RUN, len(small[0]) - 1) - 1
         found = _score(other, _runs(small, RUNS, last), common, delay)[delay:]
         by_stride[round(stride * STRIDE_ROWS / smallest[0], 2)] = float(np.mean(found))
 
     tasks += [lambda share=share: of_share(share) for share in shares]  # type: ignore[misc]
-    tasks.append(of_ages)
+    tasks.append(lambda: of_ages(plain, by_age))
+    if update_weights is not None:
+        tasks.append(lambda: of_ages(engine, by_age_updated))
     tasks += [lambda stride=stride: of_stride(stride) for stride in strides]  # type: ignore[misc]
     for task in progress(tasks):
         task()
     best = max(by_stride.values())
     return Accuracy(
         tuple(sorted((place, round(miou, 2)) for place, miou in rows.items())),
-        tuple((age, round(max(0.0, lost), 2)) for age, lost in sorted(by_age.items())),
+        _lost(by_age),
         tuple((stride, round(best - miou, 2)) for stride, miou in sorted(by_stride.items())),
+        update=None if update_weights is None else Updated(registered_name(update_weights), _lost(by_age_updated)),
     )
 
 
@@ -114,6 +125,11 @@ def with_own_labels(
     half_pixel = capabilities(segmenter).half_pixel
     with torch.inference_mode():
         return [replace(frame, labels=decode(segmenter(frame), frame.size, half_pixel)) for frame in progress(frames)]
+
+
+def _lost(by_age: dict[float, float]) -> tuple[tuple[float, float], ...]:
+    """The points lost by age, as a record has them: never fewer than none."""
+    return tuple((age, round(max(0.0, lost), 2)) for age, lost in sorted(by_age.items()))
 
 
 def _runs(drives: Iterable[Sequence[Frame]], most: int, age: int) -> Iterator[Sequence[Frame]]:

@@ -136,7 +136,8 @@ def load_registry(path: str | Path | None = None) -> tuple[WeightRecord, ...]:
     """Load the records of a registry file; without a path those of `weights/registry.yaml`.
 
     Raises:
-        CheckpointError: not a YAML file of records, a field missing, unknown or malformed, a name or file used twice.
+        CheckpointError: not a YAML file of records, a field missing, unknown or malformed, a name or file used twice,
+            or an accuracy with an update network that is not registered or has other classes.
     """
     path = resource("weights/registry.yaml") if path is None else Path(path)
     try:
@@ -154,6 +155,14 @@ def load_registry(path: str | Path | None = None) -> tuple[WeightRecord, ...]:
         values = [getattr(record, kind) for record in records]
         if twice := sorted({value for value in values if values.count(value) > 1}):
             raise CheckpointError(f"{path}: expected every {kind} once, found {twice} more than once")
+    fitting = {(record.name, record.classes) for record in records}
+    for record in records:
+        update = None if record.accuracy is None else record.accuracy.get("update")
+        if update is not None and (update["weights"], record.classes) not in fitting:
+            raise CheckpointError(
+                f"{path}: weights {record.name!r}: accuracy: expected a registered update network of classes "
+                f"{record.classes!r}, got {update['weights']!r}"
+            )
     return records
 
 
@@ -180,6 +189,12 @@ def _called(name: str, records: tuple[WeightRecord, ...]) -> WeightRecord | None
                 log.warning("weights %s are replaced by %s, which is used; the old name goes in 0.3", name, record.name)
             return record
     return None
+
+
+def registered_name(name_or_path: str | Path) -> str:
+    """Return the present name of registered weights, be they called by a former one; anything else as it is."""
+    record = _called(str(name_or_path), load_registry())
+    return str(name_or_path) if record is None else record.name
 
 
 def record_of(path: str | Path, records: tuple[WeightRecord, ...] | None = None) -> WeightRecord | None:

@@ -7,9 +7,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from vidseg_core.classes import load_classes
 from vidseg_core.cli import main as cli
+from vidseg_core.evaluation import ladder
+from vidseg_core.models.accuracy import Accuracy
 from vidseg_core.models.files import save_weights
 from vidseg_core.networks.guided_refine import GuidedRefine
 from vidseg_core.networks.swiftnet import SwiftNet
@@ -113,6 +116,41 @@ def test_looks_between_key_frames_are_traits_of_methods(data, weights, tmp_path,
     assert without["confusion"] != with_it[0]["confusion"] != with_it[1]["confusion"]
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("no-update ", "untrained update-scale-0.5 ", "untrained update-scale-1 "))
+
+
+STREET = "street:seed=3,size=320x240,frames=4"
+
+
+def test_what_the_governor_has_to_know_with_and_without_an_update_network(weights, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ladder, "RUNS", 1)
+    monkeypatch.setattr(ladder, "KEY_FRAMES", 1)
+    monkeypatch.setattr(ladder, "SHARES", (1.0,))
+    options = ("--data", STREET, "--weights", weights, *COMMON[:-1], "0.25", "--ladder", "--json")
+    without, updated = tmp_path / "without.json", tmp_path / "updated.json"
+    assert cli.main(["evaluate", *options, str(without)]) == 0
+    assert "update" not in yaml.safe_load(capsys.readouterr().out)["accuracy"]
+    assert cli.main(["evaluate", *options, str(updated), "--update-weights", weights]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)["accuracy"]
+    first, second = (json.loads(path.read_text()) for path in (without, updated))
+    assert Accuracy.from_dict(printed) == Accuracy.from_dict(second["accuracy"])
+    assert second["accuracy"]["update"]["weights"] == weights
+    assert list(printed["update"]["lost_by_age_s"]) == list(printed["lost_by_age_s"]) == [0, 0.0333, 0.0667]
+    assert {name: second["accuracy"][name] for name in first["accuracy"]} == first["accuracy"]
+    assert (second["drives"], second["rate_hz"]) == ([STREET], 30.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--input-scale", "0.5", "1"), "--ladder: expected one value each of --input-scale, --flow and"),
+        (("--update-weights", "none", "camvid-update-lite0"), "--ladder: expected one value each"),
+        (("--update-weights", "camvid-update-lite0", "--update-scale", "1"), "--update-scale: expected none with"),
+        (("--update-weights", "nosuch"), "nosuch: neither a weight file nor the name of one"),
+    ],
+)
+def test_one_ladder_at_a_time(options, message, capsys):
+    assert cli.main(["evaluate", "--data", STREET, "--ladder", *options]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_interval_zero_alone_scores_every_frame(data, weights, tmp_path):

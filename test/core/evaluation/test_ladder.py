@@ -12,6 +12,8 @@ from vidseg_core.engine.segmenter import TruthSegmenter
 from vidseg_core.errors import ConfigError
 from vidseg_core.evaluation import ladder
 from vidseg_core.evaluation.ladder import measure
+from vidseg_core.evaluation.metrics.confusion import ConfusionMatrix
+from vidseg_core.models.accuracy import Updated
 from vidseg_core.street import Street, StreetConfig
 
 CONFIG = EngineConfig(device="cpu", runtime="eager", num_threads=2)
@@ -35,6 +37,33 @@ def test_accuracy_by_size_age_and_stride(frames, monkeypatch):
     assert [age for age, _ in found.lost_by_age_s] == [0, 0.1, 0.2] and found.lost_by_age_s[0][1] == 0
     assert min(lost for _, lost in found.lost_by_stride) == 0
     assert engine.networks.segmenter.share == 1.0  # the engine itself is as it was
+
+
+def test_an_update_network_is_measured_beside_all_else(monkeypatch):
+    monkeypatch.setattr(ladder, "RUNS", 1)
+    monkeypatch.setattr(ladder, "KEY_FRAMES", 1)
+    monkeypatch.setattr(ladder, "SHARES", (1.0,))
+    street = Street(StreetConfig(seed=3, width=320, height=240, rate_hz=3.0, num_frames=4))
+    frames = [street.render(i) for i in range(4)]  # so far apart that much comes into view
+    engine = build_engine(replace(CONFIG, update_weights="camvid-update-r18"))  # by its former name
+    found = measure(engine, [frames], 3.0)
+    alone = measure(engine.variant(updater=None), [frames], 3.0)
+    assert alone.update is None and found.to_dict() == alone.to_dict() | {"update": found.update.to_dict()}
+
+    stream, miou = engine.variant(replace(engine.config, interval=9)).stream(), []
+    for frame, following in zip(frames, frames[1:], strict=False):
+        matrix = ConfusionMatrix(len(engine.classes))
+        matrix.update(stream.step(frame).labels, following.labels)
+        miou.append(100 * matrix.mean_iou())
+    lost = tuple((round(i / 3.0, 4), round(miou[0] - one, 2)) for i, one in enumerate(miou))
+    assert found.update == Updated("camvid-update-lite0", lost)
+    assert 0 < found.update.lost_by_age_s[2][1] < found.lost_by_age_s[2][1]
+
+
+def test_an_update_network_without_a_name_cannot_be_told(frames):
+    engine = build_engine(CONFIG, TruthSegmenter(11), load_classes("camvid"), updater=TruthSegmenter(11))
+    with pytest.raises(ConfigError, match=r"expected an update network with a name \(update_weights\)"):
+        measure(engine, [frames], RATE_HZ)
 
 
 def test_labels_are_scored_against_the_next_frame(frames):

@@ -162,6 +162,14 @@ ENTRY = (
     "{name: a, file: a.pt, layout: public, architecture: x, classes: null, licence: MIT, url: null, "
     "checksum: 'sha256:00000000'}"
 )
+OTHER = ENTRY.replace("name: a, file: a.pt", "name: b, file: b.pt").replace("classes: null", "classes: camvid")
+
+
+def updated_by(name: str, entry: str = ENTRY) -> str:
+    points = "{0: 0, 1: 9}"
+    update = f"{{weights: {name}, lost_by_age_s: {points}}}"
+    accuracy = f"{{rows: {points}, lost_by_age_s: {points}, lost_by_stride: {points}, update: {update}}}"
+    return f"{entry[:-1]}, accuracy: {accuracy}}}"
 
 
 @pytest.mark.parametrize(
@@ -174,6 +182,8 @@ ENTRY = (
         (f"weights: [{ENTRY[:-1]}, colour: red}}]", "unexpected keyword argument 'colour'"),
         (f"weights: [{ENTRY}, {ENTRY}]", "expected every name once, found \\['a'\\] more than once"),
         (f"weights: [{ENTRY}, {ENTRY.replace('name: a', 'name: b')}]", "expected every file once, found \\['a.pt'\\]"),
+        (f"weights: [{updated_by('b')}]", "weights 'a': accuracy: expected a registered update network .*, got 'b'"),
+        (f"weights: [{updated_by('b')}, {OTHER}]", "a registered update network of classes None, got 'b'"),
     ],
 )
 def test_a_malformed_registry_is_refused_by_name(tmp_path, text, message):
@@ -182,6 +192,19 @@ def test_a_malformed_registry_is_refused_by_name(tmp_path, text, message):
     with pytest.raises(CheckpointError, match=message) as error:
         load_registry(path)
     assert str(error.value).startswith(str(path))
+
+
+def test_an_accuracy_may_be_with_an_update_network_of_the_same_registry(tmp_path):
+    path = tmp_path / "registry.yaml"
+    path.write_text(f"weights: [{updated_by('b', ENTRY.replace('classes: null', 'classes: camvid'))}, {OTHER}]")
+    updated, _ = load_registry(path)
+    assert updated.accuracy["update"] == {"weights": "b", "lost_by_age_s": {0: 0, 1: 9}}
+
+
+def test_registered_weights_have_their_present_name_and_others_what_they_are_called_by():
+    assert registry.registered_name("camvid-update-lite0") == "camvid-update-lite0"
+    assert registry.registered_name("camvid-update-r18") == "camvid-update-lite0"
+    assert registry.registered_name("runs/mine.pt") == "runs/mine.pt"
 
 
 def test_a_path_that_exists_stands_for_itself(places, tmp_path):
