@@ -52,10 +52,7 @@ def _fuse_on_cpu(
     scores: np.ndarray, carried: np.ndarray, apart: np.ndarray, picture: tuple[int, int] | None
 ) -> np.ndarray:
     new, past = pixels_last(scores), pixels_last(carried)
-    at: list[np.ndarray] = []
-    for i in range(2):
-        side = None if picture is None else picture[i]
-        at += places(past.shape[i], new.shape[i], side, False, target_half_pixel=side is not None)
+    at = places(past.shape[:2], new.shape[:2], picture, False, target_half_pixel=picture is not None)
     share = np.ascontiguousarray(WEIGHT * likeness(apart, TOLERANCE)[0, 0], dtype=np.float32)
     least, out = np.float32(LEAST_PROBABILITY), np.empty_like(new)
     over_rows(fuse_rows, len(new), new, past, share, *at, least, out, work_us=VALUE_NS * out.size / 1e3)

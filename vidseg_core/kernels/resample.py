@@ -101,40 +101,52 @@ RESAMPLE = Operation("resample", "resample.resample_reference")
 
 @RESIZE.register("cpu")
 def _resize_on_cpu(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    sides = (positions(inputs, outputs) for inputs, outputs in zip(x.shape[2:], size, strict=True))
-    return _interpolated(x, size, *sides)
+    down, across = map(positions, x.shape[2:], size)
+    return _interpolated(x, size, *down, *across)
 
 
 @RESAMPLE.register("cpu")
 def _resample_on_cpu(
     x: np.ndarray, size: tuple[int, int], picture: tuple[int, int], source_half_pixel: bool, target_half_pixel: bool
 ) -> np.ndarray:
-    sides = (
-        places(inputs, outputs, side, source_half_pixel, target_half_pixel)
-        for inputs, outputs, side in zip(x.shape[2:], size, picture, strict=True)
-    )
-    return _interpolated(x, size, *sides)
+    return _interpolated(x, size, *places(x.shape[2:], size, picture, source_half_pixel, target_half_pixel))
 
 
-def _interpolated(x: np.ndarray, size: tuple[int, int], down: Places, across: Places) -> np.ndarray:
-    """Interpolate at the places of rows and columns, without changing the order in memory."""
+def _interpolated(x: np.ndarray, size: tuple[int, int], *at: np.ndarray) -> np.ndarray:
+    """Interpolate at the places of rows and columns, see `places`, without changing the order in memory."""
     batch, channels = x.shape[:2]
     is_channels_last = x.strides[1] <= x.strides[3]
     ordered = np.ascontiguousarray(x.transpose(0, 2, 3, 1) if is_channels_last else x, dtype=np.float32)
     planes = ordered if is_channels_last else ordered.reshape(batch * channels, *x.shape[2:], 1)
     out = np.empty((len(planes), *size, planes.shape[3]), dtype=np.float32)
-    over_rows(interpolate_rows, len(planes) * size[0], planes, *down, *across, out, work_us=LOGIT_NS * out.size / 1e3)
+    over_rows(interpolate_rows, len(planes) * size[0], planes, *at, out, work_us=LOGIT_NS * out.size / 1e3)
     found = out.transpose(0, 3, 1, 2) if is_channels_last else out.reshape(batch, channels, *size)
     return found.astype(x.dtype, copy=False)
 
 
 def places(
-    inputs: int, outputs: int, side: int | None, source_half_pixel: bool, target_half_pixel: bool = False
-) -> Places:
-    """Find what `positions` does, between lattices as in `lattice`; places outside are the nearest pixel's."""
-    at = lattice(inputs, outputs, side, source_half_pixel, target_half_pixel).clip(0, inputs - 1)
-    before = at.astype(np.int32)
-    return before, (at - before).astype(np.float32)
+    inputs: tuple[int, ...],
+    outputs: tuple[int, ...],
+    picture: tuple[int, int] | None,
+    source_half_pixel: bool,
+    target_half_pixel: bool = False,
+) -> list[np.ndarray]:
+    """Find what `positions` does for both sides, between lattices as in `lattice`; outside is the nearest pixel.
+
+    Args:
+        inputs, outputs: (h, w).
+        picture: (H, W) of the picture; may be None where neither or both are half pixel.
+        source_half_pixel, target_half_pixel: see `resample`.
+
+    Returns:
+        Four arrays: `positions` of the rows, then of the columns.
+    """
+    found: list[np.ndarray] = []
+    for count, wanted, side in zip(inputs, outputs, picture or (None, None), strict=True):
+        at = lattice(count, wanted, side, source_half_pixel, target_half_pixel).clip(0, count - 1)
+        before = at.astype(np.int32)
+        found += before, (at - before).astype(np.float32)
+    return found
 
 
 def positions(inputs: int, outputs: int, half_pixel: bool = False) -> Places:

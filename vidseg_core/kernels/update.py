@@ -45,10 +45,7 @@ def _update_on_cpu(
     carried: np.ndarray, fresh: np.ndarray, apart: np.ndarray, picture: tuple[int, int] | None
 ) -> np.ndarray:
     past, new = pixels_last(carried), pixels_last(fresh)
-    at: list[np.ndarray] = []
-    for i in range(2):
-        side = None if picture is None else picture[i]
-        at += places(new.shape[i], past.shape[i], side, source_half_pixel=side is not None)
+    at = places(new.shape[:2], past.shape[:2], picture, source_half_pixel=picture is not None)
     out = np.empty_like(past)
     share = np.ascontiguousarray(likeness(apart, TOLERANCE)[0, 0], dtype=np.float32)
     over_rows(update_rows, len(past), past, new, share, *at, out, work_us=VALUE_NS * out.size / 1e3)

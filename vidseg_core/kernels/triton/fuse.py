@@ -66,10 +66,7 @@ def fuse_kernel(
 @FUSE.register("cuda")
 def fuse(scores: Tensor, carried: Tensor, apart: Tensor, picture: tuple[int, int] | None) -> Tensor:
     out = torch.empty_like(scores, dtype=torch.float32)
-    at: list[Tensor] = []
-    for i in range(2):
-        side = None if picture is None else picture[i]
-        at += places(carried.shape[2 + i], scores.shape[2 + i], side, False, side is not None, scores.device)
+    at = places(carried.shape[2:], scores.shape[2:], picture, False, picture is not None, scores.device)
     classes = scores.shape[1]
     fuse_kernel[(triton.cdiv(scores.shape[2] * scores.shape[3], PIXELS),)](
         scores, carried, apart.contiguous(), out, scores.shape[2], scores.shape[3], carried.shape[2], carried.shape[3],

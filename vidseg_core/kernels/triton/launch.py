@@ -29,8 +29,13 @@ def strides(x: Tensor) -> tuple[int, int, int]:
 
 @cache
 def places(
-    inputs: int, outputs: int, side: int | None, source_half_pixel: bool, target_half_pixel: bool, device: torch.device
-) -> tuple[Tensor, Tensor]:
+    inputs: tuple[int, ...],
+    outputs: tuple[int, ...],
+    picture: tuple[int, int] | None,
+    source_half_pixel: bool,
+    target_half_pixel: bool,
+    device: torch.device,
+) -> tuple[Tensor, ...]:
     """Return `kernels.resample.places` on a device. Kept, since a stream asks for the same with every frame."""
-    before, behind = resample.places(inputs, outputs, side, source_half_pixel, target_half_pixel)
-    return torch.from_numpy(before).to(device), torch.from_numpy(behind).to(device)
+    at = resample.places(inputs, outputs, picture, source_half_pixel, target_half_pixel)
+    return tuple(torch.from_numpy(one).to(device) for one in at)

@@ -43,10 +43,7 @@ def update_kernel(
 def update(carried: Tensor, fresh: Tensor, apart: Tensor, picture: tuple[int, int] | None) -> Tensor:
     height, width = carried.shape[2:]
     out = torch.empty_like(carried, dtype=torch.float32)
-    at: list[Tensor] = []
-    for i, outputs in enumerate((height, width)):
-        side = None if picture is None else picture[i]
-        at += places(fresh.shape[2 + i], outputs, side, side is not None, False, carried.device)
+    at = places(fresh.shape[2:], carried.shape[2:], picture, picture is not None, False, carried.device)
     update_kernel[blocks(height * width)](
         carried, fresh, apart.contiguous(), out, height, width, fresh.shape[2], fresh.shape[3],
         *strides(carried), *strides(fresh), *strides(out), *at, TOLERANCE,
