@@ -24,26 +24,26 @@ Array: TypeAlias = "np.ndarray | Tensor"
 """An array of the processor, or a tensor on another device."""
 
 
-def _loaded(name: str) -> Any:
-    """Return what PyTorch calls so, if it is loaded; None if not, or if another thread is still at that."""
+def torch_attribute(name: str) -> Any:
+    """Return what PyTorch calls so, if it is loaded; None if not, or if another thread is still loading it."""
     return getattr(sys.modules.get("torch"), name, None)
 
 
 def is_tensor(x: object) -> bool:
     """Return whether this is one of PyTorch's tensors; loads nothing."""
-    kind = _loaded("Tensor")
+    kind = torch_attribute("Tensor")
     return kind is not None and isinstance(x, kind)
 
 
 def without_gradients() -> AbstractContextManager:
     """Make a context in which PyTorch, if it is loaded, keeps nothing for gradients."""
-    mode = _loaded("inference_mode")
+    mode = torch_attribute("inference_mode")
     return nullcontext() if mode is None else mode()
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Return whether this says that a device has no memory left."""
-    kind = _loaded("OutOfMemoryError")
+    kind = torch_attribute("OutOfMemoryError")
     return kind is not None and isinstance(error, kind)
 
 

@@ -11,7 +11,6 @@ import ctypes
 import logging
 import math
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,6 +18,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
+
+from vidseg_core.arrays import torch_attribute
 
 _pool: Pool | None = None
 _num_threads = 1
@@ -124,9 +125,9 @@ def set_num_threads(num_threads: int = 0) -> int:
 
 def tell_torch() -> None:
     """Give PyTorch the budget, if one was set and PyTorch is loaded; whoever loads it later calls this."""
-    torch = sys.modules.get("torch")
-    if _is_set and torch is not None:
-        torch.set_num_threads(_num_threads)
+    set_threads = torch_attribute("set_num_threads")
+    if _is_set and set_threads is not None:
+        set_threads(_num_threads)
 
 
 class Pool:

@@ -1,5 +1,7 @@
 import os
+import sys
 import threading
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -66,6 +68,14 @@ def test_a_thread_has_to_be_worth_it(restored, work_us, threads):
 def test_the_budget_is_torch_s_too(restored):
     assert set_num_threads(1) == 1 and torch.get_num_threads() == 1
     assert set_num_threads(0) == available_threads() == torch.get_num_threads()
+
+
+def test_a_torch_that_another_thread_is_loading_is_left_to_that(restored, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "torch", ModuleType("torch"))  # it has no attributes yet
+        assert set_num_threads(1) == 1
+    threads.tell_torch()
+    assert torch.get_num_threads() == 1
 
 
 @pytest.mark.parametrize(
