@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vidseg_core.arrays import Array, device_type_of
+from vidseg_core.arrays import Array, as_array, device_type_of
 from vidseg_core.devices import Device
 from vidseg_core.kernels.dispatch import Operation
 
@@ -36,7 +36,8 @@ def download(*tensors: Array) -> tuple[np.ndarray, ...]:
         An array for each, newly allocated unless it is on the CPU. Those of a CUDA device are in pinned memory: to keep
         many of them for long, copy them.
     """
-    return DOWNLOAD.on(device_type_of(tensors[0]))(*tensors)
+    device_type = device_type_of(tensors[0])
+    return tuple(map(as_array, tensors)) if device_type == "cpu" else DOWNLOAD.on(device_type)(*tensors)
 
 
 def lies_on(pixels: Array | None, device: Device | torch.device) -> bool:
