@@ -123,6 +123,8 @@ test-triton-%: .venv .venv-triton-%/installed
 	PYTHONPATH=.venv-triton-$* TRITON_INTERPRET=1 .venv/bin/python -m pytest test/core/kernels/test_conformance.py \
 	  test/core/evaluation/bench/test_gpu.py -k 'cuda or rehears'
 
+# make would take it for an intermediate file and delete it, and install again the next time.
+.PRECIOUS: .venv-triton-%/installed
 .venv-triton-%/installed: | .venv
 	.venv/bin/python -m pip install --no-deps --target $(@D) triton==$*
 	@touch $@
