@@ -75,7 +75,7 @@ def measure_own(config: EngineConfig, spec: str) -> tuple[Accuracy, dict[str, An
     Scored are the classes that have at least `COMMON` of the pixels.
 
     Args:
-        config: names the network; with synchronous key frames.
+        config: names the network, and perhaps an update network; with synchronous key frames.
         spec: the drive, see `open_source`.
 
     Returns:

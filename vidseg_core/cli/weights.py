@@ -102,6 +102,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "taken. Each size of the network's input, age of labels and grid stride is scored against the network's own "
         "labels of every frame at full size",
     )  # fmt: skip
+    calibrate.add_argument(
+        "--update-weights", metavar="NAME|PATH", help="with --ladder: measure also what labels lose by age with this "
+        "update network; name it as the node's update_weights will",
+    )  # fmt: skip
     input_scale = calibrate.add_argument(
         "--input-scale", type=scale, metavar="S", help="size of the network's input in units of the picture's, 0.25 to "
         "2 (default: as many rows as it was trained at, or the scale it was trained at, or 1)",
@@ -242,6 +246,8 @@ def calibrate_weights(args, records) -> int:
 
     if args.data is None and args.ladder is None:
         raise ConfigError("weights calibrate: expected --data or --ladder, or both, got neither")
+    if args.update_weights is not None and args.ladder is None:
+        raise ConfigError("--update-weights: expected --ladder, which measures what it brings, got none")
     model, device = open_model(args.source, SEGMENTER, records), torch.device("cpu")
     scale = input_scale(model.card.input, args.input_scale)
     if isinstance(model.networks[SEGMENTER], Foreign):
@@ -293,7 +299,9 @@ def measure_ladder(args, model, records) -> tuple[Accuracy, dict[str, Any]]:
 
     record = None if records is None else record_of(model.path, records)
     classes = args.classes or (None if record is None else record.classes)
-    config = EngineConfig(weights=str(model.path), classes=classes, input_scale=args.input_scale)
+    config = EngineConfig(
+        weights=str(model.path), classes=classes, input_scale=args.input_scale, update_weights=args.update_weights
+    )
     accuracy, about = measure_own(config, args.ladder)
     print(as_yaml(accuracy), end="")
     return accuracy, about

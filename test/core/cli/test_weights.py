@@ -168,7 +168,8 @@ def test_calibrate_measures_the_ladder_that_the_governor_reads(tmp_path, capsys,
     for i in range(4):
         cv2.imwrite(str(tmp_path / "drive" / f"f{i}.png"), street.render(i).image[::2, ::2, ::-1])
     ours = tmp_path / "ours.safetensors"
-    assert vidseg("calibrate", "camvid-swiftnet-r18", ours, "--input-scale", 1, "--ladder", tmp_path / "drive") == 0
+    options = ("--input-scale", 1, "--ladder", tmp_path / "drive", "--update-weights", "camvid-update-lite0")
+    assert vidseg("calibrate", "camvid-swiftnet-r18", ours, *options) == 0
     assert "accuracy:" in capsys.readouterr().out
     metadata = read_metadata(ours)
     assert metadata["ladder"] == {"truth": "own labels", "frames": 4, "size": [120, 160], "rate_hz": 30.0}
@@ -178,6 +179,8 @@ def test_calibrate_measures_the_ladder_that_the_governor_reads(tmp_path, capsys,
     assert [age for age, _ in found.lost_by_age_s] == [0.0, 0.0333, 0.0667]
     assert [rows for rows, _ in found.rows] == [60, 120]
     assert found.of_rows(60) < found.of_rows(120) < 99  # by then the next frame is there
+    assert found.update.weights == "camvid-update-lite0"
+    assert [age for age, _ in found.update.lost_by_age_s] == [0.0, 0.0333, 0.0667]
 
 
 def test_calibrate_looks_at_data_sets(tmp_path, capsys):
@@ -202,6 +205,10 @@ def test_calibrate_looks_at_data_sets(tmp_path, capsys):
             "expected weights of swiftnet-lite0 or swiftnet-r18",
         ),
         (["camvid-swiftnet-r18", "DST.safetensors"], "expected --data or --ladder, or both, got neither"),
+        (
+            ["camvid-swiftnet-r18", "DST.safetensors", "--data", "street:frames=1", "--update-weights", "a"],
+            "--update-weights: expected --ladder, which measures what it brings, got none",
+        ),
         (
             ["camvid-swiftnet-r18", "DST.safetensors", "--ladder", "street:frames=1,size=320x240"],
             "street:frames=1,size=320x240: expected consecutive frames of one size, got 1",
