@@ -50,6 +50,7 @@ def build_engine(values: Mapping[str, Any]) -> EngineProtocol:
         return PassThrough(values["classes"])
     from vidseg_core.devices import open_device
     from vidseg_core.engine.build import build_engine as build
+    from vidseg_core.engine.build import update_network
     from vidseg_core.engine.governed import GovernedEngine
     from vidseg_core.engine.key_frames import spare
 
@@ -60,7 +61,8 @@ def build_engine(values: Mapping[str, Any]) -> EngineProtocol:
         free -= {"key_frames"}
     engine = build(config)
     spare.discard()  # one that segments in this process
-    return GovernedEngine(engine, free, values["max_age_s"])
+    update = update_network(engine) if "update_weights" in free else None
+    return GovernedEngine(engine, free, values["max_age_s"], update)
 
 
 def warm_up(engine: GovernedEngine, size: tuple[int, int], share: float | None = None) -> None:

@@ -22,6 +22,7 @@ GOVERNED = {
     "interval": {"type": "STRING", "default": "auto", "range": "auto, 0 to 1000"},
     "key_frames": {"default": "auto"},
     "grid_stride": {"type": "STRING", "default": "auto", "range": "auto, 0, 2, 4, 8"},
+    "update_weights": {"default": "auto"},
 }
 # The networks that come with the package; the old name of the one that went is understood.
 CHANGED |= {"/weights/default": "camvid-swiftnet-lite0"}

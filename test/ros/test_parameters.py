@@ -204,16 +204,23 @@ def test_a_node_takes_the_parameter_file(ros, checkout):
 
 
 def test_what_is_auto_is_the_governor_s_and_what_is_given_the_user_s():
-    assert parameters.governed(DEFAULTS) == {"interval", "key_frames", "input_scale", "grid_stride"}
+    assert parameters.governed(DEFAULTS) == {
+        "interval", "key_frames", "input_scale", "grid_stride", "update_weights"
+    }  # fmt: skip
     config = parameters.engine_config(DEFAULTS)
     assert (config.interval, config.key_frames, config.input_scale, config.grid_stride) == (4, "sync", None, None)
-    given = DEFAULTS | {"interval": 0, "key_frames": "sync", "input_scale": 0.5, "grid_stride": 8}
+    assert config.update_weights is None
+    given = DEFAULTS | {"interval": 0, "key_frames": "sync", "input_scale": 0.5, "grid_stride": 8, "update_weights": ""}
     assert parameters.governed(given) == set()
     assert parameters.engine_config(given).interval == 0
     assert parameters.camera_settings(DEFAULTS, "").interval is None
     assert parameters.camera_settings(given, "").interval == 0
     # As files for version 0.1.0 have it.
-    assert parameters.governed(DEFAULTS | {"interval": 4, "key_frames": "sync", "grid_stride": 0}) == {"input_scale"}
+    of_before = {"interval": 4, "key_frames": "sync", "grid_stride": 0, "update_weights": ""}
+    assert parameters.governed(DEFAULTS | of_before) == {"input_scale"}
+    named = DEFAULTS | {"update_weights": "camvid-update-lite0"}
+    assert "update_weights" not in parameters.governed(named)
+    assert parameters.engine_config(named).update_weights == "camvid-update-lite0"
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,6 @@ def main(args: argparse.Namespace) -> int:
     config = EngineConfig(weights=args.weights or DEFAULT_WEIGHTS, device="cpu", num_threads=args.num_threads)
     for height, width in args.size or SIZES:
         begin_s = time.monotonic()
-        runtime = compile_networks(config, (height, width))
-        print(f"{config.weights} for {width} x {height}: {runtime}, {time.monotonic() - begin_s:.0f} s")
+        runtimes = ", ".join(f"{name} {runtime}" for name, runtime in compile_networks(config, (height, width)).items())
+        print(f"{width} x {height}: {runtimes}, {time.monotonic() - begin_s:.0f} s")
     return 0

@@ -19,13 +19,22 @@ from vidseg_core.engine.engine import Engine
 from vidseg_core.engine.flow import DIS, FlowEstimator, NetworkFlow, NoFlow
 from vidseg_core.engine.key_frames.process import SegmenterProcess
 from vidseg_core.engine.key_frames.worker import Task
-from vidseg_core.engine.segmenter import Segmenter, check_segmenter, input_scale, load_segmenter, ranges_of, ready
+from vidseg_core.engine.segmenter import (
+    Segmenter,
+    check_segmenter,
+    input_scale,
+    is_half_pixel,
+    load_segmenter,
+    ranges_of,
+    ready,
+)
 from vidseg_core.engine.stream import Networks
-from vidseg_core.errors import CheckpointError, ConfigError
+from vidseg_core.engine.update_network import UpdateNetwork
+from vidseg_core.errors import CheckpointError, ConfigError, VidsegError
 from vidseg_core.kernel_cache import take_over_installed
 from vidseg_core.kernels.cpu.difference import difference_rows
 from vidseg_core.models.architectures import FLOW, FLOW_LIGHT, REFINEMENT, SEGMENTER, SWNET_SEQ
-from vidseg_core.models.open import Model, open_model, open_reloadable
+from vidseg_core.models.open import Model, is_known, open_model, open_reloadable
 from vidseg_core.models.registry import find_weights
 from vidseg_core.networks.normalisation import MEAN_RGB, STD_RGB
 from vidseg_core.threads import available_threads, set_num_threads, tell_torch
@@ -70,6 +79,7 @@ def build_engine(
     runtime = Runtime(config.runtime, device, num_threads)
     models = _Models()
     task: Task | None = None
+    update_task: Task | None = None
     if segmenter is None:
         model = models.open_elsewhere(config.weights) if beside else models.open(config.weights, SEGMENTER)
         scale = input_scale(model.card.input, config.input_scale)
@@ -105,14 +115,23 @@ def build_engine(
         if updater.num_classes != len(classes):
             raise ConfigError(f"updater: expected {len(classes)} classes, got {updater.num_classes}")
     elif config.update_weights is not None:
-        model = models.open(config.update_weights, SEGMENTER, "updater")
-        scale = input_scale(model.card.input, config.update_scale, UPDATE_SCALE)
-        updater = load_segmenter(model, scale, device, runtime, "update network")
+        role = "updater"
+        model = (
+            models.open_elsewhere(config.update_weights, role)
+            if beside
+            else models.open(config.update_weights, SEGMENTER, role)
+        )
         model.check_classes(classes)
-    process: SegmenterProcess | None = None
-    if task is not None:  # late, as it has to be ended where anything fails
-        card = models.by_role[SEGMENTER].card
-        segmenter = process = SegmenterProcess(task, num_classes, card.input, card.output)
+        scale = input_scale(model.card.input, config.update_scale, UPDATE_SCALE)
+        if beside:
+            update_task = _task(config, model, scale, runtime, num_threads, "usual")
+        else:
+            updater = load_segmenter(model, scale, device, runtime, "update network")
+    processes: list[SegmenterProcess] = []  # late, as they have to be ended where anything fails
+    if task is not None:
+        segmenter = _process(task, num_classes, models.by_role[SEGMENTER], processes)
+    if update_task is not None:
+        updater = _process(update_task, num_classes, models.by_role["updater"], processes)
     assert segmenter is not None  # one of the two
     networks = Networks(segmenter, flow, refine, device, feedback, updater)
     tell_torch()  # where it was loaded on the way
@@ -121,9 +140,15 @@ def build_engine(
             return _on_card(config, classes, networks, models, runtime, num_threads)
         return Engine(config, classes, networks, models.by_role, runtime, num_threads)
     except ConfigError:
-        if process is not None:
+        for process in processes:
             process.close()
         raise
+
+
+def _process(task: Task, num_classes: int, model: Model, started: list[SegmenterProcess]) -> SegmenterProcess:
+    """Start a process for a network with these classes, and add it to those that were started."""
+    started.append(SegmenterProcess(task, num_classes, model.card.input, model.card.output))
+    return started[-1]
 
 
 def _on_card(
@@ -143,13 +168,44 @@ def _on_card(
     return Engine(config, classes, networks, models.by_role, runtime, num_threads, partial(CudaQueues, device), in_use)
 
 
-def _task(config: EngineConfig, model: Model, scale: float | None, runtime: Runtime, num_threads: int) -> Task:
+def update_network(engine: Engine) -> UpdateNetwork | None:
+    """Make the update network that the record of an engine's segmentation network names, for a governor.
+
+    Returns:
+        None where the record names none, and where it cannot be used, which is logged: on other devices than the CPU,
+        without its file, or where it was not compiled for this computer.
+    """
+    accuracy, config = engine.accuracy, engine.config
+    named = None if accuracy is None or accuracy.update is None else accuracy.update.weights
+    if named is None:
+        return None
+    try:
+        if engine.networks.device.type != "cpu" or config.key_frames != "async":
+            raise ConfigError("it is used on the CPU, with asynchronous key frames, alone")
+        if not is_known(named):
+            raise ConfigError("`vidseg compile` has not been run for it here")
+        model = open_reloadable(named)
+        model.check_classes(engine.classes)
+        scale = input_scale(model.card.input, None, UPDATE_SCALE)
+        task = _task(config, model, scale, engine.runtime, engine.num_threads, "usual")
+    except VidsegError as error:
+        log.info("governor: no update network (%s): %s", named, error)
+        return None
+    num_classes = cast(int, model.networks[SEGMENTER].num_classes)
+    given, found = model.card.input, model.card.output
+    start = partial(SegmenterProcess, task, num_classes, given, found)
+    return UpdateNetwork(start, num_classes, is_half_pixel(given, found))
+
+
+def _task(
+    config: EngineConfig, model: Model, scale: float | None, runtime: Runtime, num_threads: int, priority: str = "idle"
+) -> Task:
     """Describe a segmenter that is executed in another process; its network is not needed here."""
     check_segmenter(model, runtime)
     network, ranges = model.networks[SEGMENTER], ranges_of(model.card)
     if config.runtime != "auto" or is_foreign(network):
         runtime.backends_for(network, SEGMENTER, ranges)  # whether anything can execute it is said here
-    return Task(model.path.absolute(), scale, config.runtime, num_threads, True, identity_of(network), ranges)
+    return Task(model.path.absolute(), scale, config.runtime, num_threads, priority, identity_of(network), ranges)
 
 
 class _Models:
@@ -177,10 +233,10 @@ class _Models:
         self.by_role[role or kind] = replace(model, networks={})
         return model
 
-    def open_elsewhere(self, name_or_path: str | Path) -> Model:
+    def open_elsewhere(self, name_or_path: str | Path, role: str = SEGMENTER) -> Model:
         """Open a model whose segmentation network another process executes; see `open_reloadable`."""
         model = open_reloadable(name_or_path)
-        self.by_role[SEGMENTER] = replace(model, networks={})
+        self.by_role[role] = replace(model, networks={})
         return model
 
 

@@ -104,6 +104,11 @@ class Engine:
         return self._runtime
 
     @property
+    def num_threads(self) -> int:
+        """Threads of the CPU that its networks are built for."""
+        return self._num_threads
+
+    @property
     def key_frames(self) -> KeyFrames:
         """Computes the key frames of its streams: at once, or beside them in a thread."""
         return self._key_frames
@@ -164,8 +169,11 @@ class Engine:
             Whether it did within `timeout_s` (None: however long it takes). One in a process of its own is ended then.
         """
         ended = self._owned is None or self._owned.close(timeout_s)
-        end_segmenter = None if self._shares_networks else capabilities(self._networks.segmenter).close
-        if end_segmenter is not None:
+        if self._shares_networks:
+            return ended
+        if (end_updater := capabilities(self._networks.updater).close) is not None:
+            end_updater()
+        if (end_segmenter := capabilities(self._networks.segmenter).close) is not None:
             end_segmenter()
             ended = ended or self._owned is None or self._owned.close(CLOSE_S)
         return ended

@@ -15,7 +15,9 @@ from vidseg_core.engine.governor import Governor, Move
 from vidseg_core.engine.key_frames.background import CLOSE_S
 from vidseg_core.engine.ladder import INTERVALS, Step, ladder
 from vidseg_core.engine.protocol import capabilities
+from vidseg_core.engine.segmenter import Segmenter
 from vidseg_core.engine.stream import Stream
+from vidseg_core.engine.update_network import UpdateNetwork
 from vidseg_core.frame import Frame, Segmentation
 from vidseg_core.models.accuracy import PRIOR
 from vidseg_core.options import options_of
@@ -27,6 +29,8 @@ GOVERNED = tuple(name for name, one in options_of(EngineConfig).items() if one.g
 SHARES = (0.35, 0.5, 0.7, 1.0)
 """Sizes of the network's input to choose from, in units of the one that suits the network."""
 COARSEST_STRIDE = 8
+UNUSED_S = 20.0
+"""An update network that nobody has wanted for so long is let go of."""
 SETTLED_S = 5.0
 """A step that has been held for so long is worth beginning with the next time."""
 
@@ -40,17 +44,26 @@ class GovernedEngine:
         engine: closed with this one.
         free: which of `GOVERNED` the governor may choose; the others stay as `engine` was configured.
         max_age_s: labels must not be older.
+        update: the update network that it may use; None for none. It is closed with this engine.
     """
 
-    def __init__(self, engine: Engine, free: Collection[str], max_age_s: float = 1.0):
+    def __init__(
+        self,
+        engine: Engine,
+        free: Collection[str],
+        max_age_s: float = 1.0,
+        update: UpdateNetwork | None = None,
+    ):
         self._engine = engine
         self.free = frozenset(free)
         self._max_age_s = max_age_s
+        self._update = update
         self._governor: Governor | None = None
         self._top_rows = 0
         self._first_share = 1.0
-        self._moved_s = 0.0
+        self._moved_s = self._wanted_s = 0.0
         self._streams: list[GovernedStream] = []
+        self._sizes: dict[GovernedStream, tuple[int, int]] = {}  # of their pictures
         self._status: dict[str, str] = {}
         self._lock = threading.Lock()
 
@@ -103,6 +116,8 @@ class GovernedEngine:
         return self._engine.describe() | {"governor": sorted(self.free)}
 
     def close(self, timeout_s: float | None = CLOSE_S) -> bool:
+        if self._update is not None:
+            self._update.close()
         return self._engine.close(timeout_s)
 
     def status(self) -> dict[str, str]:
@@ -136,6 +151,7 @@ class GovernedEngine:
             return None
         now_s = time.monotonic()
         height, width = segmentation.labels.shape
+        self._sizes[stream] = height, width
         if self._governor is None:
             self._governor = self._make((height, width))
         costs = self._key_costs()
@@ -145,14 +161,18 @@ class GovernedEngine:
         if "segment" in segmentation.timings:  # the frame has waited for it
             # What bringing the picture to the network takes, and its scores back, belongs to the frame.
             key_s = costs[-1][0] if costs else segmentation.timings["segment"] / 1e3
-        frame_s = max(0.0, busy_s - (key_s or 0.0))
-        self._governor.frame(stream, now_s, frame_s, received_s, number, dropped, key_s)
+        update_s = segmentation.timings["update"] / 1e3 if "update" in segmentation.timings else None
+        frame_s = max(0.0, busy_s - (key_s or 0.0) - (update_s or 0.0))
+        self._governor.frame(stream, now_s, frame_s, received_s, number, dropped, key_s, update_s)
+        if self._update is not None:
+            self._governor.updater(self._update.costs_s(self._sizes.values()))
         move = self._governor.decide(now_s)
         if move is not None:
             log.info("governor: %s; %s", move.step, move.reason)
             self._moved_s = now_s
             self._apply(move.step)
         self._set_rows(self._governor.rows)
+        self._have_update_network(self._governor, now_s)
         told = {f"Governor {name[0].lower()}{name[1:]}": v for name, v in self._governor.describe(now_s).items()}
         with self._lock:
             self._status |= told
@@ -169,10 +189,34 @@ class GovernedEngine:
         for stream in self._streams:
             stream.apply(step, self.free)
 
+    def _have_update_network(self, governor: Governor, now_s: float) -> None:
+        """Have the update network made ready while it is wanted, used where it is ready, and let go of when it is not.
+
+        A camera with pictures of another size has its frames updated once the network is ready for those.
+        """
+        if self._update is None:
+            return
+        if governor.wants_updater:
+            self._wanted_s = now_s
+            self._update.ask(self._sizes.values())
+        elif now_s - self._wanted_s > UNUSED_S:
+            self._update.let_go()
+        for stream, size in self._sizes.items():
+            is_used = governor.step.update and self._update.costs_s([size]) is not None
+            stream.set_updater(self._update if is_used else None)
+
     def _set_rows(self, rows: int) -> None:
         if "input_scale" in self.free and self._top_rows:
             # The attribute stands in the capability's protocol: a segmenter that tells its costs takes a share, too.
             self._engine.networks.segmenter.share = rows / self._top_rows  # type: ignore[attr-defined]
+
+    @property
+    def _may_update(self) -> bool:
+        """Whether there are steps with the update network: its loss is known, and nothing else looks at every frame."""
+        config, networks, accuracy = self._engine.config, self._engine.networks, self._engine.accuracy
+        is_known = self._update is not None and accuracy is not None and accuracy.update is not None
+        is_alone = networks.refine is None and networks.updater is None and config.fusion
+        return is_known and is_alone and "update_weights" in self.free
 
     def _make(self, size: tuple[int, int]) -> Governor:
         config, networks, free = self._engine.config, self._engine.networks, self.free
@@ -189,7 +233,8 @@ class GovernedEngine:
                 strides |= {COARSEST_STRIDE}
         modes = tuple(INTERVALS) if "key_frames" in free else (config.key_frames,)
         intervals = None if "interval" in free and config.schedule == "fixed" else (config.interval,)
-        steps = ladder(sizes, sorted(strides), modes, intervals)
+        updates = (False, True) if self._may_update else (False,)
+        steps = ladder(sizes, sorted(strides), modes, intervals, updates)
         self._moved_s = time.monotonic()
         start = Step(config.key_frames, config.interval, round(self._top_rows * self._first_share), stride)
         accuracy = self._engine.accuracy or PRIOR
@@ -234,6 +279,10 @@ class GovernedStream:
 
     def set_overlay(self, colours: Colours | None) -> None:
         self._stream.set_overlay(colours)
+
+    def set_updater(self, updater: Segmenter | None) -> None:
+        """Change what looks at propagated frames from the next frame on."""
+        self._stream.set_updater(updater)
 
     def apply(self, step: Step, free: Collection[str]) -> None:
         """Run at a step from the next frame on, as far as it is free."""

@@ -2,7 +2,8 @@
 
 Plain arithmetic without clocks or threads: whoever has a clock says what time it is. What frames and key frames cost is
 measured at the step in use and scaled for others; what they cost there once they have been in use is remembered. A
-frame that waits for its key frame costs more than both: pictures are compared, and the past is fused.
+frame that waits for its key frame costs more than both: pictures are compared, and the past is fused. What an update
+network takes is the same at every step, and is measured apart from the rest of the frame.
 """
 
 from __future__ import annotations
@@ -45,6 +46,12 @@ STRIDE_COST = {2: 2.2, 4: 1.0, 8: 0.65}
 """Of a propagated frame, in units of one with grid stride 4, before it was measured."""
 WAITING_COST = {2: 1.7, 4: 1.65, 8: 1.9}
 """By grid stride: of a frame that waits for its key frame, without that, in units of one that does not, likewise."""
+UPDATED_COST = 1.4
+"""Of a frame that is updated, without the update itself, likewise: it needs all its logits."""
+UPDATE_COST = 0.12
+"""Of an update in units of a key frame of the largest size, before the first was measured."""
+PROPAGATED, UPDATED, WAITING = "propagated", "updated", "waiting"
+"""Kinds of frames, whose costs differ: carried along; carried along and updated; one that waits for its key frame."""
 
 Choice = TypeVar("Choice", bound=Hashable)
 
@@ -139,17 +146,20 @@ class Governor:
         self._max_age_s = max_age_s
         self._picture_rows = picture_rows
         self.step = start
-        self._ahead: int | None = None  # rows that the network is asked for before the step that needs them is taken
+        self._ahead: Step | None = None  # whose networks are asked for before it is taken
         self._arrivals: dict[Hashable, _Arrivals] = {}
         self._times: deque[_Time] = deque()
         strides = {step.grid_stride for step in (*steps, start)}
-        frames = {(one, False): STRIDE_COST[one] for one in strides}
-        frames |= {(one, True): STRIDE_COST[one] * WAITING_COST[one] for one in strides}
+        frames = {(one, PROPAGATED): STRIDE_COST[one] for one in strides}
+        frames |= {(one, UPDATED): STRIDE_COST[one] * UPDATED_COST for one in strides}
+        frames |= {(one, WAITING): STRIDE_COST[one] * WAITING_COST[one] for one in strides}
         self._frames = _Costs(frames)
+        self._update_s: float | None = None
+        self._has_updater = False
         self._keys = _Costs({step.rows: max(1, step.rows) ** 2 for step in (*steps, start)}, hope=HOPE)
         self._key_times: deque[float] = deque(maxlen=3)
         self._asked_s = 0.0
-        self._times_ahead: list[float] = []  # of key frames of `_ahead` rows
+        self._times_ahead: list[float] = []  # of key frames of the rows of `_ahead`
         self._begun_s = 0.0
         self._has_left = False
         self._moved_s: float | None = None
@@ -166,7 +176,18 @@ class Governor:
     @property
     def rows(self) -> int:
         """Rows that the network shall be used at: those of the step, or of one that is taken once they are in use."""
-        return self.step.rows if self._ahead is None else self._ahead
+        return self.step.rows if self._ahead is None else self._ahead.rows
+
+    @property
+    def wants_updater(self) -> bool:
+        """Tell if the update network is in use, or a step with it is taken once it is ready."""
+        return self.step.update or (self._ahead is not None and self._ahead.update)
+
+    def updater(self, update_s: float | None) -> None:
+        """Note whether the update network is ready: what a call of it takes, in seconds; None where it is not."""
+        self._has_updater = update_s is not None
+        if self._update_s is None:
+            self._update_s = update_s
 
     def frame(
         self,
@@ -177,21 +198,23 @@ class Governor:
         number: int,
         dropped: int,
         key_s: float | None = None,
+        update_s: float | None = None,
     ) -> None:
         """Note a frame that was labelled.
 
         Args:
             camera: that it came from.
             now_s: a steady clock.
-            frame_s: time that it took, without `key_s`.
+            frame_s: time that it took, without `key_s` and `update_s`.
             received_s: when it came, by the same clock.
             number: of frames of this camera up to it.
             dropped: number of these that were dropped.
             key_s: time that the segmentation took that it waited for; None where it waited for none.
+            update_s: time that its update took; None where there was none.
         """
         if not self._arrivals.setdefault(camera, _Arrivals()).add(received_s, number, dropped):
             self._forget()  # the camera paused, or this process did
-        self._times.append(_Time(now_s, frame_s, key_s))
+        self._times.append(_Time(now_s, frame_s, key_s, update_s))
         while len(self._times) > FEW_FRAMES and self._times[0].now_s < now_s - WINDOW_S:
             self._times.popleft()
 
@@ -199,7 +222,7 @@ class Governor:
         """Note a key frame that was segmented: how long that took with all processors, and at which size."""
         if rows == self.step.rows:
             self._key_times.append(key_s)
-        elif rows == self._ahead:
+        elif self._ahead is not None and rows == self._ahead.rows:
             self._times_ahead.append(key_s)
             if len(self._times_ahead) == FEW_KEY_FRAMES:
                 self._keys.measured(rows, min(self._times_ahead))
@@ -269,14 +292,20 @@ class Governor:
     def _measure(self) -> None:
         """Take what was measured at the step in use."""
         every = [one for one in self._times if one.key_s is not None]
-        others = [one.frame_s for one in self._times if one.key_s is None]
-        waiting = [one.frame_s for one in every]
-        main = waiting if not others or (waiting and _always_waits(self.step)) else others
-        average = _average(main)
-        self._frames.measured((self.step.grid_stride, main is waiting), average)
-        if self.step.key_frames == "sync" and main is others and waiting:
-            self._frames.related((self.step.grid_stride, True), _average(waiting))
-        self._spread = max(1.0, _longer(main) / average)
+        # Without an update where one is wanted: of a camera for whose pictures the network is not ready yet.
+        others = [one for one in self._times if one.key_s is None and (one.update_s is not None) == self.step.update]
+        main = every if not others or (every and _kind_of(self.step) == WAITING) else others
+        if not main:
+            return
+        average, stride = _average([one.frame_s for one in main]), self.step.grid_stride
+        self._frames.measured((stride, WAITING if main is every else _kind_of(self.step)), average)
+        if self.step.key_frames == "sync" and main is others and every:
+            self._frames.related((stride, WAITING), _average([one.frame_s for one in every]))
+        updates = [one.update_s for one in main if one.update_s is not None]
+        if updates:
+            self._update_s = _average(updates)
+        taken = [one.frame_s + (one.update_s or 0.0) for one in main]
+        self._spread = max(1.0, _longer(taken) / _average(taken))
         totals = [one.frame_s + (one.key_s or 0.0) for one in every]
         self._waiting_spread = max(1.0, _longer(totals) / _average(totals)) if len(totals) >= FEW_KEY_FRAMES else None
         if len(self._key_times) >= FEW_KEY_FRAMES:
@@ -285,9 +314,18 @@ class Governor:
             self._keys.assumed(self.step.rows, KEY_COST * average)
 
     def _forecast(self, step: Step, demand: Demand) -> Forecast:
-        frame_s, key_s = self._frames.of((step.grid_stride, False)) * self._bias, self._keys.of(step.rows)
+        kind, key_s = UPDATED if step.update else PROPAGATED, self._keys.of(step.rows)
+        frame_s = self._frames.of((step.grid_stride, kind)) * self._bias
         # What is done at a key frame besides, be it beside the frames.
-        more_s = max(0.0, self._frames.of((step.grid_stride, True)) * self._bias - frame_s)
+        more_s = max(0.0, self._frames.of((step.grid_stride, WAITING)) * self._bias - frame_s)
+        if step.update:
+            update_s = self._update_s
+            if update_s is None:
+                update_s = UPDATE_COST * self._keys.of(max(one.rows for one in self._steps))
+            update_s *= self._bias
+            frame_s += update_s
+            if step.key_frames == "sync":  # a frame that waits for its key frame is not updated
+                more_s -= min(update_s, key_s + more_s)
         spread = self._spread
         if step.key_frames == "sync":
             own_s = frame_s + more_s
@@ -298,8 +336,8 @@ class Governor:
         return forecast(step, frame_s, key_s + more_s, demand, self._accuracy, (1.0 + spread) / 2)
 
     def _is_ready(self, step: Step) -> bool:
-        """Tell if the network has been in use at a step's rows."""
-        return self._keys.was_tried(step.rows)
+        """Tell if the network has been in use at a step's rows, and the update network can be."""
+        return self._keys.was_tried(step.rows) and (self._has_updater or not step.update)
 
     def _is_too_much(self, found: Forecast, dropped: float) -> bool:
         return found.frame_share > TOO_MUCH or (dropped > MOST_DROPPED and self._bias > 1.5)
@@ -323,8 +361,9 @@ class Governor:
 
     def _leave(self, now_s: float, demand: Demand, current: Forecast, dropped: float) -> Move | None:
         # Until the network is ready at another size the last one is used, which is no matter where no frame waits.
-        at_once = [one for one in self._steps if one.key_frames != "sync" or self._is_ready(one)]
-        step, found = self._best(demand, ENOUGH, at_once or self._steps)
+        steps = [one for one in self._steps if self._has_updater or not one.update]
+        at_once = [one for one in steps if one.key_frames != "sync" or self._is_ready(one)]
+        step, found = self._best(demand, ENOUGH, at_once or steps)
         if step == self.step or found.frame_share > 0.97 * current.frame_share:
             return None
         self._has_left = True
@@ -348,11 +387,14 @@ class Governor:
             return None
         if not self._is_ready(step):
             # What its frames would take until then is what the last size takes, and compiling: no step for that.
-            self._ask_ahead(now_s, step.rows)
+            self._ask_ahead(now_s, step)
             if now_s - self._asked_s < PATIENCE_S:
                 return None
-            step, found = self._best(demand, ENOUGH, [one for one in self._steps if self._is_ready(one)] or self._steps)
-            if not (self._is_ready(step) and self._is_better(step, found, current)):
+            ready = [one for one in self._steps if self._is_ready(one)]
+            if not ready:
+                return None
+            step, found = self._best(demand, ENOUGH, ready)
+            if not self._is_better(step, found, current):
                 return None
         self._went_up_s = now_s
         reason = (
@@ -366,16 +408,18 @@ class Governor:
             return found.oldest_s < current.oldest_s
         return step != self.step and found.worth > current.worth + GAIN and self._fits(found, ENOUGH)
 
-    def _ask_ahead(self, now_s: float, rows: int) -> None:
-        if self._ahead != rows:
-            self._ahead, self._asked_s = rows, now_s
+    def _ask_ahead(self, now_s: float, step: Step) -> None:
+        last = self._ahead
+        if last is None or (last.rows, last.update) != (step.rows, step.update):
+            self._asked_s = now_s
             self._times_ahead.clear()
+        self._ahead = step
 
     def _move(self, now_s: float, move: Move) -> Move:
         if move.step.rows != self.step.rows:
             self._key_times.clear()
             self._keys.entered()
-        last, following = ((one.grid_stride, _always_waits(one)) for one in (self.step, move.step))
+        last, following = ((one.grid_stride, _kind_of(one)) for one in (self.step, move.step))
         if last != following:
             self._frames.entered()
         self.step = move.step
@@ -386,15 +430,19 @@ class Governor:
 
 
 class _Time(NamedTuple):
-    """What a frame took: when it was ready, its own time, and that of the key frame that it waited for, if any."""
+    """What a frame took: when it was ready, its own time, and that of its key frame and its update, if any."""
 
     now_s: float
     frame_s: float
     key_s: float | None
+    update_s: float | None
 
 
-def _always_waits(step: Step) -> bool:
-    return step.key_frames == "sync" and step.interval == 0
+def _kind_of(step: Step) -> str:
+    """The kind of a step's frames, or of those between its key frames."""
+    if step.key_frames == "sync" and step.interval == 0:
+        return WAITING
+    return UPDATED if step.update else PROPAGATED
 
 
 def _average(times: list[float]) -> float:

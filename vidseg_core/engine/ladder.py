@@ -24,16 +24,19 @@ class Step:
         interval: propagated frames between two key frames, 0 or more.
         rows: of the segmentation network's input; 0 for a network with a fixed input size.
         grid_stride: 2, 4 or 8.
+        update: whether an update network looks at propagated frames.
     """
 
     key_frames: str
     interval: int
     rows: int
     grid_stride: int
+    update: bool = False
 
     def __str__(self) -> str:
         rows = f", {self.rows} rows" if self.rows else ""
-        return f"{self.key_frames}, interval {self.interval}{rows}, grid stride {self.grid_stride}"
+        update = ", update network" if self.update else ""
+        return f"{self.key_frames}, interval {self.interval}{rows}, grid stride {self.grid_stride}{update}"
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def forecast(
     Until a frame's labels come, things move on: the time that it takes counts as age of its labels, too.
 
     Args:
-        frame_s: time that a propagated frame takes on average, publishing included.
+        frame_s: time that a propagated frame takes on average, update and publishing included.
         key_s: time that a key frame's segmentation takes with all processors.
         spread: what a longer frame takes, a key frame waited for included, in units of the average.
     """
@@ -106,14 +109,14 @@ def forecast(
         late_s = frame_s
         longest = share * spread
         load = share + key_s / (cycle * period_s)
-    lost = _mean_lost(accuracy, first * own_s + late_s, last * own_s + late_s)
+    lost = _mean_lost(accuracy, first * own_s + late_s, last * own_s + late_s, step.update)
     expected = accuracy.of_rows(step.rows) - lost - accuracy.lost_with(step.grid_stride, demand.picture_rows)
     return Forecast(expected, longest, last * own_s, load)
 
 
-def _mean_lost(accuracy: Accuracy, first_s: float, last_s: float) -> float:
+def _mean_lost(accuracy: Accuracy, first_s: float, last_s: float, updated: bool) -> float:
     """Mean loss over ages, of which a few are looked at."""
-    return sum(accuracy.lost_at(first_s + share * (last_s - first_s)) for share in AGES) / len(AGES)
+    return sum(accuracy.lost_at(first_s + share * (last_s - first_s), updated) for share in AGES) / len(AGES)
 
 
 def ladder(
@@ -121,13 +124,19 @@ def ladder(
     grid_strides: Iterable[int],
     key_frames: Iterable[str] = tuple(INTERVALS),
     intervals: Iterable[int] | None = None,
+    updates: Iterable[bool] = (False,),
 ) -> tuple[Step, ...]:
-    """List every combination; a choice that is the user's has one value. `intervals` None takes `INTERVALS`."""
+    """List every combination that makes a difference; a choice that is the user's has one value.
+
+    `intervals` None takes `INTERVALS`.
+    """
     own = None if intervals is None else tuple(intervals)
     return tuple(
-        Step(mode, interval, size, stride)
+        Step(mode, interval, size, stride, update)
         for mode in key_frames
         for interval in own or INTERVALS[mode]
         for size in rows
         for stride in grid_strides
+        for update in updates
+        if not (update and mode == "sync" and interval == 0)  # no frame is propagated
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -17,6 +17,7 @@ from vidseg_core.engine.segmenter import NetworkSegmenter
 from vidseg_core.frame import Frame
 from vidseg_core.kernels.points import Labelled, cloud_points, depth_points
 from vidseg_core.kernels.vote import vote
+from vidseg_core.models.accuracy import Accuracy
 from vidseg_core.models.open import open_reloadable
 from vidseg_core.overlay import colorize, overlay
 
@@ -56,28 +57,40 @@ def compile_kernels(config: EngineConfig, update_weights: str, refine_weights: s
     cloud_points(Labelled(frame.image, labels, None), np.ones((1, 1, 3), np.float32), identity)
 
 
-def compile_networks(config: EngineConfig, size: tuple[int, int]) -> str | None:
-    """Have the segmentation network compiled for cameras of `size`, (H, W), and kept beside the package.
+def compile_networks(config: EngineConfig, size: tuple[int, int]) -> dict[str, str | None]:
+    """Have the networks compiled that a governor may use for cameras of `size`, (H, W), and kept beside the package.
 
-    What is known of its file is kept there, too, so that an engine whose network is executed by another process need
-    not load it.
+    What is known of their files is kept there, too, so that an engine whose networks are executed by other processes
+    need not load them.
 
     Returns:
-        What executes it.
+        What executes each network, by its name: the segmentation network, and the update network that its record names.
 
     Raises:
         VidsegError: see `build_engine`.
         OSError: the installation cannot be written.
     """
+    runtime, accuracy = _compile(config, size, SHARES)
+    runtimes = {config.weights: runtime}
+    if accuracy is not None and accuracy.update is not None:
+        name = accuracy.update.weights
+        runtimes[name], _ = _compile(replace(config, weights=name), size, (1.0,))
+    return runtimes
+
+
+def _compile(
+    config: EngineConfig, size: tuple[int, int], shares: Sequence[float]
+) -> tuple[str | None, Accuracy | None]:
+    """Compile one network for these shares of its input's size; return what executes it, and its record."""
     with stored_in_the_installation(), build_engine(replace(config, key_frames="sync")) as engine:
         for frame in _frames(size, 1):
             engine.stream().step(frame)
         segmenter = cast(NetworkSegmenter, engine.networks.segmenter)
         with torch.inference_mode():
-            for share in SHARES:  # a governor may choose these
+            for share in shares:
                 segmenter.execute(torch.zeros(1, 3, *segmenter.input_size(size, share)))
         open_reloadable(config.weights)
-        return segmenter.runtime
+        return segmenter.runtime, engine.accuracy
 
 
 def _frames(size: tuple[int, int], count: int) -> Iterator[Frame]:

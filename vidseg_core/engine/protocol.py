@@ -86,8 +86,8 @@ class Capabilities:
             which it was. Whoever reads it removes what was read. None where that is not told.
         at_share: (share) -> the same network with an input of that share of its size, from the first frame on; None
             where that cannot be had.
-        prepare: ((H, W) of a picture) makes the network ready for such pictures, while others are segmented; None where
-            there is nothing to do ahead.
+        prepare: ((H, W) of a picture) has the network made ready for such pictures, while others are segmented, and
+            tells whether it is; None where there is nothing to do ahead.
     """
 
     together: Callable[[Sequence[Frame]], list[Array]] | None = None
@@ -98,7 +98,7 @@ class Capabilities:
     input_rows: Callable[[tuple[int, int]], int] | None = None
     costs: deque[tuple[float, float]] | None = None
     at_share: Callable[[float], Callable[[Frame], Array]] | None = None
-    prepare: Callable[[tuple[int, int]], None] | None = None
+    prepare: Callable[[tuple[int, int]], bool] | None = None
 
     def picture_of(self, frame: Frame) -> tuple[int, int] | None:
         """Return the size of the picture where the scores' pixels cover equal parts of it, else None."""

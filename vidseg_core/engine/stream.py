@@ -144,6 +144,14 @@ class Stream:
         """
         self._config = replace(self._config, grid_stride=grid_stride)
 
+    def set_updater(self, updater: Segmenter | None) -> None:
+        """Change what looks at propagated frames at low resolution from the next frame on; None for nothing.
+
+        A past that keeps no picture, without fusion, is updated from the next key frame on.
+        """
+        if updater is not self._networks.updater:
+            self._networks = replace(self._networks, updater=updater)
+
     def set_confidence(self, wanted: bool) -> None:
         """Change `EngineConfig.confidence` from the next frame on."""
         if wanted != self._config.confidence:
@@ -282,7 +290,8 @@ class Stream:
             confidence = on_host(top_shares(logits))[0, 0] if self._config.confidence else None
             probabilities = self._probabilities(on_host(shares(logits))) if self._wants_probabilities else None
         # An update network has seen every frame.
-        evidence_ns = memory.stamp_ns if self._networks.updater is None else frame.stamp_ns
+        is_updated = self._networks.updater is not None and memory.picture is not None
+        evidence_ns = frame.stamp_ns if is_updated else memory.stamp_ns
         return Segmentation(
             painted.labels,
             frame.stamp_ns,
@@ -452,11 +461,10 @@ class Stream:
                 logits = on_device(self.refined.logits, self._networks.device)
             if self._networks.feedback:
                 memory = replace(memory, logits=logits, way=None, one_class=None)
-        if self._networks.updater is not None:
+        if self._networks.updater is not None and memory.picture is not None:
             with timings.stage("update"):
                 fresh = self._networks.updater(view.shared(frame))  # 1 x C x any size
                 fresh = on_device(fresh, self._networks.device)
-                assert memory.picture is not None  # every key frame has one where there is an update network
                 seen = capabilities(self._networks.updater).picture_of(frame)
                 logits = update(logits, fresh, difference(view.picture, memory.picture, memory.motion), seen)
         return logits, memory

@@ -25,7 +25,7 @@ Points = tuple[tuple[float, float], ...]
 
 @dataclass(frozen=True)
 class Updated:
-    """What labels lose with an update network, which looks at every propagated frame at low resolution.
+    """Hold what labels lose with an update network, which looks at every propagated frame at low resolution.
 
     Attributes:
         weights: the update network: its name in the registry, or a path as it was given.

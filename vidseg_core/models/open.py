@@ -94,6 +94,19 @@ def open_model(
     return _open_own(path, role, records)[0]
 
 
+def is_known(name_or_path: str | Path, records: tuple[WeightRecord, ...] | None = None) -> bool:
+    """Tell if `open_reloadable` gives this network without loading PyTorch.
+
+    Args:
+        name_or_path, records: see `open_model`.
+
+    Raises:
+        CheckpointError: there is no such file.
+    """
+    records = load_registry() if records is None else records
+    return _known(find_weights(name_or_path, records), records) is not None
+
+
 def open_reloadable(name_or_path: str | Path, records: tuple[WeightRecord, ...] | None = None) -> Model:
     """Open a segmentation network that another process executes.
 

@@ -178,7 +178,7 @@ def test_only_the_same_file_code_and_pytorch_are_known(tmp_path, cache, loads, m
 
 def test_a_damaged_record_is_as_none_and_a_damaged_file_as_ever(tmp_path, cache, loads):
     path = tmp_path / "net.safetensors"
-    path.write_bytes(open_model("camvid-update-lite0").path.read_bytes())
+    path.write_bytes(open_model("camvid-swiftnet-r18").path.read_bytes())
     card = open_reloadable(path).card
     [record] = cache_directory().glob("*.network")
     whole, so_far = record.read_bytes(), len(loads)

@@ -113,13 +113,16 @@ class SegmenterProcess:
         self.turns.quiet()
         return without_border(scores, placed)
 
-    def prepare(self, size: tuple[int, int]) -> None:
-        """Have the network made ready for pictures of `size`, (H, W), if it is compiled for them already.
+    def prepare(self, size: tuple[int, int]) -> bool:
+        """Have the network made ready for pictures of `size`, (H, W), without waiting for a compiler.
 
         Raises RuntimeError as a call does.
+
+        Returns:
+            Whether it is.
         """
         with self._one_at_a_time:
-            self._is_ready(place(size, self.input, self.input_scale, self.share))
+            return self._is_ready(place(size, self.input, self.input_scale, self.share))
 
     def _share_now(self, picture: tuple[int, int]) -> float:
         """Choose the share of the input's size: nothing waits for another one to be compiled."""
@@ -158,7 +161,7 @@ class SegmenterProcess:
                 stood_s = self.turns.look()
                 waited_s, used_s = time.monotonic() - begun_s - stood_s, self._processor_s() - had_s
                 is_starved = waited_s > STARVED_S and used_s < STARVED_SHARE * waited_s
-                if self._task.is_idle and is_starved and self._process.poll() is None:
+                if self._task.priority == "idle" and is_starved and self._process.poll() is None:
                     self._replace(waited_s, used_s)
                     return self._answer(request, given)
             return self._connection.recv()
@@ -176,7 +179,7 @@ class SegmenterProcess:
             used_s, waited_s,
         )  # fmt: skip
         self._process.kill()
-        self._task = replace(self._task, is_idle=False)
+        self._task = replace(self._task, priority="low")
         self._start()
 
     def _processor_s(self) -> float:

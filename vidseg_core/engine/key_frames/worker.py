@@ -43,7 +43,7 @@ class Task:
         input_scale: see `NetworkSegmenter`.
         runtime: see `Runtime`.
         num_threads: of the CPU, 1 or more.
-        is_idle: whether it runs only where nobody else wants a processor.
+        priority: idle runs only where nobody else wants a processor, low after others, usual as they do.
         identity: of the network, see `identity_of`; empty where that is not known.
         ranges: its activation ranges, see `Runtime.executor`.
     """
@@ -52,7 +52,7 @@ class Task:
     input_scale: float | None
     runtime: str
     num_threads: int
-    is_idle: bool = True
+    priority: str = "idle"
     identity: str = ""
     ranges: dict[str, tuple[float, float]] | None = field(default=None, repr=False)
 
@@ -106,7 +106,7 @@ def serve(connection: int, given: int, results: int) -> None:
         openvino_core().get_property("CPU", "FULL_DEVICE_NAME")
     try:
         task = channel.recv()
-        _let_others_go_first(task.is_idle)
+        _let_others_go_first(task.priority)
         networks = _Networks(task)
         while True:
             request = channel.recv()
@@ -209,11 +209,13 @@ class _Networks:
             self._compiling = None
 
 
-def _let_others_go_first(is_idle: bool) -> None:
-    """Lower the priority of this process, for threads that it will start, too."""
+def _let_others_go_first(priority: str) -> None:
+    """Lower the priority of this process, for threads that it will start, too; `usual` leaves it."""
+    if priority == "usual":
+        return
     os.nice(NICENESS)
     # SCHED_BATCH: when it is let go on, it does not push aside the frame that has done so.
-    policy = os.SCHED_IDLE if is_idle else os.SCHED_BATCH
+    policy = os.SCHED_IDLE if priority == "idle" else os.SCHED_BATCH
     try:
         os.sched_setscheduler(0, policy, os.sched_param(0))
     except PermissionError as error:

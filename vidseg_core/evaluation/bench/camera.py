@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vidseg_core.engine.build import build_engine
+from vidseg_core.engine.build import build_engine, update_network
 from vidseg_core.engine.config import EngineConfig
+from vidseg_core.engine.engine import Engine
 from vidseg_core.engine.governed import GOVERNED, GovernedEngine
 from vidseg_core.evaluation.metrics.distribution import distribution
 from vidseg_core.evaluation.replay.live import Arrival, Log, percent, play
@@ -165,8 +166,7 @@ def _run(
     gc.collect()
     begun_s, period_ns = time.monotonic(), round(1e9 / rate_hz)
     moves: list[tuple[float, str]] = []
-    with build_engine(config) as built:
-        engine = GovernedEngine(built, free)
+    with build_engine(config) as built, closing(_governed(built, free)) as engine:
         stream = engine.stream()
         stream.step(frames[0].frame)
         first_s = time.monotonic() - begun_s
@@ -201,6 +201,11 @@ def _run(
         "first_label_s": round(first_s, 2),
         "moves": moves,
     }
+
+
+def _governed(engine: Engine, free: Collection[str]) -> GovernedEngine:
+    """Leave those options to a governor, as the node does."""
+    return GovernedEngine(engine, free, update=update_network(engine) if "update_weights" in free else None)
 
 
 def _figures(log: Log, frames: list[Arrival], rate_hz: float) -> dict[str, Any]:
