@@ -138,7 +138,8 @@ class EngineConfig:
     update_weights: str | None = option(
         None,
         "Segmentation network that looks at propagated frames at low resolution, a name or a path: less is lost far "
-        "from key frames, and each frame takes longer. The node's governor has the one that the record of `weights` names.",
+        "from key frames, and each frame takes longer. The node's governor has the one that the record of `weights` "
+        "names.",
         unset="none",
         metavar="NAME|PATH",
         governed=True,

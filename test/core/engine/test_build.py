@@ -3,6 +3,7 @@ import hashlib
 import subprocess
 import sys
 import weakref
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -10,15 +11,17 @@ import pytest
 import torch
 
 from vidseg_core.classes import load_classes
-from vidseg_core.engine.build import build_engine
+from vidseg_core.engine.build import build_engine, update_network
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.engine import read_ego_mask
 from vidseg_core.engine.flow import DIS, NetworkFlow, NoFlow
+from vidseg_core.engine.key_frames.process import SegmenterProcess
 from vidseg_core.engine.segmenter import TruthSegmenter
 from vidseg_core.errors import CheckpointError, ConfigError
 from vidseg_core.frame import Frame
 from vidseg_core.models import files as model_files
 from vidseg_core.models import open as model_open
+from vidseg_core.models.accuracy import PRIOR, Updated
 from vidseg_core.models.checkpoint import convert
 from vidseg_core.models.checksum import checksum
 from vidseg_core.models.files import save_weights
@@ -331,7 +334,10 @@ from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.governed import GovernedEngine
 from vidseg_core.frame import Frame
 
-config = EngineConfig(weights=sys.argv[1], key_frames="async", runtime="openvino", interval=2, num_threads=1)
+update = sys.argv[2] if len(sys.argv) > 2 else None
+config = EngineConfig(
+    weights=sys.argv[1], update_weights=update, key_frames="async", runtime="openvino", interval=2, num_threads=1
+)
 with build_engine(config) as engine:
     governed = GovernedEngine(engine, set())
     governed.prepare((96, 128))
@@ -340,7 +346,7 @@ with build_engine(config) as engine:
         stream.set_confidence(number > 4), stream.set_probabilities(number > 5)
         image = np.random.default_rng(number).integers(0, 256, (96, 128, 3), np.uint8)
         assert stream.step(Frame(image, number * 33_000_000)).labels.shape == (96, 128)
-    print(engine.runtimes()["segmenter"], "torch" in sys.modules)
+    print(engine.runtimes(), "torch" in sys.modules)
 """
 
 
@@ -349,11 +355,46 @@ def test_a_second_start_needs_no_pytorch(files, monkeypatch, tmp_path):
     pytest.importorskip("openvino")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     weights = files / "segmenter.safetensors"
-    with build_engine(config(files, key_frames="sync", runtime="openvino", num_threads=1)) as engine:
-        engine.stream().step(frame(0, (96, 128)))
-        expected = engine.runtimes()["segmenter"]
+    values = {"key_frames": "sync", "runtime": "openvino", "num_threads": 1, "interval": 9}
+    with build_engine(config(files, update_weights=weights, update_scale=0.5, **values)) as engine:
+        stream = engine.stream()
+        for number in range(2):
+            stream.step(frame(number, (96, 128)))
+        expected = engine.runtimes()
     model_open.open_reloadable(weights)  # as the first start does
-    done = subprocess.run(
-        [sys.executable, "-c", SECOND_START, str(weights)], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert done.stdout.split("\n")[0] == f"{expected} False"
+    for arguments, roles in (([weights], {"segmenter"}), ([weights, weights], {"segmenter", "updater"})):
+        command = [sys.executable, "-c", SECOND_START, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        runtimes = {role: runtime for role, runtime in expected.items() if role in roles}
+        assert done.stdout.split("\n")[0] == f"{runtimes} False"
+
+
+def test_the_update_network_that_a_record_names_is_made_for_a_governor(files, monkeypatch, tmp_path, caplog):
+    caplog.set_level("INFO", "vidseg_core")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    weights = files / "segmenter.safetensors"
+    named = replace(PRIOR, update=Updated(str(weights), ((0.0, 0.0), (1.0, 2.0))))
+    with build_engine(config(files, key_frames="async", runtime="openvino", num_threads=1)) as engine:
+        assert update_network(engine) is None and caplog.records == [], "without a record nothing is expected"
+        monkeypatch.setattr(type(engine), "accuracy", named)
+        monkeypatch.setattr("vidseg_core.engine.build.is_known", lambda name: False)
+        assert update_network(engine) is None
+        assert f"no update network ({weights}): `vidseg compile` has not been run for it here" in caplog.text
+        monkeypatch.undo()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.setattr(type(engine), "accuracy", named)
+        network = update_network(engine)  # its file was opened above
+        size, picture = (96, 128), frame(0, (96, 128))
+        network.ask([size])
+        while network.costs_s([size]) is None:
+            assert network._getting_ready is not None, caplog.text
+            network._getting_ready.join(0.1)
+        scores = network(picture)
+        expected = SegmenterProcess.__call__(network._process, picture)
+        np.testing.assert_array_equal(scores, expected)
+        assert scores.shape[:2] == (1, 11) == (1, network.num_classes)
+        assert network._process._task.priority == "usual"
+        network.close()
+        assert network._process is None
+        sync = engine.variant(config(files, key_frames="sync"))
+        assert update_network(sync) is None and "on the CPU, with asynchronous key frames" in caplog.text

@@ -11,12 +11,13 @@ import torch
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.engine import Engine
 from vidseg_core.engine.flow import DIS, NoFlow
-from vidseg_core.engine.governed import GOVERNED, SETTLED_S, GovernedEngine
+from vidseg_core.engine.governed import GOVERNED, SETTLED_S, UNUSED_S, GovernedEngine
 from vidseg_core.engine.governor import Move
 from vidseg_core.engine.ladder import Forecast, Step
 from vidseg_core.engine.segmenter import NetworkSegmenter, TruthSegmenter
 from vidseg_core.engine.stream import Networks, Stream
 from vidseg_core.frame import Frame, Segmentation
+from vidseg_core.models.accuracy import PRIOR, Updated
 from vidseg_core.models.card import InputCard
 
 CPU = torch.device("cpu")
@@ -118,14 +119,17 @@ def test_flow_on_another_grid_is_in_that_one_s_pixels():
     assert flow_on_grid(flow, (5, 9)) is flow and flow_on_grid(None, (5, 9)) is None
 
 
-def governed(free=GOVERNED, **config):
+ACCURACY = replace(PRIOR, update=Updated("small", ((0.0, 0.0), (1.0, 2.0))))
+
+
+def governed(free=GOVERNED, update=None, **config):
     engine = Engine.__new__(Engine)  # its networks alone are asked for
     config = EngineConfig(**{"key_frames": "async", **config})
     engine._config, engine._models = config, {}
     segmenter = NetworkSegmenter(Blank(), 1.0, CPU, input=InputCard(multiple=32))
     engine._networks = Networks(segmenter, DIS(), None, CPU)
     engine.stream = lambda ego_mask=None, phase=0.0: Stream(replace(config, key_frames="sync"), engine._networks)
-    return GovernedEngine(engine, free), segmenter
+    return GovernedEngine(engine, free, update=update), segmenter
 
 
 def run(engine, stream, frames, frame_s=0.001, key_s=0.002):
@@ -213,6 +217,84 @@ def test_a_grid_that_the_picture_is_no_multiple_of_is_no_step(size, strides):
     result = Segmentation(np.zeros(size, dtype=np.uint8), 0, False, 1, "propagated")
     engine.note(engine.stream(), result, 0.001, 0, 0, 0)
     assert {step.grid_stride for step in engine._governor._steps} == strides
+
+
+class Updates:
+    """Stands for `UpdateNetwork`; is ready for the sizes in `ready`."""
+
+    num_classes, half_pixel = 3, False
+
+    def __init__(self):
+        self.ready, self.asked, self.let, self.closed = set(), [], 0, 0
+
+    def costs_s(self, sizes):
+        return 0.001 if set(sizes) <= self.ready else None
+
+    def ask(self, sizes):
+        self.asked.append(list(sizes))
+
+    def let_go(self):
+        self.let += 1
+
+    def close(self):
+        self.closed += 1
+
+    def __call__(self, frame):
+        return np.zeros((1, 3, 4, 4), np.float32)
+
+
+def test_the_update_network_is_asked_for_used_and_let_go_of(monkeypatch):
+    updates, step = Updates(), Step("async", 4, 96, 4, update=True)
+    engine, segmenter = governed(update=updates)
+    monkeypatch.setattr(Engine, "accuracy", ACCURACY)
+    monkeypatch.setattr(Engine, "close", lambda self, timeout_s: True)
+    now_s = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    streams = [engine.stream() for _ in range(2)]
+    run(engine, streams[0], 1)
+    governor = engine._governor
+    assert any(one.update for one in governor._steps) and updates.asked == [] and not governor._has_updater
+    monkeypatch.setattr(governor, "decide", lambda now_s: None)
+    governor._ahead = step
+    run(engine, streams[0], 1)
+    assert updates.asked == [[SIZE]] and streams[0]._stream._networks.updater is None
+    updates.ready.add(SIZE)
+    governor.step, governor._ahead = step, None
+    run(engine, streams[0], 1)
+    assert governor._has_updater and streams[0]._stream._networks.updater is updates
+    other = Segmentation(np.zeros((96, 96), np.uint8), 0, False, 1, "propagated")
+    engine.note(streams[1], other, 0.001, now_s, 0, 0)
+    assert updates.asked[-1] == [SIZE, (96, 96)] and not governor._has_updater
+    assert [one._stream._networks.updater for one in streams] == [updates, None]
+    governor.step = replace(step, update=False)
+    now_s += UNUSED_S
+    run(engine, streams[0], 1)
+    assert streams[0]._stream._networks.updater is None
+    let = updates.let
+    now_s += 1.0
+    run(engine, streams[0], 1)
+    assert updates.let == let + 1
+    engine.close()
+    assert updates.closed == 1
+
+
+@pytest.mark.parametrize("without", ["record", "choice", "fusion", "network"])
+def test_no_step_has_an_update_network_that_may_not_be_used(monkeypatch, without):
+    free = [name for name in GOVERNED if without != "choice" or name != "update_weights"]
+    update = None if without == "network" else Updates()
+    engine, _ = governed(free, update=update, fusion=without != "fusion")
+    monkeypatch.setattr(Engine, "accuracy", PRIOR if without == "record" else ACCURACY)
+    run(engine, engine.stream(), 1)
+    assert not any(step.update for step in engine._governor._steps)
+
+
+def test_what_an_update_takes_is_told_apart():
+    engine, _ = governed()
+    timings = {"warp": 1.0, "update": 6.0}
+    result = Segmentation(np.zeros(SIZE, np.uint8), 0, False, 1, "propagated", None, timings)
+    engine.note(engine.stream(), result, 0.030, 0, 0, 0)
+    noted = engine._governor._times[-1]
+    assert (noted.frame_s, noted.update_s, noted.key_s) == (pytest.approx(0.024), 0.006, None)
 
 
 def test_a_network_with_a_fixed_input_size_has_no_size_step():

@@ -8,13 +8,18 @@ import pytest
 
 from vidseg_core.engine.governor import ENOUGH, Governor
 from vidseg_core.engine.ladder import Demand, Step, forecast, ladder
-from vidseg_core.models.accuracy import PRIOR, Accuracy
+from vidseg_core.models.accuracy import PRIOR, Accuracy, Updated
 
 ROWS, STRIDES = (192, 270, 384, 540), (4, 8)
 STEPS = ladder(ROWS, STRIDES)
 START = Step("async", 4, 540, 4)
 KEY_S, FRAME_S, PERIOD_S = 0.15, 0.010, 1 / 30
 """Of two processor cores, at 540 rows and stride 4."""
+UPDATE_S = 0.006
+UPDATES = ladder(ROWS, STRIDES, updates=(False, True))
+UPDATED = replace(
+    PRIOR, update=Updated("small", ((0.0, 0.0), (0.033, 0.5), (0.133, 1.5), (0.267, 2.5), (0.5, 3.9), (1.0, 5.2)))
+)
 
 
 class Computer:
@@ -25,25 +30,41 @@ class Computer:
         seed: of how costs deviate from the governor's prior, and of noise.
         noise: deviation of single frames' costs, relative.
         compile_s: time after which the network is ready at other rows; until then all takes twice as long.
+        accuracy: of the network.
     """
 
     def __init__(
-        self, slowness, seed, noise=0.1, period_s=PERIOD_S, cameras=1, steps=STEPS, start=START, compile_s=0.0
+        self,
+        slowness,
+        seed,
+        noise=0.1,
+        period_s=PERIOD_S,
+        cameras=1,
+        steps=STEPS,
+        start=START,
+        compile_s=0.0,
+        accuracy=PRIOR,
     ):
         chance = random.Random(seed)
         self.slowness, self.period_s, self.cameras, self.steps = slowness, period_s, cameras, steps
         self.key_units = {rows: (rows / 540) ** 2 * chance.uniform(0.85, 1.18) for rows in ROWS}
         self.frame_units = {4: 1.0, 8: chance.uniform(0.5, 0.8)}
         self.waiting_units = chance.uniform(1.0, 2.2)
+        self.updated_units = random.Random(seed).uniform(1.0, 2.0)
+        self.updater_s = math.inf  # when it is ready
         self.compile_s, self.compiled_s, self.rows, self.ready = compile_s, {}, start.rows, {start.rows}
         self.noise, self.chance = noise, chance
-        self.governor = Governor(steps, PRIOR, start)
+        self.accuracy = accuracy
+        self.governor = Governor(steps, accuracy, start)
         self.now_s = self.free_s = self.key_left_s = 0.0
         self.arrived = self.dropped = self.since_key = 0
         self.moves, self.labelled = [], []
 
     def frame_s(self, step):
         return FRAME_S * self.slowness * self.frame_units[step.grid_stride]
+
+    def update_s(self):
+        return UPDATE_S * self.slowness
 
     def key_s(self, rows):
         return KEY_S * self.slowness * self.key_units[rows]
@@ -81,8 +102,11 @@ class Computer:
         return any(at_s > self.now_s for at_s in self.compiled_s.values())
 
     def _work(self):
-        step, key_s = self.governor.step, None
+        step, key_s, update_s = self.governor.step, None, None
         took_s = self.noisy(self.frame_s(step)) * (1 + self.compiles)
+        if self.governor.wants_updater:
+            self.updater_s = min(self.updater_s, self.now_s + self.compile_s)
+        self.governor.updater(self.update_s() if self.updater_s <= self.now_s else None)
         if step.key_frames == "sync":
             self.since_key += 1
             if self.since_key > step.interval:
@@ -98,12 +122,16 @@ class Computer:
                 self.key_left_s += (self.waiting_units - 1) * self.frame_s(step)
                 if is_usual:
                     self.governor.key_frame(self.noisy(self.key_s(self.rows)), self.rows)
-        waited_s = took_s + (key_s or 0.0)
+        if step.update and key_s is None:
+            assert self.updater_s <= self.now_s, "a step is taken once its network is ready"
+            update_s = self.noisy(self.update_s())
+            took_s *= self.updated_units
+        waited_s = took_s + (key_s or 0.0) + (update_s or 0.0)
         self.free_s = max(self.free_s, self.now_s) + waited_s
         self.labelled.append(self.now_s)
         camera = self.arrived % self.cameras
         number, dropped = self.arrived // self.cameras, self.dropped // self.cameras
-        self.governor.frame(camera, self.free_s, took_s, self.now_s, number, dropped, key_s)
+        self.governor.frame(camera, self.free_s, took_s, self.now_s, number, dropped, key_s, update_s)
         move = self.governor.decide(self.free_s)
         if move is not None:
             self.moves.append((self.now_s, move))
@@ -116,7 +144,11 @@ class Computer:
         demand = Demand(self.period_s, self.cameras)
         frame_s, key_s = self.frame_s(step), self.key_s(step.rows)
         key_s += (self.waiting_units - 1) * frame_s
-        return forecast(step, frame_s, key_s, demand, PRIOR)
+        if step.update:
+            more_s = (self.updated_units - 1) * frame_s + self.update_s()
+            frame_s += more_s
+            key_s -= more_s if step.key_frames == "sync" else 0.0
+        return forecast(step, frame_s, key_s, demand, self.accuracy)
 
     def best(self):
         """The most that exhaustive search reaches, headroom kept; None where nothing keeps up."""
@@ -140,6 +172,44 @@ def test_what_exhaustive_search_finds_is_found_and_kept(slowness, seed):
         assert computer.truth(computer.governor.step).worth >= best - 1.0
         assert computer.rate(5, 30) >= 0.97
     assert len(computer.moves) - settled <= 2
+
+
+@pytest.mark.parametrize(("slowness", "seed"), TABLES, ids=[f"{slowness:.2f}" for slowness, _ in TABLES])
+def test_an_update_network_is_used_where_it_brings_something(slowness, seed):
+    computer = Computer(slowness, seed, steps=UPDATES, accuracy=UPDATED, compile_s=1.0)
+    computer.run(30)
+    settled, best = len(computer.moves), computer.best()
+    computer.run(10)
+    if best is not None:
+        assert computer.truth(computer.governor.step).worth >= best - 1.0
+        assert computer.rate(5, 40) >= 0.97
+    assert len(computer.moves) - settled <= 2
+
+
+@pytest.mark.parametrize(("slowness", "seed"), TABLES[:5])
+def test_a_computer_with_time_to_spare_uses_an_update_network(slowness, seed):
+    computer = Computer(slowness, seed, steps=UPDATES, accuracy=UPDATED)
+    computer.run(15)
+    assert computer.governor.step.update and computer.governor.wants_updater
+
+
+def test_an_update_network_that_never_gets_ready_keeps_nothing_waiting():
+    computer = Computer(1.0, 3, steps=UPDATES, accuracy=UPDATED)
+    computer.compile_s = math.inf  # it never gets ready
+    computer.ready |= set(ROWS)
+    computer.run(30)
+    assert not any(move.step.update for _, move in computer.moves)
+    plain = [computer.truth(step) for step in STEPS]
+    best = max(one.worth for one in plain if one.frame_share <= ENOUGH and one.oldest_s <= 0.8)
+    assert computer.truth(computer.governor.step).worth >= best - 1.0
+
+
+def test_a_step_with_an_update_network_has_frames_that_it_updates():
+    assert set(UPDATES) > set(STEPS)
+    more = set(UPDATES) - set(STEPS)
+    assert all(step.update and (step.key_frames, step.interval) != ("sync", 0) for step in more)
+    assert len(more) == len(STEPS) - len(ROWS) * len(STRIDES)
+    assert str(replace(START, update=True)) == "async, interval 4, 540 rows, grid stride 4, update network"
 
 
 @pytest.mark.parametrize(("slowness", "seed"), TABLES[:14:3])

@@ -146,6 +146,22 @@ def test_an_update_network_has_seen_every_frame():
     assert [stream.step(frame(i)).age_s for i in range(3)] == [0, 0, 0]
 
 
+@pytest.mark.parametrize("fusion", [False, True])
+def test_an_update_network_can_be_taken_and_left_between_frames(fusion):
+    """Without fusion the past keeps no picture to compare with until there is an update network."""
+    updater = CountingSegmenter(4)
+    networks = Networks(CountingSegmenter(4), NoFlow(), None, CPU)
+    stream = Stream(EngineConfig(interval=2, grid_stride=4, fusion=fusion), networks)
+    ages = []
+    for i in range(9):
+        if i in (1, 7):
+            stream.set_updater(updater if i == 1 else None)
+        ages.append(round(stream.step(frame(i)).age_s / (STEP_NS / 1e9)))
+    first = ["1", "2"] if fusion else []
+    assert updater.seen == [*first, "4", "5"]
+    assert ages == [0, *([0, 0] if fusion else [1, 2]), 0, 0, 0, 0, 1, 2]
+
+
 def test_stamps_that_jitter_are_taken_in_order_of_arrival():
     """100 Hz, each stamp up to 5 ms early or late: labels are those of a camera whose stamps do not jitter."""
     jittering, _ = make_stream(interval=4, flow=DIS())
