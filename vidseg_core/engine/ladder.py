@@ -109,14 +109,15 @@ def forecast(
         late_s = frame_s
         longest = share * spread
         load = share + key_s / (cycle * period_s)
-    lost = _mean_lost(accuracy, first * own_s + late_s, last * own_s + late_s, step.update)
+    lost = _mean_lost(accuracy, first * own_s + late_s, last * own_s + late_s, step)
     expected = accuracy.of_rows(step.rows) - lost - accuracy.lost_with(step.grid_stride, demand.picture_rows)
     return Forecast(expected, longest, last * own_s, load)
 
 
-def _mean_lost(accuracy: Accuracy, first_s: float, last_s: float, updated: bool) -> float:
+def _mean_lost(accuracy: Accuracy, first_s: float, last_s: float, step: Step) -> float:
     """Mean loss over ages, of which a few are looked at."""
-    return sum(accuracy.lost_at(first_s + share * (last_s - first_s), updated) for share in AGES) / len(AGES)
+    ages = [first_s + share * (last_s - first_s) for share in AGES]
+    return sum(accuracy.lost_at(age_s, step.update, step.rows) for age_s in ages) / len(AGES)
 
 
 def ladder(

@@ -17,6 +17,8 @@ from typing import Any
 from vidseg_core.errors import CheckpointError
 
 STRIDE_ROWS = 720
+OLD_S = 0.9
+"""Labels that were updated for so long are the update network's own."""
 _FIELDS = ("rows", "lost_by_age_s", "lost_by_stride")
 _UPDATE = "update"
 _UPDATE_FIELDS = ("weights", "lost_by_age_s")
@@ -105,12 +107,16 @@ class Accuracy:
         """Return the mIoU of key frames that the network sees at so many rows."""
         return _between(self.rows, rows)
 
-    def lost_at(self, age_s: float, updated: bool = False) -> float:
+    def lost_at(self, age_s: float, updated: bool = False, rows: float | None = None) -> float:
         """Return the points lost by labels of that age.
+
+        Updated labels tend to what the update network finds alone, whatever the key frames were like: so those of key
+        frames at fewer rows lose less.
 
         Args:
             age_s: since their key frame, in seconds.
             updated: whether the update network of `update` looks at every propagated frame.
+            rows: of the network's input at the key frame; None for those at which `update` was measured, the most.
 
         Raises:
             ValueError: `updated`, and that was not measured.
@@ -119,7 +125,12 @@ class Accuracy:
             return _between(self.lost_by_age_s, age_s)
         if self.update is None:
             raise ValueError("updated: expected an accuracy measured with an update network, got one without `update`")
-        return _between(self.update.lost_by_age_s, age_s)
+        lost = _between(self.update.lost_by_age_s, age_s)
+        last_s, most_lost = self.update.lost_by_age_s[-1]
+        if rows is None or last_s < OLD_S:
+            return lost
+        own = self.rows[-1][1] - most_lost  # of the update network, about
+        return max(0.0, min(lost, self.of_rows(rows) - own))
 
     def lost_with(self, grid_stride: int, picture_rows: int = STRIDE_ROWS) -> float:
         """Return the points lost by a grid of that stride on pictures of so many rows."""

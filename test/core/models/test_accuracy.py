@@ -1,6 +1,7 @@
 """Expected accuracy: interpolation, and what a record may say."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -27,6 +28,17 @@ def test_with_an_update_network_labels_lose_what_was_measured_with_it():
     assert accuracy.lost_with(8) == 2.0
     with pytest.raises(ValueError, match="updated: expected an accuracy measured with an update network"):
         Accuracy.from_dict(STORED).lost_at(0.125, updated=True)
+
+
+def test_updated_labels_tend_to_those_of_the_update_network_whatever_the_key_frames_were():
+    rows = ((200.0, 64.0), (400.0, 67.0), (600.0, 70.0))
+    curve = ((0.0, 0.0), (0.5, 4.0), (1.0, 5.0))  # so that network finds 65 alone
+    accuracy = Accuracy(rows, ((0.0, 0.0), (1.0, 9.0)), ((4, 0.0),), update=Updated("small", curve))
+    assert [accuracy.lost_at(1.0, True, place) for place in (600, 400, 200)] == [5.0, 2.0, 0.0]
+    assert [accuracy.lost_at(0.125, True, place) for place in (600, 400, 200)] == [1.0, 1.0, 0.0]
+    assert accuracy.lost_at(1.0, False, 200) == 9.0 and accuracy.lost_at(1.0, True) == 5.0
+    young = replace(accuracy, update=Updated("small", ((0.0, 0.0), (0.5, 4.0))))
+    assert young.lost_at(0.5, True, 200) == 4.0, "nobody knows where these tend to"
 
 
 def test_what_is_written_can_be_read():
