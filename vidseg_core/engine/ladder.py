@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from vidseg_core.models.accuracy import STRIDE_ROWS, Accuracy
 
 INTERVALS = {"sync": (0, 1, 2, 4, 9), "async": (0, 4)}
-# Points of mIoU that a processor kept busy all the time has to bring.
-WORTH = 0.5
+# Points of mIoU that a processor kept busy all the time has to bring, and the 140 MB that an update network takes.
+WORTH, UPDATE_WORTH = 0.5, 0.7
 AGES = (0.0, 0.25, 0.5, 0.75, 1.0)
 # Share of the time that key frames beside the streams get at least, see `key_frames.turns`.
 LEAST_LEFT = 0.25
@@ -65,17 +65,19 @@ class Forecast:
         frame_share: of a frame period that the longest of the regular frames takes: above 1, frames are dropped.
         oldest_s: age of the oldest labels, in seconds.
         load: of the time that the processors have, 0 or more.
+        update: whether it has an update network.
     """
 
     accuracy: float
     frame_share: float
     oldest_s: float
     load: float
+    update: bool = False
 
     @property
     def worth(self) -> float:
         """Return what steps are compared by."""
-        return self.accuracy - WORTH * min(1.0, self.load)
+        return self.accuracy - WORTH * min(1.0, self.load) - UPDATE_WORTH * self.update
 
 
 def forecast(
@@ -111,7 +113,7 @@ def forecast(
         load = share + key_s / (cycle * period_s)
     lost = _mean_lost(accuracy, first * own_s + late_s, last * own_s + late_s, step)
     expected = accuracy.of_rows(step.rows) - lost - accuracy.lost_with(step.grid_stride, demand.picture_rows)
-    return Forecast(expected, longest, last * own_s, load)
+    return Forecast(expected, longest, last * own_s, load, step.update)
 
 
 def _mean_lost(accuracy: Accuracy, first_s: float, last_s: float, step: Step) -> float:

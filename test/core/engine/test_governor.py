@@ -186,11 +186,17 @@ def test_an_update_network_is_used_where_it_brings_something(slowness, seed):
     assert len(computer.moves) - settled <= 2
 
 
-@pytest.mark.parametrize(("slowness", "seed"), TABLES[:5])
-def test_a_computer_with_time_to_spare_uses_an_update_network(slowness, seed):
-    computer = Computer(slowness, seed, steps=UPDATES, accuracy=UPDATED)
+@pytest.mark.parametrize(("slowness", "seed"), TABLES[7:9])
+def test_where_key_frames_take_long_an_update_network_is_used(slowness, seed):
+    """As they do with a network of one size; a smaller one has fresh key frames, which is as good for less memory."""
+    steps = ladder((540,), STRIDES, updates=(False, True))
+    computer = Computer(slowness, seed, steps=steps, accuracy=UPDATED, compile_s=0.5)
     computer.run(15)
     assert computer.governor.step.update and computer.governor.wants_updater
+    assert computer.truth(computer.governor.step).worth >= computer.best() - 0.1
+    computer = Computer(slowness, seed, steps=UPDATES, accuracy=UPDATED)
+    computer.run(15)
+    assert not computer.governor.step.update
 
 
 def test_an_update_network_that_never_gets_ready_keeps_nothing_waiting():
