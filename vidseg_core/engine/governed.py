@@ -161,7 +161,9 @@ class GovernedEngine:
         if "segment" in segmentation.timings:  # the frame has waited for it
             # What bringing the picture to the network takes, and its scores back, belongs to the frame.
             key_s = costs[-1][0] if costs else segmentation.timings["segment"] / 1e3
-        update_s = segmentation.timings["update"] / 1e3 if "update" in segmentation.timings else None
+        update_s: float | None = None
+        if self._update is not None and "update" in segmentation.timings:  # one that was given is part of every frame
+            update_s = segmentation.timings["update"] / 1e3
         frame_s = max(0.0, busy_s - (key_s or 0.0) - (update_s or 0.0))
         self._governor.frame(stream, now_s, frame_s, received_s, number, dropped, key_s, update_s)
         if self._update is not None:

@@ -288,13 +288,30 @@ def test_no_step_has_an_update_network_that_may_not_be_used(monkeypatch, without
     assert not any(step.update for step in engine._governor._steps)
 
 
-def test_what_an_update_takes_is_told_apart():
-    engine, _ = governed()
+def updated_frame():
     timings = {"warp": 1.0, "update": 6.0}
-    result = Segmentation(np.zeros(SIZE, np.uint8), 0, False, 1, "propagated", None, timings)
-    engine.note(engine.stream(), result, 0.030, 0, 0, 0)
+    return Segmentation(np.zeros(SIZE, np.uint8), 0, False, 1, "propagated", None, timings)
+
+
+def test_what_an_update_takes_is_told_apart():
+    engine, _ = governed(update=Updates())
+    engine.note(engine.stream(), updated_frame(), 0.030, 0, 0, 0)
     noted = engine._governor._times[-1]
     assert (noted.frame_s, noted.update_s, noted.key_s) == (pytest.approx(0.024), 0.006, None)
+
+
+def test_an_update_network_that_was_given_is_part_of_every_frame(monkeypatch):
+    engine, segmenter = governed([name for name in GOVERNED if name != "update_weights"])
+    engine._engine._networks = replace(engine._engine._networks, updater=Updates())
+    clock = iter(range(10_000))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock) / 30)
+    stream = engine.stream()
+    for i in range(100):
+        segmenter.costs.append((0.010, segmenter.share))
+        engine.note(stream, updated_frame(), 0.012, i / 30, i, 0)
+    assert "Governor share of the frame period" in engine.status(), "such frames tell what the step in use costs"
+    noted = engine._governor._times[-1]
+    assert (noted.frame_s, noted.update_s, noted.key_s) == (0.012, None, None)
 
 
 def test_a_network_with_a_fixed_input_size_has_no_size_step():
