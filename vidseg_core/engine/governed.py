@@ -15,7 +15,6 @@ from vidseg_core.engine.governor import Governor, Move
 from vidseg_core.engine.key_frames.background import CLOSE_S
 from vidseg_core.engine.ladder import INTERVALS, Step, ladder
 from vidseg_core.engine.protocol import capabilities
-from vidseg_core.engine.segmenter import Segmenter
 from vidseg_core.engine.stream import Stream
 from vidseg_core.engine.update_network import UpdateNetwork
 from vidseg_core.frame import Frame, Segmentation
@@ -167,7 +166,8 @@ class GovernedEngine:
         frame_s = max(0.0, busy_s - (key_s or 0.0) - (update_s or 0.0))
         self._governor.frame(stream, now_s, frame_s, received_s, number, dropped, key_s, update_s)
         if self._update is not None:
-            self._governor.updater(self._update.costs_s(self._sizes.values()))
+            sizes = self._sizes.values()
+            self._governor.updater(self._update.costs_s(sizes), self._update.refuses(sizes))
         move = self._governor.decide(now_s)
         if move is not None:
             log.info("governor: %s; %s", move.step, move.reason)
@@ -254,10 +254,13 @@ class GovernedStream:
         self._engine = engine
         self._stream = stream
         self._own_interval: int | None = None
+        self._updater: UpdateNetwork | None = None
         if engine.step is not None:
             self.apply(engine.step, engine.free)
 
     def step(self, frame: Frame) -> Segmentation:
+        if self._updater is not None and self._updater.costs_s([frame.size]) is None:
+            self.set_updater(None)  # it has failed at another camera's frame
         return self._stream.step(frame)
 
     def reset(self, reason: str = "requested") -> None:
@@ -282,8 +285,9 @@ class GovernedStream:
     def set_overlay(self, colours: Colours | None) -> None:
         self._stream.set_overlay(colours)
 
-    def set_updater(self, updater: Segmenter | None) -> None:
-        """Change what looks at propagated frames from the next frame on."""
+    def set_updater(self, updater: UpdateNetwork | None) -> None:
+        """Change what looks at propagated frames from the next frame on, while it is ready; None for nothing."""
+        self._updater = updater
         self._stream.set_updater(updater)
 
     def apply(self, step: Step, free: Collection[str]) -> None:

@@ -156,7 +156,7 @@ class Governor:
         frames |= {(one, WAITING): STRIDE_COST[one] * WAITING_COST[one] for one in strides}
         self._frames = _Costs(frames)
         self._update_s: float | None = None
-        self._has_updater = False
+        self._has_updater = self._is_refused = False
         self._keys = _Costs({step.rows: max(1, step.rows) ** 2 for step in (*steps, start)}, hope=HOPE)
         self._key_times: deque[float] = deque(maxlen=3)
         self._asked_s = 0.0
@@ -176,17 +176,29 @@ class Governor:
 
     @property
     def rows(self) -> int:
-        """Rows that the network shall be used at: those of the step, or of one that is taken once they are in use."""
-        return self.step.rows if self._ahead is None else self._ahead.rows
+        """Rows that the network shall be used at: those of the step, or of one that is taken once they are in use.
+
+        Where that one waits for the update network alone, they are the step's again.
+        """
+        ahead = self._ahead
+        return self.step.rows if ahead is None or self._keys.was_tried(ahead.rows) else ahead.rows
 
     @property
     def wants_updater(self) -> bool:
         """Tell if the update network is in use, or a step with it is taken once it is ready."""
         return self.step.update or (self._ahead is not None and self._ahead.update)
 
-    def updater(self, update_s: float | None) -> None:
-        """Note whether the update network is ready: what a call of it takes, in seconds; None where it is not."""
+    def updater(self, update_s: float | None, refused: bool = False) -> None:
+        """Note whether the update network is ready.
+
+        Args:
+            update_s: what a call of it takes, in seconds; None where it is not ready.
+            refused: whether it cannot be made ready; then no step with it is taken.
+        """
         self._has_updater = update_s is not None
+        if refused != self._is_refused:
+            self._is_refused = refused
+            self._not_calm()
         if self._update_s is None:
             self._update_s = update_s
 
@@ -376,7 +388,7 @@ class Governor:
         return self._move(now_s, Move(step, reason, found))
 
     def _improve(self, now_s: float, demand: Demand, current: Forecast) -> Move | None:
-        step, found = self._best(demand, ENOUGH, self._steps)
+        step, found = self._best(demand, ENOUGH, [one for one in self._steps if not (one.update and self._is_refused)])
         if not self._is_better(step, found, current):
             self._not_calm()
             return None

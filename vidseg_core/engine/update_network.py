@@ -44,17 +44,25 @@ class UpdateNetwork:
         self._ended = threading.Event()
 
     def __call__(self, frame: Frame) -> Array:
-        """Raises RuntimeError: see `SegmenterProcess`; or it is not ready."""
+        """Raises RuntimeError: it is not ready; or see `SegmenterProcess`, then it has to be made ready again."""
         process = self._process
         if process is None:
             raise RuntimeError("the update network is not ready")
-        return process(frame)
+        try:
+            return process(frame)
+        except RuntimeError:
+            self.let_go()
+            raise
 
     def costs_s(self, sizes: Iterable[Size]) -> float | None:
         """Return what a call takes for pictures of these sizes, (H, W), at most, in seconds; None until it is ready."""
         found = [self._costs_s.get(size) for size in sizes]
         known = [seconds for seconds in found if seconds is not None]
         return max(known) if known and len(known) == len(found) else None
+
+    def refuses(self, sizes: Iterable[Size]) -> bool:
+        """Tell if it cannot be made ready for pictures of all these sizes, as it has failed for one of them."""
+        return not self._refused.isdisjoint(sizes)
 
     def ask(self, sizes: Iterable[Size]) -> None:
         """Have it made ready for pictures of these sizes, one after the other."""
@@ -104,6 +112,8 @@ class UpdateNetwork:
                     self._costs_s = self._costs_s | {size: cost_s}
         except Exception as error:
             self._refused.add(size)
+            if not self._costs_s:
+                self._end_process()
             if not self._ended.is_set():
                 log.warning("the update network is not used for pictures of %d x %d: %s", size[1], size[0], error)
         finally:

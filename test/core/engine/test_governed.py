@@ -225,10 +225,13 @@ class Updates:
     num_classes, half_pixel = 3, False
 
     def __init__(self):
-        self.ready, self.asked, self.let, self.closed = set(), [], 0, 0
+        self.ready, self.refused, self.asked, self.let, self.closed = set(), set(), [], 0, 0
 
     def costs_s(self, sizes):
         return 0.001 if set(sizes) <= self.ready else None
+
+    def refuses(self, sizes):
+        return bool(self.refused & set(sizes))
 
     def ask(self, sizes):
         self.asked.append(list(sizes))
@@ -276,6 +279,30 @@ def test_the_update_network_is_asked_for_used_and_let_go_of(monkeypatch):
     assert updates.let == let + 1
     engine.close()
     assert updates.closed == 1
+
+
+def test_an_update_network_that_has_failed_at_one_camera_s_frame_is_not_called_for_another_s(monkeypatch):
+    updates = Updates()
+    engine, _ = governed(update=updates)
+    stream, picture = engine.stream(), Frame(np.zeros((64, 64, 3), np.uint8), 0)
+    updates.ready.add(picture.size)
+    stream.set_updater(updates)
+    stream.step(picture)
+    assert stream._stream._networks.updater is updates
+    updates.ready.clear()
+    result = stream.step(replace(picture, stamp_ns=33_000_000))
+    assert stream._stream._networks.updater is None and "update" not in result.timings
+
+
+def test_what_the_update_network_refuses_is_told_to_the_governor(monkeypatch):
+    updates = Updates()
+    engine, _ = governed(update=updates)
+    monkeypatch.setattr(Engine, "accuracy", ACCURACY)
+    run(engine, engine.stream(), 1)
+    assert not engine._governor._is_refused
+    updates.refused.add(SIZE)
+    run(engine, engine._streams[0], 1)
+    assert engine._governor._is_refused
 
 
 @pytest.mark.parametrize("without", ["record", "choice", "fusion", "network"])

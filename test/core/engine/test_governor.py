@@ -51,7 +51,7 @@ class Computer:
         self.frame_units = {4: 1.0, 8: chance.uniform(0.5, 0.8)}
         self.waiting_units = chance.uniform(1.0, 2.2)
         self.updated_units = random.Random(seed).uniform(1.0, 2.0)
-        self.updater_s = math.inf  # when it is ready
+        self.updater_s, self.refuses = math.inf, False  # when it is ready, and if it cannot be
         self.compile_s, self.compiled_s, self.rows, self.ready = compile_s, {}, start.rows, {start.rows}
         self.noise, self.chance = noise, chance
         self.accuracy = accuracy
@@ -106,7 +106,7 @@ class Computer:
         took_s = self.noisy(self.frame_s(step)) * (1 + self.compiles)
         if self.governor.wants_updater:
             self.updater_s = min(self.updater_s, self.now_s + self.compile_s)
-        self.governor.updater(self.update_s() if self.updater_s <= self.now_s else None)
+        self.governor.updater(self.update_s() if self.updater_s <= self.now_s else None, self.refuses)
         if step.key_frames == "sync":
             self.since_key += 1
             if self.since_key > step.interval:
@@ -208,6 +208,34 @@ def test_an_update_network_that_never_gets_ready_keeps_nothing_waiting():
     plain = [computer.truth(step) for step in STEPS]
     best = max(one.worth for one in plain if one.frame_share <= ENOUGH and one.oldest_s <= 0.8)
     assert computer.truth(computer.governor.step).worth >= best - 1.0
+
+
+@pytest.mark.parametrize(("slowness", "seed"), TABLES[4:10:2])
+def test_while_the_update_network_is_not_ready_key_frames_are_of_the_step_s_rows(slowness, seed):
+    computer = Computer(slowness, seed, steps=UPDATES, accuracy=UPDATED)
+    computer.compile_s = math.inf  # it never gets ready
+    computer.ready |= set(ROWS)
+    computer.governor._update_s = 0.002 * slowness  # measured before: so it is wanted all the time
+    looks = []
+    for _ in range(200):
+        computer.run(0.1)
+        looks.append((computer.governor.wants_updater, computer.governor.rows == computer.governor.step.rows))
+    assert sum(wanted for wanted, _ in looks) > 100
+    assert all(is_own for _, is_own in looks[100:])
+
+
+def test_an_update_network_that_is_refused_is_no_longer_wanted():
+    computer = Computer(1.04, 8, steps=UPDATES, accuracy=UPDATED)
+    computer.compile_s = math.inf
+    computer.ready |= set(ROWS)
+    computer.governor._update_s = 0.002
+    computer.run(20)
+    assert computer.governor.wants_updater
+    computer.refuses = True
+    computer.run(1)
+    for _ in range(100):
+        computer.run(0.1)
+        assert not computer.governor.wants_updater
 
 
 def test_a_step_with_an_update_network_has_frames_that_it_updates():

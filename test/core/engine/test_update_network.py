@@ -29,6 +29,8 @@ class Process:
     def __call__(self, frame):
         if self.closed:
             raise RuntimeError("the segmenter's process is closed")
+        if self.error is not None:
+            raise RuntimeError(self.error)
         self.seen.append(frame.size)
         return np.full((1, 3, 2, 2), len(self.seen), np.float32)
 
@@ -122,6 +124,32 @@ def test_what_fails_is_said_once_and_not_tried_again(caplog):
     assert network.costs_s([SIZE]) is None and len(starts.started) == 1
     (record,) = caplog.records
     assert record.getMessage() == "the update network is not used for pictures of 80 x 64: no such network"
+    assert starts.started[0].closed and network.refuses([SIZE, OTHER]) and not network.refuses([OTHER])
+
+
+def test_what_fails_for_one_size_stays_for_another():
+    process = Process()
+    network = UpdateNetwork(Starts(process), 3, False)
+    network.ask([SIZE])
+    until_done(network)
+    process.prepare = lambda size: 1 / 0
+    network.ask([SIZE, OTHER])
+    until_done(network)
+    assert network.refuses([OTHER]) and network.costs_s([SIZE]) is not None and not process.closed
+
+
+def test_what_fails_at_a_frame_is_made_ready_again():
+    starts = Starts(Process(), Process())
+    network = UpdateNetwork(starts, 3, False)
+    network.ask([SIZE])
+    until_done(network)
+    starts.started[0].error = "was ended by SIGKILL"
+    with pytest.raises(RuntimeError, match="was ended by SIGKILL"):
+        network(Frame(np.zeros((*SIZE, 3), np.uint8), 0))
+    assert starts.started[0].closed and network.costs_s([SIZE]) is None and not network.refuses([SIZE])
+    network.ask([SIZE])
+    until_done(network)
+    assert network.costs_s([SIZE]) is not None and not starts.started[1].closed
 
 
 def test_closed_while_it_is_compiled_it_ends_silently(caplog):
