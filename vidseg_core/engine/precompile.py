@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from vidseg_core.backends.blob_cache import stored_in_the_installation
-from vidseg_core.engine.build import build_engine
+from vidseg_core.engine.build import UPDATE_SCALE, build_engine
 from vidseg_core.engine.config import EngineConfig
 from vidseg_core.engine.governed import SHARES
-from vidseg_core.engine.segmenter import NetworkSegmenter
+from vidseg_core.engine.segmenter import NetworkSegmenter, input_scale
 from vidseg_core.frame import Frame
 from vidseg_core.kernels.points import Labelled, cloud_points, depth_points
 from vidseg_core.kernels.vote import vote
@@ -74,7 +74,8 @@ def compile_networks(config: EngineConfig, size: tuple[int, int]) -> dict[str, s
     runtimes = {config.weights: runtime}
     if accuracy is not None and accuracy.update is not None:
         name = accuracy.update.weights
-        runtimes[name], _ = _compile(replace(config, weights=name), size, (1.0,))
+        scale = input_scale(open_reloadable(name).card.input, None, UPDATE_SCALE)  # as an update network has it
+        runtimes[name], _ = _compile(replace(config, weights=name, input_scale=scale), size, (1.0,))
     return runtimes
 
 
