@@ -181,7 +181,7 @@ def update_network(engine: Engine) -> UpdateNetwork | None:
         return None
     try:
         if engine.networks.device.type != "cpu" or config.key_frames != "async":
-            raise ConfigError("it is used on the CPU, with asynchronous key frames, alone")
+            raise ConfigError("it is used only on the CPU, with asynchronous key frames")
         if not is_known(named):
             raise ConfigError("`vidseg compile` has not been run for it here")
         model = open_reloadable(named)

@@ -469,7 +469,7 @@ def _longer(times: list[float]) -> float:
 
 
 class _Costs(Generic[Choice]):
-    """Seconds by a choice (rows; or grid stride, and if a frame waits), measured for the one in use, scaled for others.
+    """Seconds by a choice (rows; or grid stride and kind of frame), measured for the one in use, scaled for others.
 
     Args:
         prior: relative costs, before they were measured.

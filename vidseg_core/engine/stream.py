@@ -409,11 +409,15 @@ class Stream:
         self, past: Past | None, grid: tuple[int, int], shrunk: Array | None, frame: Frame,
         scores: Array | None = None,
     ) -> Segmented:  # fmt: skip
-        """Segment a key frame, or go on from its scores. Reads nothing that changes: another thread may run it."""
-        timings, shown, apart = self._networks.times(), None, None
-        view = View(frame.image, grid, self._networks.device, frame.pixels, shrunk)
-        segmenter = self._networks.segmenter
-        if self._config.fusion or self._networks.updater is not None:
+        """Segment a key frame, or go on from its scores.
+
+        Another thread may run it: of what changes from frame to frame it reads the networks alone, and those once.
+        """
+        networks = self._networks
+        timings, shown, apart = networks.times(), None, None
+        view = View(frame.image, grid, networks.device, frame.pixels, shrunk)
+        segmenter = networks.segmenter
+        if self._config.fusion or networks.updater is not None:
             with timings.stage("compare"):
                 shown = view.picture
                 if past is not None and self._config.fusion:
@@ -423,7 +427,7 @@ class Stream:
             able = capabilities(segmenter)
             carried = None if past is None else past.logits
             scores = segmenter(frame) if scores is None else scores
-            scores = on_device(scores, self._networks.device)  # 1 x C x any size
+            scores = on_device(scores, networks.device)  # 1 x C x any size
         if carried is not None and apart is not None:
             with timings.stage("fuse"):
                 scores = fuse(scores, carried, apart, able.picture_of(frame))

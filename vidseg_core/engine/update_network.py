@@ -1,4 +1,4 @@
-"""The update network that a governor may use: in a process of its own, which is there while it is wanted."""
+"""The update network that a governor may use: in a process of its own, which exists only while it is wanted."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from vidseg_core.frame import Frame
 
 log = logging.getLogger(__name__)
 TRIALS = 5
+"""Calls of which the shortest tells what a call takes."""
 POLL_S = 0.25
+"""How often the process is asked whether the network is compiled."""
 COMPILES_S = 120.0
+"""A network that is not compiled after so long is not used."""
 Size = tuple[int, int]
 
 

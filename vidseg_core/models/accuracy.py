@@ -18,7 +18,7 @@ from vidseg_core.errors import CheckpointError
 
 STRIDE_ROWS = 720
 OLD_S = 0.9
-"""Labels that were updated for so long are the update network's own."""
+"""Labels that were updated for so long, in seconds, are taken to be as good as the update network's own."""
 _FIELDS = ("rows", "lost_by_age_s", "lost_by_stride")
 _UPDATE = "update"
 _UPDATE_FIELDS = ("weights", "lost_by_age_s")

@@ -29,7 +29,7 @@ GRACE_S = 60.0
 SIGNALS_S = 0.1
 """Python sees to signals so often."""
 CHANNELS = {"labels": 1, "labels_truth": 1, "overlay": 3}
-"""Of the pictures that are kept."""
+"""Of the pictures that are kept, by their topics."""
 OUTCOMES = ("Frames processed", "Frames dropped", "Frames repeated", "Frames refused", "Engine faults")
 """Of a frame that the node has received, as its diagnostics call them."""
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL, reliability=ReliabilityPolicy.RELIABLE)

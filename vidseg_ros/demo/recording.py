@@ -56,9 +56,9 @@ class Track:
 class Spool:
     """Pictures by stamp, in a file without a name: it is gone with the process.
 
-    Written as they come, those of a large camera would keep a core busy and a disk, beside the node that is judged.
-    So class ids are compressed without loss, to a hundredth, and colours are halved in height and width until the
-    picture is at most `WIDEST` pixels wide.
+    Written as they come, those of a large camera would keep a core and a disk busy, beside the node that is judged.
+    So class ids are compressed without loss, to about a hundredth of their size, and colours are halved in height and
+    width until the picture is at most `WIDEST` pixels wide.
 
     Args:
         folder: on the disk that shall hold it.
