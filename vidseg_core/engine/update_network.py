@@ -96,18 +96,19 @@ class UpdateNetwork:
 
     def _get_ready(self, size: Size) -> None:
         try:
-            process, was_ready = self._take_process(), True
-            end_s = time.monotonic() + COMPILES_S
-            while not process.prepare(size):
-                was_ready = False
-                if self._ended.wait(POLL_S):
-                    return
-                if time.monotonic() > end_s:
-                    raise RuntimeError(f"it is not compiled after {COMPILES_S:.0f} s")
-            if not was_ready and not self._costs_s:
+            if self._costs_s:
+                # Where one is in use another one compiles, so that frames need not wait for the compiler.
+                other = self._start()
+                try:
+                    self._compile(other, size)
+                finally:
+                    other.close()
+            elif self._compile(self._take_process(), size):
                 # The compiler has left much memory behind, and what it compiled is kept.
                 self._end_process()
-                process = self._take_process()
+            if self._ended.is_set():
+                return
+            process = self._take_process()
             frame = Frame(np.zeros((*size, 3), np.uint8), stamp_ns=0)
             cost_s = min(_seconds(process, frame) for _ in range(TRIALS))
             with self._lock:
@@ -121,6 +122,17 @@ class UpdateNetwork:
                 log.warning("the update network is not used for pictures of %d x %d: %s", size[1], size[0], error)
         finally:
             self._getting_ready = None
+
+    def _compile(self, process: SegmenterProcess, size: Size) -> bool:
+        """Wait until the network is ready there, or this is closed; return whether it had to be compiled."""
+        had_to, end_s = False, time.monotonic() + COMPILES_S
+        while not process.prepare(size):
+            had_to = True
+            if self._ended.wait(POLL_S):
+                break
+            if time.monotonic() > end_s:
+                raise RuntimeError(f"it is not compiled after {COMPILES_S:.0f} s")
+        return had_to
 
     def _take_process(self) -> SegmenterProcess:
         """Return the process; another one is started where there is none."""

@@ -57,7 +57,7 @@ def until_done(network):
 
 
 def test_it_begins_when_it_is_asked_for_and_tells_what_a_call_takes():
-    starts = Starts(Process())
+    starts = Starts(Process(), Process())
     network = UpdateNetwork(starts, 3, True)
     assert (network.num_classes, network.half_pixel, starts.started) == (3, True, [])
     with pytest.raises(RuntimeError, match="not ready"):
@@ -71,7 +71,7 @@ def test_it_begins_when_it_is_asked_for_and_tells_what_a_call_takes():
     assert network.costs_s([SIZE, OTHER]) == max(network.costs_s([SIZE]), network.costs_s([OTHER]))
     before = len(starts.started[0].seen)
     assert network(Frame(np.zeros((*SIZE, 3), np.uint8), 0))[0, 0, 0, 0] == before + 1
-    assert len(starts.started) == 1
+    assert [process.closed for process in starts.started] == [False, True]
 
 
 def test_the_process_that_compiled_it_makes_room_for_one_that_reads_it():
@@ -87,19 +87,31 @@ def test_the_process_that_compiled_it_makes_room_for_one_that_reads_it():
     assert set(starts.started[1].seen) == {SIZE} and not starts.started[1].closed
 
 
-def test_a_process_in_use_stays_when_another_size_is_compiled():
+def test_while_a_process_is_in_use_another_one_compiles_for_another_size():
     compiled = threading.Event()
-    process = Process()
-    network = UpdateNetwork(Starts(process), 3, False)
+    process, other = Process(), Process(compiled)
+    network = UpdateNetwork(Starts(process, other), 3, False)
     network.ask([SIZE])
     until_done(network)
-    process.compiled = compiled
     process.asked.clear()
     network.ask([SIZE, OTHER])
-    assert process.asked.wait(DEADLINE_S) and network.costs_s([SIZE]) is not None
+    assert other.asked.wait(DEADLINE_S) and network.costs_s([SIZE]) is not None
     compiled.set()
     until_done(network)
-    assert network.costs_s([SIZE, OTHER]) is not None and not process.closed
+    assert network.costs_s([SIZE, OTHER]) is not None and not process.asked.is_set()
+    assert (process.closed, other.closed, other.seen) == (False, True, [])
+
+
+def test_closed_while_another_one_compiles_both_end(caplog):
+    process, other = Process(), Process(threading.Event())
+    network = UpdateNetwork(Starts(process, other), 3, False)
+    network.ask([SIZE])
+    until_done(network)
+    network.ask([OTHER])
+    assert other.asked.wait(DEADLINE_S)
+    network.close()
+    until_done(network)
+    assert process.closed and other.closed and caplog.records == []
 
 
 def test_it_is_let_go_of_and_begins_again():
@@ -132,7 +144,7 @@ def test_what_fails_for_one_size_stays_for_another():
     network = UpdateNetwork(Starts(process), 3, False)
     network.ask([SIZE])
     until_done(network)
-    process.prepare = lambda size: 1 / 0
+    network._start.waiting.append(Process(error="no such network"))
     network.ask([SIZE, OTHER])
     until_done(network)
     assert network.refuses([OTHER]) and network.costs_s([SIZE]) is not None and not process.closed
