@@ -49,8 +49,7 @@ WAITING_COST = {2: 1.7, 4: 1.65, 8: 1.9}
 UPDATED_COST = 1.4
 """Of a frame that is updated, without the update itself, likewise: it needs all its logits."""
 UPDATE_COST = 0.06
-"""Of an update in units of a key frame of the largest size, before the first was measured: what might be worth while is
-tried."""
+"""Of an update in units of a key frame of the largest size, before the first was measured."""
 PROPAGATED, UPDATED, WAITING = "propagated", "updated", "waiting"
 """Kinds of frames, whose costs differ: carried along; carried along and updated; one that waits for its key frame."""
 

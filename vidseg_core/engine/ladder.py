@@ -9,7 +9,7 @@ from vidseg_core.models.accuracy import STRIDE_ROWS, Accuracy
 
 INTERVALS = {"sync": (0, 1, 2, 4, 9), "async": (0, 4)}
 # Points of mIoU that a processor kept busy all the time has to bring, and the 140 MB that an update network takes.
-WORTH, UPDATE_WORTH = 0.5, 0.7
+WORTH, UPDATE_WORTH = 0.5, 1.0
 AGES = (0.0, 0.25, 0.5, 0.75, 1.0)
 # Share of the time that key frames beside the streams get at least, see `key_frames.turns`.
 LEAST_LEFT = 0.25
