@@ -387,7 +387,7 @@ class Governor:
         return self._move(now_s, Move(step, reason, found))
 
     def _improve(self, now_s: float, demand: Demand, current: Forecast) -> Move | None:
-        step, found = self._best(demand, ENOUGH, [one for one in self._steps if not (one.update and self._is_refused)])
+        step, found = self._best_or_plain(demand)
         if not self._is_better(step, found, current):
             self._not_calm()
             return None
@@ -414,6 +414,14 @@ class Governor:
             f"{100 * found.frame_share:.0f} % of the {1e3 * demand.period_s:.1f} ms there are"
         )
         return self._move(now_s, Move(step, reason, found))
+
+    def _best_or_plain(self, demand: Demand) -> tuple[Step, Forecast]:
+        """The best step; one for which the update network has yet to begin only where it is better by `GAIN`."""
+        plain = self._best(demand, ENOUGH, [one for one in self._steps if self._has_updater or not one.update])
+        if self._has_updater or self._is_refused:
+            return plain
+        best = self._best(demand, ENOUGH, self._steps)
+        return best if best[1].worth > plain[1].worth + GAIN else plain
 
     def _is_better(self, step: Step, found: Forecast, current: Forecast) -> bool:
         if current.oldest_s > 0.95 * self._max_age_s and step != self.step:

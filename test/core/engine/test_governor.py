@@ -199,6 +199,7 @@ def test_where_key_frames_take_long_an_update_network_is_used(slowness, seed):
     computer = Computer(slowness, seed, steps=UPDATES, accuracy=UPDATED)
     computer.run(15)
     assert not computer.governor.step.update
+    assert computer.updater_s == math.inf, "it was never asked for"
 
 
 def test_an_update_network_that_never_gets_ready_keeps_nothing_waiting():
