@@ -30,6 +30,8 @@ NICENESS = 5
 UNUSED_S = 20.0
 """A network that was read from a file is let go when no picture of its size has come for so long. It takes 30 to 45 MB,
 and 0.1 s to read again."""
+MOST_SPARE, SPARE_UNUSED_S = 2, 1.0
+"""Beyond so many, those go that were not asked for in this time: a governor tries several sizes when it begins."""
 Shape = tuple[int, ...]
 Execute = Callable[[np.ndarray], list[np.ndarray]]
 
@@ -147,7 +149,9 @@ class _Networks:
     def _let_go(self) -> bool:
         """Let go of networks that nobody has asked for lately; return whether there were any."""
         now_s = time.monotonic()
-        unused = [shape for shape, read_s in self._read_s.items() if now_s - read_s > UNUSED_S]
+        spare = sorted(self._read_s, key=lambda shape: self._read_s[shape])[:-MOST_SPARE]
+        patience_s = {shape: SPARE_UNUSED_S if shape in spare else UNUSED_S for shape in self._read_s}
+        unused = [shape for shape, read_s in self._read_s.items() if now_s - read_s > patience_s[shape]]
         for shape in unused:
             del self._read_s[shape], self._ready[shape]
         return bool(unused)

@@ -199,7 +199,7 @@ def test_a_network_that_was_compiled_before_is_executed_without_pytorch(monkeypa
     with torch.inference_mode():
         expected = here(frame).numpy()
     identity, ranges = identity_of(model.networks["segmenter"]), ranges_of(model.card)
-    task = Task(find_weights(DEFAULT_WEIGHTS), SMALL, "openvino", 1, True, identity, ranges)
+    task = Task(find_weights(DEFAULT_WEIGHTS), SMALL, "openvino", 1, "idle", identity, ranges)
     with caplog.at_level(logging.INFO), closing(SegmenterProcess(task, CLASSES, model.card.input)) as process:
         process.prepare(frame.size)
         torch.testing.assert_close(process(frame), expected)
@@ -217,6 +217,19 @@ def test_a_network_that_was_compiled_before_is_executed_without_pytorch(monkeypa
     networks.execute(shapes[0], asked, wanted)
     assert set(networks._ready) <= {shapes[0]}, "of another size nothing has come for so long"
     assert networks.execute(shapes[1], asked, wanted).error is None
+
+
+def test_networks_of_sizes_that_were_only_tried_go_first(monkeypatch):
+    networks = worker._Networks(Task(find_weights(DEFAULT_WEIGHTS), SMALL, "openvino", 1))
+    now_s, shapes = 100.0, [(1, rows, rows, 3) for rows in (64, 96, 128, 160)]
+    monkeypatch.setattr(worker.time, "monotonic", lambda: now_s)
+    networks._ready = dict.fromkeys(shapes)
+    networks._read_s = dict(zip(shapes, (98.5, 99.5, 90.0, 99.9), strict=True))  # when they were asked for last
+    assert networks._let_go() and set(networks._ready) == {shapes[1], shapes[3]}
+    networks._ready[shapes[0]], networks._read_s[shapes[0]] = None, 99.2
+    assert not networks._let_go(), "three cameras of other sizes each have their own"
+    now_s += worker.UNUSED_S - 0.2
+    assert networks._let_go() and set(networks._ready) == {shapes[3]}
 
 
 def test_another_size_is_compiled_beside_frames_of_the_last_one():
