@@ -1,8 +1,12 @@
-"""The C library's memory: what is freed is not always given back."""
+"""Memory that is given back to the system: what the C library keeps when it is freed, and code that is done with."""
 
 from __future__ import annotations
 
 import ctypes
+import re
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 
 # Of mallopt(3), from malloc.h, and the size in bytes from which memory goes back as soon as it is freed.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -32,3 +36,40 @@ def give_back_free_memory() -> None:
     except AttributeError:  # another C library, which keeps less
         return
     trim(0)
+
+
+_DONTNEED = 4  # of madvise(2), from sys/mman.h
+
+
+def give_back_code(libraries: str) -> None:
+    """Give back the memory that holds code of loaded libraries; pages that are executed again are mapped again.
+
+    A compiler executes most of its code when it is loaded, or loads a network, and never after that. Only code is
+    given back: nobody has written to it, so that its file has it still. Where the system is not Linux nothing happens.
+
+    Args:
+        libraries: a regular expression that is searched for in the names of their files; what is found the first time
+            is taken from then on.
+    """
+    with suppress(AttributeError):  # another system
+        for begin, length in _code_of(libraries):
+            _madvise()(begin, length, _DONTNEED)
+
+
+@cache
+def _code_of(libraries: str) -> tuple[tuple[int, int], ...]:
+    """Address and length in bytes of the code of loaded libraries."""
+    try:
+        maps = Path("/proc/self/maps").read_text()
+    except OSError:
+        return ()
+    name = re.compile(libraries)
+    found = re.findall(r"^([0-9a-f]+)-([0-9a-f]+) r-xp .*/([^/\n]+)$", maps, re.MULTILINE)
+    return tuple((int(begin, 16), int(end, 16) - int(begin, 16)) for begin, end, file in found if name.search(file))
+
+
+@cache
+def _madvise():
+    madvise = ctypes.CDLL(None).madvise
+    madvise.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+    return madvise

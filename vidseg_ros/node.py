@@ -39,7 +39,7 @@ from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool, Trigger
 
-from vidseg_core.allocator import give_back_free_memory
+from vidseg_core.allocator import give_back_code, give_back_free_memory
 from vidseg_core.errors import VidsegError
 from vidseg_ros import parameters, transport
 from vidseg_ros.camera import Camera, expected, is_governed
@@ -54,6 +54,8 @@ from vidseg_ros.worker import Watchdog, Worker
 
 NAME = "vidseg_node"
 REPORT_S = 1.0
+_COMPILER = "llvmlite|LLVM"
+"""Of numba's kernels; where these are compiled already it only loads them, which maps 50 MB of its code."""
 SWITCH_S = 1e-4
 """How long the worker waits at most for the interpreter, while rclpy prepares its next wait: 5 ms by default."""
 # Of compiling what nobody waits for, and how often it is looked whether it is time.
@@ -329,6 +331,7 @@ class VidsegNode(LifecycleNode):
             report = camera.report(now.nanoseconds, self._state())
             message.status.append(report.status(self.get_name(), self._configured.hardware_id))
         self._diagnostics.publish(message)
+        give_back_code(_COMPILER)  # a kernel may have been loaded since the last time
 
     def _watch(self) -> None:
         self._heartbeat.beat(time.monotonic())

@@ -27,8 +27,8 @@ import numpy as np
 from vidseg_core.arrays import Array, as_array
 from vidseg_core.engine.key_frames import spare
 from vidseg_core.engine.key_frames.turns import Turns
-from vidseg_core.engine.key_frames.worker import Answer, Request, Task
-from vidseg_core.engine.network_picture import Placed, picture_for, place, without_border
+from vidseg_core.engine.key_frames.worker import Answer, Request, Shape, Task
+from vidseg_core.engine.network_picture import picture_for, place, without_border
 from vidseg_core.engine.segmenter import SWIFTNET_OUTPUT, is_half_pixel, rows_of, scores_of
 from vidseg_core.frame import Frame
 from vidseg_core.models.card import SWIFTNET_INPUT, InputCard, OutputCard
@@ -122,20 +122,24 @@ class SegmenterProcess:
             Whether it is.
         """
         with self._one_at_a_time:
-            return self._is_ready(place(size, self.input, self.input_scale, self.share))
+            return self._is_ready(self._shape(size, self.share))
 
     def _share_now(self, picture: tuple[int, int]) -> float:
         """Choose the share of the input's size: nothing waits for another one to be compiled."""
         share, last = self.share, self._shares.get(picture)
         if last is not None and last != share:
-            placed = place(picture, self.input, self.input_scale, share)
-            share = share if self._is_ready(placed) else last
+            used = frozenset(self._shape(*one) for one in self._shares.items())
+            share = share if self._is_ready(self._shape(picture, share), used) else last
         self._shares[picture] = share
         return share
 
-    def _is_ready(self, placed: Placed) -> bool:
-        """Ask if the network is ready for a size; it is made ready otherwise, beside what it is asked for."""
-        return self._ask(Request((1, *placed.size, 3), is_ahead=True)).is_ready
+    def _shape(self, picture: tuple[int, int], share: float) -> Shape:
+        """The shape of the network's input for a picture."""
+        return 1, *place(picture, self.input, self.input_scale, share).size, 3
+
+    def _is_ready(self, shape: Shape, used: frozenset[Shape] | None = None) -> bool:
+        """Ask if the network is ready for a shape; it is made ready otherwise, beside what it is asked for."""
+        return self._ask(Request(shape, is_ahead=True, used=used)).is_ready
 
     def close(self) -> None:
         """End the process at once. May be called again."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidseg_core.allocator import give_back_at_once, give_back_free_memory
+from vidseg_core.allocator import give_back_at_once, give_back_code, give_back_free_memory
 from vidseg_core.backends.blob_cache import choice_key, read_choice
 from vidseg_core.backends.compiled_network import openvino_core, read_network
 from vidseg_core.engine.key_frames.shared_memory import Shared
@@ -30,8 +30,6 @@ NICENESS = 5
 UNUSED_S = 20.0
 """A network that was read from a file is let go when no picture of its size has come for so long. It takes 30 to 45 MB,
 and 0.1 s to read again."""
-MOST_SPARE, SPARE_UNUSED_S = 2, 1.0
-"""Beyond so many, those go that were not asked for in this time: a governor tries several sizes when it begins."""
 Shape = tuple[int, ...]
 Execute = Callable[[np.ndarray], list[np.ndarray]]
 
@@ -66,10 +64,13 @@ class Request:
     Attributes:
         shape: 1 x h x w x 3, of the network's input, float32.
         is_ahead: whether it is only asked to be ready for such pictures; it goes on serving others meanwhile.
+        used: shapes that pictures come in now: networks of others are let go of, as a governor that begins tries one
+            after the other; None where that is not known.
     """
 
     shape: Shape
     is_ahead: bool = False
+    used: frozenset[Shape] | None = None
 
 
 @dataclass(frozen=True)
@@ -112,9 +113,11 @@ def serve(connection: int, given: int, results: int) -> None:
         networks = _Networks(task)
         while True:
             request = channel.recv()
-            answer = networks.prepare if request.is_ahead else networks.execute
             try:
-                done = answer(request.shape, asked, wanted)
+                if request.is_ahead:
+                    done = networks.prepare(request.shape, request.used)
+                else:
+                    done = networks.execute(request.shape, asked, wanted)
             except Exception:  # the owner raises it
                 done = Answer(error=traceback.format_exc())
             channel.send(replace(done, messages=told.take()))
@@ -142,21 +145,21 @@ class _Networks:
         layout = [(values.shape, np.float32) for values in results]
         for memory, values in zip(wanted.arrays(*layout), results, strict=True):
             np.copyto(memory, values)
-        if self._let_go() or not is_usual:
+        now_s = time.monotonic()
+        is_let_go = self._let_go([one for one, read_s in self._read_s.items() if now_s - read_s > UNUSED_S])
+        if is_let_go or not is_usual:
             give_back_free_memory()
         return Answer(tuple(values.shape for values in results), self._runtime, is_usual=is_usual)
 
-    def _let_go(self) -> bool:
-        """Let go of networks that nobody has asked for lately; return whether there were any."""
-        now_s = time.monotonic()
-        spare = sorted(self._read_s, key=lambda shape: self._read_s[shape])[:-MOST_SPARE]
-        patience_s = {shape: SPARE_UNUSED_S if shape in spare else UNUSED_S for shape in self._read_s}
-        unused = [shape for shape, read_s in self._read_s.items() if now_s - read_s > patience_s[shape]]
-        for shape in unused:
+    def _let_go(self, shapes: list[Shape]) -> bool:
+        """Let go of networks that were read from files; return whether there were any."""
+        for shape in shapes:
             del self._read_s[shape], self._ready[shape]
-        return bool(unused)
+        return bool(shapes)
 
-    def prepare(self, shape: Shape, asked: Shared, wanted: Shared) -> Answer:
+    def prepare(self, shape: Shape, used: frozenset[Shape] | None) -> Answer:
+        if used is not None and self._let_go([one for one in self._read_s if one != shape and one not in used]):
+            give_back_free_memory()
         if self._kept(shape) is None and self._compiling is None and shape not in self._refused:
             # A daemon: a compiler that hangs must not keep the process from ending.
             self._compiling = threading.Thread(target=self._compile_beside, args=(shape,), daemon=True)
@@ -176,6 +179,7 @@ class _Networks:
                     return None
                 path, choice = found
                 network = read_network(core, path, task.num_threads)
+                give_back_code("openvino")  # half of which only reads networks
             except (ImportError, OSError, RuntimeError) as error:
                 log.info("a compiled network that was kept is of no use: %s", " ".join(str(error).split()))
                 return None

@@ -219,17 +219,33 @@ def test_a_network_that_was_compiled_before_is_executed_without_pytorch(monkeypa
     assert networks.execute(shapes[1], asked, wanted).error is None
 
 
-def test_networks_of_sizes_that_were_only_tried_go_first(monkeypatch):
+def test_networks_of_sizes_that_were_only_tried_are_let_go_of():
+    """A governor that begins tries one size after the other, and each network takes 45 MB."""
     networks = worker._Networks(Task(find_weights(DEFAULT_WEIGHTS), SMALL, "openvino", 1))
-    now_s, shapes = 100.0, [(1, rows, rows, 3) for rows in (64, 96, 128, 160)]
-    monkeypatch.setattr(worker.time, "monotonic", lambda: now_s)
-    networks._ready = dict.fromkeys(shapes)
-    networks._read_s = dict(zip(shapes, (98.5, 99.5, 90.0, 99.9), strict=True))  # when they were asked for last
-    assert networks._let_go() and set(networks._ready) == {shapes[1], shapes[3]}
-    networks._ready[shapes[0]], networks._read_s[shapes[0]] = None, 99.2
-    assert not networks._let_go(), "three cameras of other sizes each have their own"
-    now_s += worker.UNUSED_S - 0.2
-    assert networks._let_go() and set(networks._ready) == {shapes[3]}
+    one, other, tried, next_one = shapes = [(1, rows, rows, 3) for rows in (64, 96, 128, 160)]
+    networks._ready = dict.fromkeys(shapes, lambda _: [])
+    networks._read_s = dict.fromkeys(shapes, 100.0)
+    assert networks.prepare(next_one, None).is_ready and set(networks._ready) == set(shapes)
+    assert networks.prepare(next_one, frozenset({one, other})).is_ready
+    assert set(networks._ready) == set(networks._read_s) == {one, other, next_one}
+    networks._ready[tried] = lambda _: []  # compiled here, which takes long
+    assert networks.prepare(next_one, frozenset({next_one})).is_ready
+    assert set(networks._ready) == {next_one, tried}
+
+
+def test_the_process_is_told_what_pictures_come_in_when_it_is_asked_ahead(monkeypatch):
+    with closing(start()) as process:
+        asked, ask = [], process._ask
+        monkeypatch.setattr(process, "_ask", lambda request, *given: asked.append(request) or ask(request, *given))
+        process.prepare((64, 96))
+        assert asked.pop().used is None, "that others are not used yet is no reason to let go of them"
+        for size in ((64, 96), (256, 384)):
+            process(picture(*size))
+        process.share = 0.5
+        process(picture(256, 384))
+        first, second, ahead, _ = asked
+        assert not first.is_ahead and not second.is_ahead and ahead.is_ahead
+        assert ahead.used == {first.shape, second.shape} and ahead.shape not in ahead.used
 
 
 def test_another_size_is_compiled_beside_frames_of_the_last_one():
