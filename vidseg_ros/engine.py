@@ -56,7 +56,8 @@ def build_engine(values: Mapping[str, Any]) -> EngineProtocol:
 
     config, free = parameters.engine_config(values), parameters.governed(values)
     if "key_frames" in free and open_device(config.device).type == "cpu":
-        config = replace(config, key_frames="async")  # the engine that can do both
+        # The engine that can do both; to begin with, as fresh key frames as there are beside the frames.
+        config = replace(config, key_frames="async", interval=0 if "interval" in free else config.interval)
     else:
         free -= {"key_frames"}
     engine = build(config)

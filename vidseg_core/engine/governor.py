@@ -20,7 +20,9 @@ WINDOW_S = 1.0
 """Frames as old as this tell what frames cost."""
 ACTIVE_S = 2.0
 """A camera without frames for so long takes no part."""
-LOOK_S = 0.25
+LOOK_S, LOOK_UP_S = 0.25, 1.0
+"""How often it is looked whether the step is too much; and, once the start is over, whether there is a better one, for
+which all are forecast."""
 SETTLE_S = 0.5
 """After a move nothing is decided for so long."""
 TOO_MUCH, ENOUGH = 1.0, 0.8
@@ -32,11 +34,11 @@ START_S = 5.0
 CALM_S, MOST_CALM_S = 4.0, 64.0
 """Later a better step has to be in reach for so long; twice as long after each one that had to be left soon."""
 SOON_S = 20.0
-GAIN = 0.4
-"""Points of mIoU below which a better step is no reason to move."""
+GAIN, START_GAIN = 0.4, 0.2
+"""Points of mIoU below which a better step is no reason to move: usually, and at the start."""
 PATIENCE_S = 2.0
 """Where a network is not ready at the rows of the best step for so long, the best of the others is taken meanwhile."""
-FEW_FRAMES, FEW_KEY_FRAMES = 5, 2
+FEW_FRAMES, FEW_KEY_FRAMES, TRIED_KEY_FRAMES = 5, 2, 4
 ALIKE = 1.5
 """A time without frames that is at most so much longer than the one before is a slow camera's, no pause."""
 KEY_COST = 15
@@ -145,6 +147,7 @@ class Governor:
         self._accuracy = accuracy
         self._max_age_s = max_age_s
         self._picture_rows = picture_rows
+        self._most_rows = max(step.rows for step in steps)
         self.step = start
         self._ahead: Step | None = None  # whose networks are asked for before it is taken
         self._arrivals: dict[Hashable, _Arrivals] = {}
@@ -157,13 +160,13 @@ class Governor:
         self._update_s: float | None = None
         self._has_updater = self._is_refused = False
         self._keys = _Costs({step.rows: max(1, step.rows) ** 2 for step in (*steps, start)}, hope=HOPE)
-        self._key_times: deque[float] = deque(maxlen=3)
+        self._key_times: deque[float] = deque(maxlen=5)
         self._asked_s = 0.0
         self._times_ahead: list[float] = []  # of key frames of the rows of `_ahead`
         self._begun_s = 0.0
         self._has_left = False
         self._moved_s: float | None = None
-        self._looked_s = 0.0
+        self._looked_s = self._looked_up_s = 0.0
         self._overloaded_looks = 0
         self._dropped_before = 0
         self._calm_since_s: float | None = None
@@ -236,7 +239,7 @@ class Governor:
             self._key_times.append(key_s)
         elif self._ahead is not None and rows == self._ahead.rows:
             self._times_ahead.append(key_s)
-            if len(self._times_ahead) == FEW_KEY_FRAMES:
+            if len(self._times_ahead) == TRIED_KEY_FRAMES:  # the first ones take longer: their memory is fresh
                 self._keys.measured(rows, min(self._times_ahead))
 
     def decide(self, now_s: float) -> Move | None:
@@ -333,7 +336,7 @@ class Governor:
         if step.update:
             update_s = self._update_s
             if update_s is None:
-                update_s = UPDATE_COST * self._keys.of(max(one.rows for one in self._steps))
+                update_s = UPDATE_COST * self._keys.of(self._most_rows)
             update_s *= self._bias
             frame_s += update_s
             if step.key_frames == "sync":  # a frame that waits for its key frame is not updated
@@ -354,20 +357,22 @@ class Governor:
     def _is_too_much(self, found: Forecast, dropped: float) -> bool:
         return found.frame_share > TOO_MUCH or (dropped > MOST_DROPPED and self._bias > 1.5)
 
-    def _fits(self, found: Forecast, share: float) -> bool:
-        return found.frame_share <= share and found.oldest_s <= 0.8 * self._max_age_s
+    def _fits(self, found: Forecast) -> bool:
+        return found.frame_share <= ENOUGH and found.oldest_s <= 0.8 * self._max_age_s
 
-    def _best(self, demand: Demand, share: float, steps: Iterable[Step]) -> tuple[Step, Forecast]:
+    def _forecasts(self, steps: Iterable[Step], demand: Demand) -> list[tuple[Step, Forecast]]:
+        return [(step, self._forecast(step, demand)) for step in steps]
+
+    def _best(self, found: list[tuple[Step, Forecast]]) -> tuple[Step, Forecast]:
         """The best of the steps that leaves headroom; where none does, the one that is nearest to it."""
-        found = [(step, self._forecast(step, demand)) for step in steps]
-        fitting = [one for one in found if self._fits(one[1], share)]
+        fitting = [one for one in found if self._fits(one[1])]
         if fitting:
             return max(fitting, key=lambda one: one[1].worth)
-        lightest = min(max(one.frame_share / share, one.oldest_s / self._max_age_s) for _, one in found)
+        lightest = min(max(one.frame_share / ENOUGH, one.oldest_s / self._max_age_s) for _, one in found)
         near = [
             one
             for one in found
-            if max(one[1].frame_share / share, one[1].oldest_s / self._max_age_s) <= 1.02 * lightest
+            if max(one[1].frame_share / ENOUGH, one[1].oldest_s / self._max_age_s) <= 1.02 * lightest
         ]
         return max(near, key=lambda one: one[1].worth)
 
@@ -375,7 +380,7 @@ class Governor:
         # Until the network is ready at another size the last one is used, which is no matter where no frame waits.
         steps = [one for one in self._steps if self._has_updater or not one.update]
         at_once = [one for one in steps if one.key_frames != "sync" or self._is_ready(one)]
-        step, found = self._best(demand, ENOUGH, at_once or steps)
+        step, found = self._best(self._forecasts(at_once or steps, demand))
         if step == self.step or found.frame_share > 0.97 * current.frame_share:
             return None
         self._has_left = True
@@ -387,13 +392,18 @@ class Governor:
         return self._move(now_s, Move(step, reason, found))
 
     def _improve(self, now_s: float, demand: Demand, current: Forecast) -> Move | None:
-        step, found = self._best_or_plain(demand)
-        if not self._is_better(step, found, current):
+        # What was chosen first was chosen blind.
+        is_start = not self._has_left and (self._went_up_s is None or now_s - self._begun_s < START_S)
+        if not is_start and self._ahead is None and now_s - self._looked_up_s < LOOK_UP_S:
+            return None
+        self._looked_up_s = now_s
+        every = self._forecasts(self._steps, demand)
+        gain = START_GAIN if is_start else GAIN
+        step, found = self._tried_now(every, current, gain) or self._best_or_plain(every)
+        if not self._is_better(step, found, current, gain):
             self._not_calm()
             return None
         self._calm_since_s = self._calm_since_s or now_s
-        # What was chosen first was chosen blind.
-        is_start = not self._has_left and (self._went_up_s is None or now_s - self._begun_s < START_S)
         needed_s = LOOK_S if is_start else self._calm_s
         if now_s - self._calm_since_s < needed_s:
             return None
@@ -402,11 +412,11 @@ class Governor:
             self._ask_ahead(now_s, step)
             if now_s - self._asked_s < PATIENCE_S:
                 return None
-            ready = [one for one in self._steps if self._is_ready(one)]
+            ready = [one for one in every if self._is_ready(one[0])]
             if not ready:
                 return None
-            step, found = self._best(demand, ENOUGH, ready)
-            if not self._is_better(step, found, current):
+            step, found = self._best(ready)
+            if not self._is_better(step, found, current, gain):
                 return None
         self._went_up_s = now_s
         reason = (
@@ -415,18 +425,26 @@ class Governor:
         )
         return self._move(now_s, Move(step, reason, found))
 
-    def _best_or_plain(self, demand: Demand) -> tuple[Step, Forecast]:
+    def _tried_now(
+        self, every: list[tuple[Step, Forecast]], current: Forecast, gain: float
+    ) -> tuple[Step, Forecast] | None:
+        """The step that is asked for ahead, if it is still better: of two as good as each other, one is tried first."""
+        if self._ahead is None or self._is_ready(self._ahead):
+            return None
+        return next((one for one in every if one[0] == self._ahead and self._is_better(*one, current, gain)), None)
+
+    def _best_or_plain(self, every: list[tuple[Step, Forecast]]) -> tuple[Step, Forecast]:
         """The best step; one for which the update network has yet to begin only where it is better by `GAIN`."""
-        plain = self._best(demand, ENOUGH, [one for one in self._steps if self._has_updater or not one.update])
+        plain = self._best([one for one in every if self._has_updater or not one[0].update])
         if self._has_updater or self._is_refused:
             return plain
-        best = self._best(demand, ENOUGH, self._steps)
+        best = self._best(every)
         return best if best[1].worth > plain[1].worth + GAIN else plain
 
-    def _is_better(self, step: Step, found: Forecast, current: Forecast) -> bool:
+    def _is_better(self, step: Step, found: Forecast, current: Forecast, gain: float) -> bool:
         if current.oldest_s > 0.95 * self._max_age_s and step != self.step:
             return found.oldest_s < current.oldest_s
-        return step != self.step and found.worth > current.worth + GAIN and self._fits(found, ENOUGH)
+        return step != self.step and found.worth > current.worth + gain and self._fits(found)
 
     def _ask_ahead(self, now_s: float, step: Step) -> None:
         last = self._ahead

@@ -13,6 +13,10 @@ WORTH, UPDATE_WORTH = 0.5, 1.0
 AGES = (0.0, 0.25, 0.5, 0.75, 1.0)
 # Share of the time that key frames beside the streams get at least, see `key_frames.turns`.
 LEAST_LEFT = 0.25
+# What single key frames take until a frame takes their scores, in units of the usual one.
+LEAST_TAKEN, MOST_TAKEN = 0.95, 1.2
+# Of so many frames it no longer matters much that they are whole ones.
+MANY = 4
 
 
 @dataclass(frozen=True)
@@ -102,8 +106,7 @@ def forecast(
         load = share + key_s / (period_s * (step.interval + 1))
     else:
         left = max(LEAST_LEFT, 1.0 - share)  # of the processors' time, for key frames
-        # In frames; scores wait for the next frame, half a period on average.
-        alone, all_cameras = (each * key_s / left / own_s + 0.5 for each in (1, count))
+        alone, all_cameras = (_whole(each * key_s / left / own_s) for each in (1, count))
         # Where they take turns without a pause, each waits for the others.
         cycle = max(step.interval + 1.0, all_cameras)
         first = alone if cycle > all_cameras else all_cameras
@@ -116,8 +119,20 @@ def forecast(
     return Forecast(expected, longest, last * own_s, load, step.update)
 
 
+def _whole(frames: float) -> float:
+    """Mean number of whole frames, 1 or more, until there is a frame that takes the scores."""
+    least, most = LEAST_TAKEN * frames, MOST_TAKEN * frames
+    if most <= 1.0:
+        return 1.0
+    if frames > MANY:
+        return (least + most) / 2 + 0.5
+    return 1.0 + sum(min(1.0, max(0.0, (most - passed) / (most - least))) for passed in range(1, MANY + 1))
+
+
 def _mean_lost(accuracy: Accuracy, first_s: float, last_s: float, step: Step) -> float:
     """Mean loss over ages, of which a few are looked at."""
+    if first_s == last_s:
+        return accuracy.lost_at(first_s, step.update, step.rows)
     ages = [first_s + share * (last_s - first_s) for share in AGES]
     return sum(accuracy.lost_at(age_s, step.update, step.rows) for age_s in ages) / len(AGES)
 

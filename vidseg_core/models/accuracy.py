@@ -8,7 +8,6 @@ It stands in the weights' record (`accuracy` in the registry or in the file), me
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -155,13 +154,14 @@ def _points(stored: Any, name: str) -> Points:
 
 
 def _between(points: Points, place: float) -> float:
-    after = bisect_right(points, place, key=lambda point: point[0])
-    if after == 0:
-        return points[0][1]
-    if after == len(points):
-        return points[-1][1]
-    (low, low_value), (high, high_value) = points[after - 1], points[after]
-    return low_value + (high_value - low_value) * (place - low) / (high - low)
+    low, low_value = points[0]
+    if place <= low:
+        return low_value
+    for high, high_value in points:
+        if place < high:
+            return low_value + (high_value - low_value) * (place - low) / (high - low)
+        low, low_value = high, high_value
+    return low_value
 
 
 # Of networks without a record: camvid-swiftnet-r18's shape, on the synthetic street; what strides lose is a guess.

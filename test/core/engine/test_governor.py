@@ -188,7 +188,7 @@ def test_an_update_network_is_used_where_it_brings_something(slowness, seed):
     assert len(computer.moves) - settled <= 2
 
 
-@pytest.mark.parametrize(("slowness", "seed"), [(1.0, 8), (1.1, 8)])
+@pytest.mark.parametrize(("slowness", "seed"), [(0.9, 8), (1.0, 8)])
 def test_where_key_frames_take_long_an_update_network_is_used(slowness, seed):
     """As they do with a network of one size; a smaller one has fresh key frames, which is as good for less memory."""
     steps = ladder((540,), STRIDES, updates=(False, True))
@@ -224,7 +224,7 @@ def test_while_the_update_network_is_not_ready_key_frames_are_of_the_step_s_rows
         computer.run(0.1)
         looks.append((computer.governor.wants_updater, computer.governor.rows == computer.governor.step.rows))
     assert sum(wanted for wanted, _ in looks) > 100
-    assert all(is_own for _, is_own in looks[100:])
+    assert sum(not is_own for _, is_own in looks[100:]) < 10, "but for a few key frames that were tried at others"
 
 
 def test_an_update_network_that_is_refused_is_no_longer_wanted():
@@ -232,7 +232,7 @@ def test_an_update_network_that_is_refused_is_no_longer_wanted():
     computer.compile_s = math.inf
     computer.ready |= set(ROWS)
     computer.governor._update_s = 0.002
-    computer.run(20)
+    computer.run(10)
     assert computer.governor.wants_updater
     computer.refuses = True
     computer.run(1)
@@ -339,8 +339,24 @@ def test_the_time_that_a_frame_takes_counts_as_age_of_its_labels():
     assert every.accuracy == pytest.approx(70.0 - 30.0 * 0.04)
     fifth = forecast(Step("sync", 4, 540, 4), 0.01, 0.05, demand, accuracy)
     assert fifth.accuracy == pytest.approx(70.0 - 30.0 * (0.2 + 0.01 + 0.05 / 5))
-    beside = forecast(Step("async", 4, 540, 4), 0.01, 0.09, demand, accuracy)  # comes after 1.5 frames
-    assert beside.accuracy == pytest.approx(70.0 - 30.0 * (0.15 + 0.2 + 0.01))
+    beside = forecast(Step("async", 4, 540, 4), 0.01, 0.05, demand, accuracy)
+    assert beside.accuracy == pytest.approx(70.0 - 30.0 * (0.1 + 0.2 + 0.01)), "scores are there when the next one comes"
+
+
+@pytest.mark.parametrize(
+    ("key_s", "frames"),
+    [
+        (0.03, 1.0),
+        (0.075, 1.0),  # at most 1.2 times as long, as far as a tenth of the time is the frame's
+        (0.09, 1.8 + 0.4),  # four of five come too late for the next one; then another one has the same key frame
+        (0.135, 2.0 + 0.5),
+        (0.378, 5.015 + 4.015 / 2),  # of many only the mean counts
+    ],
+)
+def test_scores_of_key_frames_beside_wait_for_a_frame(key_s, frames):
+    accuracy = Accuracy(rows=((540, 70.0),), lost_by_age_s=((0.0, 0.0), (1.0, 30.0)), lost_by_stride=((4, 0.0),))
+    found = forecast(Step("async", 0, 540, 4), 0.01, key_s, Demand(0.1), accuracy)
+    assert found.accuracy == pytest.approx(70.0 - 30.0 * (0.1 * frames + 0.01), abs=1e-3)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -100,7 +100,8 @@ def bench_camera(
             for kind in ("governor", "fixed"):
                 tell(f"{size[0]} x {size[1]}: {kind if kind == 'governor' else best}, {load}, {number + 1} of {rounds}")
                 free = GOVERNED if kind == "governor" else ()
-                asked = replace(config, key_frames="async") if kind == "governor" else _by_hand(config, best, size)
+                begins = replace(config, key_frames="async", interval=0)  # as the node does
+                asked = begins if kind == "governor" else _by_hand(config, best, size)
                 one = _run(asked, free, frames, rate_hz, is_busy=load == "busy")
                 runs.setdefault((kind, load), []).append(one)
     found = {kind: {load: _median(runs[kind, load]) for load in ("alone", "busy")} for kind in ("governor", "fixed")}
