@@ -16,7 +16,8 @@ from vidseg_core.frame import Frame
 from vidseg_core.models.accuracy import Accuracy
 
 MOST_FRAMES = 300
-MOST_BYTES = 10**9
+MOST_BYTES, LEAST_BYTES = 10**9, 150 * 10**6
+"""Of the pictures of all drives; but each may have so much, which is 1.8 s of 1280 x 720."""
 
 
 def read_drives(specs: Sequence[str]) -> tuple[list[list[Frame]], float]:
@@ -28,7 +29,7 @@ def read_drives(specs: Sequence[str]) -> tuple[list[list[Frame]], float]:
     """
     drives, rate_hz = [], 0.0
     for spec in specs:
-        frames, rate = read_drive(spec, most_bytes=MOST_BYTES // len(specs))
+        frames, rate = read_drive(spec, most_bytes=max(LEAST_BYTES, MOST_BYTES // len(specs)))
         if drives and rate != rate_hz:
             raise ConfigError(f"{spec}: expected {rate_hz:g} Hz as in {specs[0]}, got {rate:g}")
         drives.append(frames)

@@ -340,7 +340,7 @@ def test_the_time_that_a_frame_takes_counts_as_age_of_its_labels():
     fifth = forecast(Step("sync", 4, 540, 4), 0.01, 0.05, demand, accuracy)
     assert fifth.accuracy == pytest.approx(70.0 - 30.0 * (0.2 + 0.01 + 0.05 / 5))
     beside = forecast(Step("async", 4, 540, 4), 0.01, 0.05, demand, accuracy)
-    assert beside.accuracy == pytest.approx(70.0 - 30.0 * (0.1 + 0.2 + 0.01)), "scores are there when the next one comes"
+    assert beside.accuracy == pytest.approx(70.0 - 30.0 * (0.1 + 0.2 + 0.01)), "scores are there for the next frame"
 
 
 @pytest.mark.parametrize(
