@@ -1,5 +1,6 @@
 """The governor on simulated computers: does it find what exhaustive search finds, and how soon?"""
 
+import itertools
 import math
 import random
 from dataclasses import replace
@@ -314,6 +315,23 @@ def test_frames_of_one_burst_are_dropped_once():
         computer.dropped += 5
         computer.run(5)
     assert (computer.governor.step, len(computer.moves)) == (step, moves)
+
+
+def test_of_two_sizes_as_good_as_each_other_one_is_tried_to_its_end(monkeypatch):
+    computer = Computer(1.0, 3)
+    governor, sizes = computer.governor, itertools.cycle((270, 384))
+
+    def best(every):
+        step = Step("async", 0, next(sizes), 4)
+        return next(one for one in every if one[0] == step)
+
+    monkeypatch.setattr(governor, "_best_or_plain", best)
+    asked = []
+    while computer.now_s < 5 and not any(governor._keys.was_tried(rows) for rows in (270, 384)):
+        computer.run(PERIOD_S)
+        asked.append(governor.rows)
+    assert set(asked[:-1]) in ({540, 270}, {540, 384}), "a look later the other one is the best"
+    assert len([rows for rows, _ in itertools.groupby(asked[:-1])]) == 2
 
 
 def test_only_what_is_given_is_chosen_from():
