@@ -48,8 +48,8 @@ def give_back_code(libraries: str) -> None:
     given back: nobody has written to it, so that its file has it still. Where the system is not Linux nothing happens.
 
     Args:
-        libraries: a regular expression that is searched for in the names of their files; what is found the first time
-            is taken from then on.
+        libraries: a regular expression that is searched for in the names of their files. Where they lie is looked up
+            once: they have to stay loaded, as something else may come to lie there otherwise.
     """
     with suppress(AttributeError):  # another system
         for begin, length in _code_of(libraries):

@@ -54,7 +54,7 @@ from vidseg_ros.worker import Watchdog, Worker
 
 NAME = "vidseg_node"
 REPORT_S = 1.0
-_COMPILER = "llvmlite|LLVM"
+_COMPILER = "libllvmlite|libLLVM"
 """Of numba's kernels; where these are compiled already it only loads them, which maps 50 MB of its code."""
 SWITCH_S = 1e-4
 """How long the worker waits at most for the interpreter, while rclpy prepares its next wait: 5 ms by default."""
