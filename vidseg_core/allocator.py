@@ -11,6 +11,7 @@ from pathlib import Path
 # Of mallopt(3), from malloc.h, and the size in bytes from which memory goes back as soon as it is freed.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _LARGE = 1 << 20
+_DONTNEED = 4  # of madvise(2), from sys/mman.h
 
 
 def give_back_at_once() -> None:
@@ -36,9 +37,6 @@ def give_back_free_memory() -> None:
     except AttributeError:  # another C library, which keeps less
         return
     trim(0)
-
-
-_DONTNEED = 4  # of madvise(2), from sys/mman.h
 
 
 def give_back_code(libraries: str) -> None:

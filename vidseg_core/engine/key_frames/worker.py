@@ -27,10 +27,10 @@ from vidseg_core.engine.key_frames.shared_memory import Shared
 log = logging.getLogger(__name__)
 # Where it takes its share, a frame goes first; and of what is compiled meanwhile.
 NICENESS = 5
-_READS = r"libopenvino_intel_cpu_plugin|libopenvino\.so|_pyopenvino"
+_OPENVINO = r"libopenvino_intel_cpu_plugin|libopenvino\.so|_pyopenvino"
 """Of OpenVINO's libraries those that stay loaded: half of their code only reads networks."""
 UNUSED_S = 20.0
-"""A network that was read from a file is let go when no picture of its size has come for so long. It takes 30 to 45 MB,
+"""A network that was read from a file is let go when no picture of its size has come for so long. It takes 33 to 65 MB,
 and 0.1 s to read again."""
 Shape = tuple[int, ...]
 Execute = Callable[[np.ndarray], list[np.ndarray]]
@@ -181,7 +181,7 @@ class _Networks:
                     return None
                 path, choice = found
                 network = read_network(core, path, task.num_threads)
-                give_back_code(_READS)
+                give_back_code(_OPENVINO)
             except (ImportError, OSError, RuntimeError) as error:
                 log.info("a compiled network that was kept is of no use: %s", " ".join(str(error).split()))
                 return None
